@@ -1,0 +1,58 @@
+"""rqproc: every id has one process in the cluster.
+
+Reading order: ``client.Client.reply`` -> ``conversation.ask`` -> ``scripts/route.lua`` beside
+``scripts/take.lua`` -> ``node.worker`` -> ``node.desk`` -> an entry, or a lane and the handler ->
+``scripts/finish.lua`` -> the reply.
+
+Names are loaded when they are first used, so that a short command does not pay for all of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rqproc import errors as errors
+    from rqproc.aio import AsyncClient as AsyncClient
+    from rqproc.app import App as App
+    from rqproc.app import Resource as Resource
+    from rqproc.client import Client as Client
+    from rqproc.context import current as current
+    from rqproc.default import request as request
+    from rqproc.model import Reply as Reply
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "App": "rqproc.app",
+    "AsyncClient": "rqproc.aio",
+    "Client": "rqproc.client",
+    "Reply": "rqproc.model",
+    "Resource": "rqproc.app",
+    "current": "rqproc.context",
+    "request": "rqproc.default",
+}
+
+__all__ = [  # noqa: RUF022 - in the order in which a reader meets them
+    "App",
+    "Client",
+    "AsyncClient",
+    "Reply",
+    "Resource",
+    "current",
+    "errors",
+    "request",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("rqproc.errors")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'rqproc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""``python -m rqproc``."""
+
+from rqproc.cli import main
+
+main()

@@ -1,0 +1,210 @@
+"""The asyncio client: the same conversations as the blocking one, over asyncio's streams.
+
+Knows event loops. Must not know anything about requests that ``calls`` and ``conversation`` do not
+already say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import hiredis
+import redis.asyncio
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from rqproc import calls, conversation, wire
+from rqproc.cluster import Cluster
+from rqproc.conversation import Conversation, Pause, Send
+from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.keys import Keys
+from rqproc.lines import dial
+from rqproc.link import CONNECT_TIMEOUT_S, LinkLost, Refused, pack
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply, Request
+from rqproc.placement import Id, canonical
+from rqproc.settings import resolve_namespace
+
+if TYPE_CHECKING:
+    from rqproc.link import Dial
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Asks a cluster for values from asyncio; for one event loop.
+
+    Args:
+        url, namespace, timeout: as for ``Client``.
+
+    Example:
+        >>> async with AsyncClient("redis://localhost:6379") as client:
+        ...     await client.request(42, resource="price")
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self.keys = Keys(resolve_namespace(namespace))
+        self.timeout_s = calls.check_timeout(timeout)
+        self._cluster = Cluster(self.keys)
+        self._dial = dial(url)
+        self._idle: deque[_AsyncLink] = deque()
+        self._litter: deque[str] = deque(maxlen=256)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. The client may be used again."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def request(
+        self,
+        id: Id,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the value of an id. Raises: as ``Client.request``."""
+        reply = await self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout)
+        return reply.value
+
+    async def reply(
+        self,
+        id: Id,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Return the value of an id with its story. Raises: as ``Client.request``."""
+        request = calls.request_of(id, resource, args, kwargs)
+        (outcome,) = (await self._ask([request], timeout)).values()
+        return calls.value_or_raise(outcome)
+
+    async def request_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> dict[Id, Any]:
+        """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
+        wanted = dict.fromkeys(canonical(id) for id in ids)
+        requests = [calls.request_of(id, resource, (), None) for id in wanted]
+        outcomes = await self._ask(requests, timeout) if requests else {}
+        return calls.values(outcomes, return_exceptions=return_exceptions)
+
+    async def _ask(
+        self, requests: Sequence[Request], timeout: float | None
+    ) -> dict[Id, Reply | RqprocError]:
+        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
+        sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=wire.REQUEST)
+        litter = list(self._litter)
+        self._litter.clear()
+        answers = await self._hold(
+            conversation.ask(
+                self._cluster,
+                sent.order,
+                litter=litter,
+                server=self._dial.server,
+                clock=time.monotonic,
+            )
+        )
+        if len(answers) == len(sent.requests):
+            self._litter.extend(conversation.left_behind(sent.order))
+        return calls.outcomes(sent, answers, self.keys)
+
+    async def _hold(self, talk: Conversation[T]) -> T:
+        """Do what a conversation asks for, until it returns."""
+        try:
+            step = next(talk)
+            while True:
+                try:
+                    replies = await self._do(step)
+                except (LinkLost, Refused) as error:
+                    step = talk.throw(error)
+                else:
+                    step = talk.send(replies)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _do(self, step: Send | Pause) -> list[Any]:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return []
+        link = self._idle.pop() if self._idle else await _connect(self._dial)
+        try:
+            async with asyncio.timeout(step.within_s):
+                replies = await link.exchange(step)
+        except BaseException as error:
+            await link.close()  # a reply may still be on its way
+            if isinstance(error, OSError):
+                await self.close()  # the server has gone, and the idle links with it
+                raise LinkLost(str(error) or "timed out") from error
+            raise
+        self._idle.append(link)
+        return replies
+
+
+async def _connect(way: Dial) -> _AsyncLink:
+    """Raises: LinkLost, RedisUnavailable: the server refused the credentials."""
+    began = time.monotonic()
+    options = way.options(CONNECT_TIMEOUT_S)
+    kind = SSLConnection if way.secure else Connection
+    connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except redis.AuthenticationError as error:
+        raise RedisUnavailable(way.server, str(error)) from error
+    except (redis.RedisError, OSError) as error:
+        raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
+    return _AsyncLink(connection)
+
+
+class _AsyncLink:
+    """``Link`` over asyncio's streams."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] = (
+            connection._reader,
+            connection._writer,
+        )
+        self._parser = hiredis.Reader()
+
+    async def close(self) -> None:
+        await self._connection.disconnect(nowait=True)
+
+    async def exchange(self, step: Send) -> list[Any]:
+        """Raises: OSError, Refused."""
+        reader, writer = self._streams
+        writer.write(pack(step.commands))
+        replies: list[Any] = []
+        while len(replies) < len(step.commands):
+            reply = self._parser.gets()
+            if reply is False:
+                if not (chunk := await reader.read(65536)):
+                    raise ConnectionResetError("the server closed the connection")
+                self._parser.feed(chunk)
+            elif isinstance(reply, hiredis.ReplyError):
+                raise Refused(str(reply))
+            else:
+                replies.append(reply)
+        return replies

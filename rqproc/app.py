@@ -1,0 +1,229 @@
+"""Declaring resources and asking for them by name.
+
+Knows handlers and clients. Must not know nodes: ``rqproc.node`` reads what is declared here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, update_wrapper
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from rqproc.calls import check_resource, check_timeout
+from rqproc.client import Client
+from rqproc.context import current
+from rqproc.errors import ConfigError
+from rqproc.model import DEFAULT_RESOURCE, Reply
+from rqproc.placement import Id
+
+if TYPE_CHECKING:
+    from rq.job import Job as RqJob
+
+    from rqproc.aio import AsyncClient
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_TTL_S = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may choose per request; see ``Resource.with_options``."""
+
+    timeout: float | None = None
+    result_ttl: int | None = None
+
+
+class Resource(Generic[P, R]):
+    """A named handler. Called directly it is the plain function, without any cluster.
+
+    Attributes:
+        name: under which it is requested.
+        ttl_s: seconds that a value is kept by its owner; 0 for a choke point, which runs one at a
+            time per id and keeps nothing.
+        is_async: the handler is a coroutine function; it runs on the node's event loop.
+    """
+
+    def __init__(
+        self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options
+    ) -> None:
+        self.app = app
+        self.handler = handler
+        self.name = name
+        self.ttl_s = ttl_s
+        self.is_async = inspect.iscoroutinefunction(handler)
+        self._options = options
+        update_wrapper(self, handler)
+
+    def __repr__(self) -> str:
+        return f"<Resource {self.name} ttl={self.ttl_s:g}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.handler(*args, **kwargs)
+
+    @property
+    def path(self) -> str:
+        """The handler's dotted path, by which RQ applications may name it."""
+        return f"{self.handler.__module__}.{self.handler.__qualname__}"
+
+    def with_options(
+        self, *, timeout: float | None = None, result_ttl: int | None = None
+    ) -> Resource[P, R]:
+        """Return this resource with other options; all arguments of ``request`` are the handler's.
+
+        Args:
+            timeout: seconds to wait for an answer.
+            result_ttl: seconds that the result of ``enqueue`` is kept.
+
+        Raises:
+            ConfigError: out of bounds.
+        """
+        given = Options(
+            timeout=self._options.timeout if timeout is None else check_timeout(timeout),
+            result_ttl=self._options.result_ttl if result_ttl is None else result_ttl,
+        )
+        return Resource(
+            self.app,
+            self.handler,
+            name=self.name,
+            ttl_s=self.ttl_s,
+            options=replace(self._options, timeout=given.timeout, result_ttl=given.result_ttl),
+        )
+
+    def request(self, id: Id, *args: Any, **kwargs: Any) -> Any:
+        """Return the value of an id; blocks. Raises: as ``Client.request``."""
+        return self.reply(id, *args, **kwargs).value
+
+    def reply(self, id: Id, *args: Any, **kwargs: Any) -> Reply:
+        """Like ``request``, with the story of the value. Raises: as ``Client.request``."""
+        return self.app.client.reply(
+            id, self.name, args=args, kwargs=kwargs, timeout=self._options.timeout
+        )
+
+    def request_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
+        """Return the values of many ids in one round trip. Raises: as ``Client.request``."""
+        client: Client = self.app.client
+        return client.request_many(ids, self.name, timeout=self._options.timeout)
+
+    async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
+        """``request`` for asyncio. Raises: as ``Client.request``."""
+        return await self.app.async_client.request(
+            id, self.name, args=args, kwargs=kwargs, timeout=self._options.timeout
+        )
+
+    async def arequest_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
+        """``request_many`` for asyncio. Raises: as ``Client.request``."""
+        return await self.app.async_client.request_many(
+            ids, self.name, timeout=self._options.timeout
+        )
+
+    def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
+        """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
+        return self.app.client.enqueue(
+            id, self.name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl
+        )
+
+    def invalidate(self, id: Id) -> bool:
+        """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
+        return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)
+
+
+class App:
+    """A set of resources, and the cluster that serves them.
+
+    Args:
+        url: the server; without it the environment's, else the embedded one.
+        namespace: name of the cluster on that server.
+
+    Example:
+        >>> app = App()
+        >>> @app.resource(ttl=30)
+        ... def price(id):
+        ...     return slow_lookup(id)
+    """
+
+    def __init__(self, url: str | None = None, *, namespace: str | None = None) -> None:
+        self.url = url
+        self.namespace = namespace
+        self._resources: dict[str, Resource[..., Any]] = {}
+
+    def resource(
+        self, *, ttl: float, name: str | None = None
+    ) -> Callable[[Callable[P, R]], Resource[P, R]]:
+        """Declare a handler: ``handler(id)`` makes the value of an id.
+
+        Args:
+            ttl: seconds that a value is kept; 0 keeps nothing and lets the handler take arguments.
+            name: the handler's own name if not given.
+
+        Raises:
+            ConfigError: a ttl out of 0..86400, a name that is taken, or a handler whose signature
+                does not fit.
+        """
+
+        def declare(handler: Callable[P, R]) -> Resource[P, R]:
+            found = check_resource(name or str(getattr(handler, "__name__", "")))
+            if found in self._resources:
+                raise ConfigError(f"the app has a resource {found!r} already")
+            _check_signature(handler, found, keeps=ttl > 0)
+            declared = Resource(self, handler, name=found, ttl_s=float(ttl), options=Options())
+            self._resources[found] = declared
+            return declared
+
+        if not isinstance(ttl, int | float) or not 0 <= ttl <= MAX_TTL_S:
+            raise ConfigError(f"invalid ttl {ttl!r}: seconds, 0 to {MAX_TTL_S:g}")
+        return declare
+
+    @property
+    def resources(self) -> Mapping[str, Resource[..., Any]]:
+        return MappingProxyType(self._resources)
+
+    @cached_property
+    def client(self) -> Client:
+        """The client behind ``Resource.request``, made at its first use."""
+        return Client(self.url, namespace=self.namespace)
+
+    @cached_property
+    def async_client(self) -> AsyncClient:
+        """The client behind ``Resource.arequest``, made at its first use."""
+        from rqproc.aio import AsyncClient
+
+        return AsyncClient(self.url, namespace=self.namespace)
+
+
+def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the handler of {name!r} is not a function: {error}") from error
+    try:
+        if keeps:
+            signature.bind("id")
+        else:
+            signature.bind_partial("id")
+    except TypeError as error:
+        takes = "an id and nothing else (ttl > 0)" if keeps else "an id first"
+        raise ConfigError(f"the handler of {name!r} must take {takes}: {error}") from error
+
+
+def with_demo(app: App | None) -> Mapping[str, Resource[..., Any]]:
+    """Return what a node of this app serves: its resources, and the default one."""
+    resources = dict(app.resources) if app else {}
+    for name, resource in _seed().resources.items():
+        resources.setdefault(name, resource)
+    return resources
+
+
+def _seed() -> App:
+    app = App()
+
+    @app.resource(ttl=5, name=DEFAULT_RESOURCE)
+    def demo(id: Id) -> dict[str, Any]:
+        return {"value": random.randint(1, 1000), "node": current().node}  # noqa: S311
+
+    return app

@@ -1,0 +1,138 @@
+"""What the blocking and the asyncio client share: requests made ready, answers made into values.
+
+Knows requests, orders, answers and errors. Must not know connections, threads or event loops.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
+
+from rqproc import wire
+from rqproc.cluster import Job, Kind, Order
+from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
+from rqproc.keys import Keys
+from rqproc.model import Reply, Request
+from rqproc.placement import Id, address, canonical
+
+MAX_TIMEOUT_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that go out together, and the job that carries each."""
+
+    order: Order
+    requests: Mapping[str, Request]
+
+
+def request_of(
+    id: object, resource: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> Request:
+    """Raises: InvalidId, ConfigError."""
+    return Request(check_resource(resource), canonical(id), tuple(args), kwargs or {})
+
+
+def check_resource(name: str) -> str:
+    """Return a resource's name unchanged.
+
+    Raises:
+        ConfigError: not an identifier-like name of up to 100 characters.
+    """
+    plain = name.replace(".", "_").replace("-", "_")
+    if not (
+        isinstance(name, str) and plain.isidentifier() and plain.isascii() and len(name) <= 100
+    ):
+        raise ConfigError(f"invalid resource name {name!r}: letters, digits, '_', '.', '-'")
+    return name
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return a timeout unchanged.
+
+    Raises:
+        ConfigError: not a number over 0 and up to a week.
+    """
+    if isinstance(timeout_s, int | float) and 0 < timeout_s <= MAX_TIMEOUT_S:
+        return timeout_s
+    raise ConfigError(f"invalid timeout {timeout_s!r}: seconds, over 0 and up to a week")
+
+
+def batch(
+    requests: Iterable[Request],
+    *,
+    kind: Kind,
+    timeout_s: float = 0.0,
+    result_ttl_s: int | None = None,
+    function: str = wire.REQUEST,
+) -> Batch:
+    """Make one job of each request; a single call's stream bears its job's own name.
+
+    Raises:
+        ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
+    """
+    by_job: dict[str, Request] = {}
+    jobs = []
+    for request in requests:
+        data = wire.encode_request(request, function=function)
+        job = Job(token_hex(12), address(request.resource, request.id), data)
+        jobs.append(job)
+        by_job[job.id] = request
+    reply = "" if kind == "job" else jobs[0].id if len(jobs) == 1 else token_hex(12)
+    order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s)
+    return Batch(order, by_job)
+
+
+def outcomes(
+    sent: Batch, answers: Mapping[str, wire.Answer], keys: Keys
+) -> dict[Id, Reply | RqprocError]:
+    """Return for each id, in the order asked, its reply or its error."""
+    return {
+        request.id: _outcome(request, answers.get(job_id), sent.order, keys)
+        for job_id, request in sent.requests.items()
+    }
+
+
+def _outcome(
+    request: Request, answer: wire.Answer | None, order: Order, keys: Keys
+) -> Reply | RqprocError:
+    if answer is None:
+        return RequestTimeout(request.resource, request.id, order.timeout_s)
+    if answer.report is None:
+        return answer.reply(request.id, node_queues=keys.node_queues)
+    return from_remote(
+        answer.report,
+        resource=request.resource,
+        id=request.id,
+        namespace=keys.namespace,
+        timeout_s=order.timeout_s,
+    )
+
+
+def value_or_raise(outcome: Reply | RqprocError) -> Reply:
+    if isinstance(outcome, RqprocError):
+        raise outcome
+    return outcome
+
+
+def values(outcomes: Mapping[Id, Reply | RqprocError], *, return_exceptions: bool) -> dict[Id, Any]:
+    """Return each id's value; the first error is raised, or each stands as the value of its id."""
+    found: dict[Id, Any] = {}
+    for id, outcome in outcomes.items():
+        keep = return_exceptions and isinstance(outcome, RqprocError)
+        found[id] = outcome if keep else value_or_raise(outcome).value
+    return found
+
+
+def first_refusal(sent: Batch, refused: Sequence[bytes], keys: Keys) -> RqprocError | None:
+    """Return the error of the first job that route did not queue, None where all are queued."""
+    for (_, request), report in zip(sent.requests.items(), refused, strict=True):
+        if report:
+            answer = wire.Answer("", {}, json.loads(report))
+            outcome = _outcome(request, answer, sent.order, keys)
+            assert isinstance(outcome, RqprocError)
+            return outcome
+    return None

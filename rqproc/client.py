@@ -1,0 +1,250 @@
+"""The blocking client: how a program asks the cluster for values.
+
+Knows conversations and links. Must not know the handlers' code, nor what the scripts do.
+
+A request's path: ``Client.reply`` -> ``conversation.ask`` -> route.lua, which queues it at its
+owner || take.lua gives it to ``node.worker`` -> lane -> entry or handler -> finish.lua -> the reply
+stream in which the client has been waiting since its first packet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rqproc import calls, conversation, wire
+from rqproc.cluster import Cluster
+from rqproc.errors import RqprocError
+from rqproc.keys import Keys
+from rqproc.lines import Lines, dial
+from rqproc.link import Command
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Location, Membership, Reply, Request
+from rqproc.placement import Id, canonical
+from rqproc.settings import resolve_namespace
+
+if TYPE_CHECKING:
+    import redis
+    from rq.job import Job as RqJob
+
+MAX_LITTER = 256
+
+
+class Client:
+    """Asks a cluster for values. Shared by any number of threads; safe to use after a fork.
+
+    Args:
+        url: the server, or an existing ``redis.Redis`` whose server is used. Without it:
+            ``RQPROC_REDIS_URL``, ``RQ_REDIS_URL``, ``REDIS_URL``, else the embedded server.
+        namespace: name of the cluster on that server.
+        timeout: seconds that a request may take where it does not say otherwise.
+
+    Example:
+        >>> client = Client("redis://localhost:6379", namespace="shop")
+        >>> client.request(42, resource="price")
+    """
+
+    def __init__(
+        self,
+        url: str | redis.Redis | None = None,
+        *,
+        namespace: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self.keys = Keys(resolve_namespace(namespace))
+        self.timeout_s = calls.check_timeout(timeout)
+        self._cluster = Cluster(self.keys)
+        self._lines = Lines(dial(url))
+        self._litter: deque[str] = deque(maxlen=MAX_LITTER)
+
+    @property
+    def namespace(self) -> str:
+        return self.keys.namespace
+
+    @property
+    def server(self) -> str:
+        """The server's address, without credentials."""
+        return self._lines.server
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections. The client may be used again."""
+        self._lines.close(tidy=self._sweep())
+
+    # --- requests ---
+
+    def request(
+        self,
+        id: Id,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the value of an id, computed or kept by the one node that owns it.
+
+        Args:
+            args, kwargs: for the handler, after the id; JSON. Only resources with ttl=0 take any.
+            timeout: seconds to wait; a request that has not been started by then never is.
+
+        Raises:
+            NoLiveNode, RequestTimeout, HandlerFailed, UnknownResource, Overloaded, NodeLost,
+            RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
+        """
+        return self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout).value
+
+    def reply(
+        self,
+        id: Id,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Like ``request``, with the story of the value: node, source, age, time left, token."""
+        request = calls.request_of(id, resource, args, kwargs)
+        (outcome,) = self._ask([request], timeout=timeout).values()
+        return calls.value_or_raise(outcome)
+
+    def request_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> dict[Id, Any]:
+        """Return the values of many ids, in the order asked, in one round trip.
+
+        An id that stands twice is asked once. With ``return_exceptions`` an id that failed has
+        its error as value; without, the first error is raised.
+
+        Raises:
+            as ``request``.
+        """
+        outcomes = self.reply_many(ids, resource, timeout=timeout)
+        return calls.values(outcomes, return_exceptions=return_exceptions)
+
+    def reply_many(
+        self, ids: Iterable[Id], resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
+    ) -> dict[Id, Reply | RqprocError]:
+        """Like ``request_many``, with for each id its Reply or its error; raises neither.
+
+        Raises:
+            InvalidId, ConfigError, RedisUnavailable.
+        """
+        wanted = dict.fromkeys(canonical(id) for id in ids)
+        requests = [calls.request_of(id, resource, (), None) for id in wanted]
+        return self._ask(requests, timeout=timeout) if requests else {}
+
+    def invalidate(
+        self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
+    ) -> bool:
+        """Drop an id's entry; return whether there was one.
+
+        A request made after this returns never gets a value computed before it was called.
+
+        Raises:
+            as ``request``.
+        """
+        request = calls.request_of(id, resource, (), None)
+        (outcome,) = self._ask([request], timeout=timeout, function=wire.INVALIDATE).values()
+        return bool(calls.value_or_raise(outcome).value)
+
+    def enqueue(
+        self,
+        id: Id,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        result_ttl: int | None = None,
+    ) -> RqJob:
+        """Enqueue a request and return its ``rq.job.Job`` without waiting.
+
+        The job waits where no node is alive yet. Its result is kept ``result_ttl`` seconds (RQ's
+        default: 500), in RQ's JSON serializer.
+
+        Raises:
+            Overloaded, RedisUnavailable, InvalidId, ConfigError.
+        """
+        from rqproc import rqjob
+
+        request = calls.request_of(id, resource, args, kwargs)
+        sent = calls.batch([request], kind="job", result_ttl_s=result_ttl)
+        refused = self._run("route", self._cluster.route(sent.order))
+        if error := calls.first_refusal(sent, refused, self.keys):
+            raise error
+        return rqjob.queued(sent, self.keys, self._lines.dial.client())
+
+    # --- the cluster ---
+
+    def members(self) -> tuple[str, ...]:
+        """Return the names of the live members, sorted: what the modulo counts over."""
+        return self.membership().members
+
+    def membership(self) -> Membership:
+        """Return every live node with its state, lease and counts.
+
+        Raises:
+            RedisUnavailable.
+        """
+        return self._cluster.read_survey(self._run("survey", self._cluster.survey()))
+
+    def owner(self, id: Id) -> str | None:
+        """Return the name of the member that owns an id, None where no node is alive."""
+        return self.locate([id])[0].owner
+
+    def locate(self, ids: Iterable[Id], resource: str = DEFAULT_RESOURCE) -> list[Location]:
+        """Return for each id its owner, its holder and what they follow from.
+
+        Raises:
+            InvalidId, RedisUnavailable.
+        """
+        command = self._cluster.locate(resource, [canonical(id) for id in ids])
+        return self._cluster.read_locate(command, self._run("locate", command))
+
+    def drain(self, node: str) -> bool:
+        """Ask a node to finish what it holds and end; return whether such a node is alive."""
+        return bool(self._run("drain", self._cluster.drain(node)))
+
+    def report_death(self, node: str, *, pid: int, host: str) -> bool:
+        """Tell the cluster that a node's process has ended, so that it need not wait a lease."""
+        command = self._cluster.report_death(node, pid=pid, host=host)
+        return bool(self._run("leave", command))
+
+    # --- inside ---
+
+    def _ask(
+        self, requests: Sequence[Request], *, timeout: float | None, function: str = wire.REQUEST
+    ) -> dict[Id, Reply | RqprocError]:
+        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
+        sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=function)
+        litter = self._sweep()
+        answers = self._lines.hold(
+            conversation.ask(
+                self._cluster, sent.order, litter=litter, server=self.server, clock=time.monotonic
+            )
+        )
+        if len(answers) == len(sent.requests):
+            self._litter.extend(conversation.left_behind(sent.order))
+        return calls.outcomes(sent, answers, self.keys)
+
+    def _sweep(self) -> list[str]:
+        swept: list[str] = []
+        try:
+            while True:
+                swept.append(self._litter.popleft())
+        except IndexError:  # other threads sweep too
+            return swept
+
+    def _run(self, script: str, command: Command) -> Any:
+        return self._lines.run(self._cluster, script, command)

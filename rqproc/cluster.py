@@ -1,0 +1,271 @@
+"""The cluster as the scripts see it: every script's call and the reading of its answer.
+
+Knows the scripts' contracts. Must not know how a command reaches the server: these functions make
+commands and read replies, so that threads, event loops, nodes and tests share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rqproc import wire
+from rqproc.errors import NameTaken
+from rqproc.keys import Keys
+from rqproc.link import Arg, Command
+from rqproc.model import Location, Membership, NodeInfo
+from rqproc.placement import address, parse_address, slot
+from rqproc.scripts import Scripts
+
+Kind = Literal["call", "job"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request on its way into the cluster."""
+
+    id: str
+    address: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Jobs that enter together, and the stream in which their answers are awaited.
+
+    Attributes:
+        timeout_s: seconds after which nobody waits any more; 0 for a job without a deadline.
+        reply: name of the shared stream; empty where each job is answered in its own.
+        result_ttl_s: seconds that a job's result is kept; None for RQ's default.
+    """
+
+    kind: Kind
+    jobs: tuple[Job, ...]
+    timeout_s: float = 0.0
+    reply: str = ""
+    result_ttl_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A membership just begun."""
+
+    incarnation: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request that this node has taken and must answer.
+
+    Attributes:
+        token: fencing token; higher than that of any earlier claim in the cluster.
+        deadline_ms: on the server's clock, 0 for none.
+        lost: nodes that died on this request before.
+    """
+
+    id: str
+    token: int
+    address: str
+    kind: Kind
+    reply: str
+    deadline_ms: int
+    data: bytes
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one take gave: ``members`` is None where the epoch has not changed."""
+
+    now_ms: int
+    epoch: int
+    members: tuple[str, ...] | None
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """One claim's answer, ready for the stream."""
+
+    claim: Claim
+    outcome: Literal["ok", "error", "expired"]
+    body: str = ""
+    note: str = ""
+    report: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a node counts, as its heartbeat reports it."""
+
+    entries: int = 0
+    hits: int = 0
+    joined: int = 0
+    misses: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+class LeaseLost(Exception):
+    """This incarnation holds no lease any more."""
+
+
+class SessionSuperseded(Exception):
+    """A newer session of the same node has begun; this packet came late."""
+
+
+class Cluster:
+    """The scripts of one namespace, as functions that make commands."""
+
+    def __init__(self, keys: Keys, scripts: Scripts | None = None) -> None:
+        self.keys = keys
+        self._scripts = scripts or Scripts(keys)
+
+    def _run(self, name: str, *args: Arg) -> Command:
+        return ("EVALSHA", self._scripts[name].sha, 0, *args)
+
+    def load(self, *names: str) -> tuple[Command, ...]:
+        """Commands that make scripts known to the server, for after a NOSCRIPT."""
+        return tuple(("SCRIPT", "LOAD", self._scripts[name].text) for name in names)
+
+    # --- callers ---
+
+    def route(self, order: Order) -> Command:
+        result_ttl = "" if order.result_ttl_s is None else order.result_ttl_s
+        head = (order.kind, _ms(order.timeout_s), order.reply, wire.utc(), result_ttl)
+        jobs: list[Arg] = []
+        for job in order.jobs:
+            jobs += (job.id, job.address, job.data)
+        return self._run("route", *head, *jobs)
+
+    def survey(self) -> Command:
+        return self._run("survey")
+
+    def read_survey(self, reply: Sequence[Any]) -> Membership:
+        epoch, _, rows = reply
+        return Membership(self.keys.namespace, epoch, tuple(self._node(row) for row in rows))
+
+    def _node(self, row: Sequence[Any]) -> NodeInfo:
+        name, inc, state, left_ms, queued, held, *counts, pid, host = row
+        entries, hits, joined, misses = (int(count or 0) for count in counts)
+        return NodeInfo(
+            name=name.decode(),
+            incarnation=inc.decode(),
+            state=state.decode(),
+            lease_left_s=left_ms / 1000,
+            queue=self.keys.queue_name(name.decode()),
+            queued=queued,
+            held=held,
+            entries=entries,
+            hits=hits,
+            joined=joined,
+            misses=misses,
+            pid=int(pid or 0),
+            host=(host or b"").decode(),
+        )
+
+    def locate(self, resource: str, ids: Iterable[int | str]) -> Command:
+        return self._run("locate", *(address(resource, id) for id in ids))
+
+    def read_locate(self, command: Command, reply: Sequence[Any]) -> list[Location]:
+        epoch, raw_members, found = reply
+        members = tuple(member.decode() for member in raw_members)
+        ids = [parse_address(str(text))[2] for text in command[3:]]
+        return [
+            Location(id, slot(id), epoch, members, owner.decode() or None, holder.decode() or None)
+            for id, (owner, holder) in zip(ids, found, strict=True)
+        ]
+
+    # --- nodes ---
+
+    def join(
+        self, name: str, *, lease_s: float, nonce: str, max_queue: int, pid: int, host: str,
+        versions: tuple[str, str],
+    ) -> Command:  # fmt: skip
+        return self._run(
+            "join", name, _ms(lease_s), nonce, max_queue, pid, host, wire.utc(), *versions
+        )
+
+    def read_join(self, name: str, reply: Sequence[Any]) -> Joined:
+        """Raises: NameTaken: a node of this name is alive."""
+        if reply[0] == 0:
+            raise NameTaken(name, reply[1] / 1000)
+        return Joined(reply[1].decode(), reply[2])
+
+    def beat(self, inc: str, *, lease_s: float, tally: Tally) -> Command:
+        counts = (tally.entries, tally.hits, tally.joined, tally.misses)
+        ends = (tally.succeeded, tally.failed)
+        return self._run("beat", inc, _ms(lease_s), *counts, *ends, wire.utc())
+
+    def read_beat(self, reply: Sequence[Any]) -> str:
+        """Return the node's state. Raises: LeaseLost."""
+        if reply[0] == 0:
+            raise LeaseLost
+        return str(reply[2].decode())
+
+    def take(self, inc: str, *, session: int, epoch: int, most: int, at: str) -> Command:
+        return self._run("take", inc, session, epoch, most, at)
+
+    def read_take(self, reply: Sequence[Any]) -> Taken:
+        """Raises: LeaseLost, SessionSuperseded."""
+        if reply[0] == 0:
+            raise LeaseLost
+        if reply[0] == -1:
+            raise SessionSuperseded
+        _, now_ms, epoch, members, jobs = reply
+        names = tuple(member.decode() for member in members) if members else None
+        return Taken(now_ms, epoch, names, tuple(_claim(job) for job in jobs))
+
+    def reconcile(self, inc: str, *, session: int) -> Command:
+        return self._run("reconcile", inc, session)
+
+    def read_reconcile(self, reply: Sequence[Any]) -> tuple[int, tuple[Claim, ...]]:
+        """Return the server's time in ms and all that this node has taken. Raises: LeaseLost."""
+        if reply[0] == 0:
+            raise LeaseLost
+        return reply[1], tuple(_claim(job) for job in reply[2])
+
+    def finish(self, inc: str, finishes: Iterable[Finish]) -> Command:
+        args: list[Arg] = [inc, wire.utc()]
+        for finish in finishes:
+            claim = finish.claim
+            args += (claim.id, claim.token, claim.address, claim.kind, claim.reply)
+            args += (finish.outcome, finish.body, finish.note, finish.report)
+        return self._run("finish", *args)
+
+    def drain(self, name: str) -> Command:
+        return self._run("drain", name)
+
+    def leave(self, name: str, inc: str) -> Command:
+        return self._run("leave", name, inc)
+
+    def report_death(self, name: str, *, pid: int, host: str) -> Command:
+        """The word of a parent that has seen its child die."""
+        return self._run("leave", name, "", pid, host)
+
+    def adopt(self, job_id: str, address: str) -> Command:
+        return self._run("adopt", job_id, address, "", "", wire.utc())
+
+    def refuse(self, job_id: str, reason: str) -> Command:
+        report = wire.failure_report("Unreadable", reason)
+        return self._run("adopt", job_id, "", report, wire.exc_string(reason + "\n"), wire.utc())
+
+
+def _claim(job: Sequence[Any]) -> Claim:
+    id, token, address, kind, reply, deadline_ms, data, lost = job
+    return Claim(
+        id.decode(),
+        token,
+        address.decode(),
+        kind.decode(),
+        reply.decode(),
+        int(deadline_ms),
+        data,
+        lost,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0

@@ -1,0 +1,47 @@
+"""What a handler may know of the run that it is in: ``rqproc.current()``."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from rqproc.placement import Id
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """One run of a handler.
+
+    Attributes:
+        token: fencing token. A later run of the same id, on whichever node, has a higher one; a
+            system that remembers the highest it has seen can refuse a writer that was paused past
+            its lease (Kleppmann, "How to do distributed locking", 2016).
+        deadline: on ``time.monotonic()``, None where nobody's waiting ends.
+    """
+
+    id: Id
+    resource: str
+    node: str
+    token: int
+    deadline: float | None
+
+    @property
+    def time_left_s(self) -> float | None:
+        """Seconds until the caller that started this run gives up, None if it never does."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+
+CURRENT: ContextVar[Current] = ContextVar("rqproc_current")
+
+
+def current() -> Current:
+    """Return the run that the calling handler is in.
+
+    Raises:
+        LookupError: not called from a handler that a node runs.
+    """
+    try:
+        return CURRENT.get()
+    except LookupError:
+        raise LookupError("rqproc.current() is for handlers while a node runs them") from None

@@ -1,0 +1,201 @@
+"""Every error that rqproc raises, in one tree.
+
+Each one carries what a program needs as attributes and tells a person what to do in its message.
+Foreign errors are wrapped where they enter, with ``from``; only the command line turns an error
+into an exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class RqprocError(Exception):
+    """The root of all errors raised by rqproc."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(RqprocError):
+    """A setting, an option or a declaration is wrong; the message names it."""
+
+    exit_code = 2
+
+
+class InvalidId(RqprocError, ValueError):
+    """The id cannot name anything: ``id`` is what was given, ``reason`` says why."""
+
+    exit_code = 2
+
+    def __init__(self, id: object, reason: str) -> None:
+        shown = repr(id)
+        super().__init__(
+            f"invalid id {shown if len(shown) <= 80 else shown[:77] + '...'}: {reason}"
+        )
+        self.id = id
+        self.reason = reason
+
+
+class PayloadTooLarge(ConfigError):
+    """The arguments of a request are over the limit; nothing was sent."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the request takes {size} bytes, the limit is {limit}: "
+            "pass a reference instead of the data"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class NoLiveNode(RqprocError):
+    """No node of this namespace holds a lease."""
+
+    exit_code = 3
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            f"no live node in namespace {namespace!r}: start one with `rqproc node start`"
+        )
+        self.namespace = namespace
+
+
+class RequestTimeout(RqprocError, TimeoutError):
+    """No answer came within the request's timeout. A request not yet started will not be."""
+
+    exit_code = 4
+
+    def __init__(self, resource: str, id: object, timeout_s: float) -> None:
+        super().__init__(
+            f"no answer for {resource} {id} within {timeout_s:g} s: allow more with `timeout`, "
+            "or look for a busy or stuck node with `rqproc node list`"
+        )
+        self.resource = resource
+        self.id = id
+        self.timeout_s = timeout_s
+
+
+class RedisUnavailable(RqprocError, ConnectionError):
+    """Redis could not be reached, or refused what rqproc asked of it."""
+
+    exit_code = 5
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(
+            f"Redis at {server} is not available: {reason}. Check that it runs, and the URL "
+            "(--url, RQPROC_REDIS_URL)"
+        )
+        self.server = server
+        self.reason = reason
+
+
+class EmbeddedUnavailable(RedisUnavailable):
+    """The embedded server cannot run here, or did not start."""
+
+    def __init__(self, reason: str) -> None:
+        RqprocError.__init__(
+            self,
+            f"the embedded server cannot be used: {reason}. Give a Redis or Valkey of your own: "
+            "--url redis://HOST:6379 or RQPROC_REDIS_URL",
+        )
+        self.server = "embedded"
+        self.reason = reason
+
+
+class Overloaded(RqprocError):
+    """The owner's queue is full; nothing was enqueued."""
+
+    exit_code = 6
+
+    def __init__(self, node: str, queued: int, limit: int) -> None:
+        super().__init__(
+            f"node {node} is overloaded ({queued} requests waiting or running, the limit is "
+            f"{limit}): try again later, add nodes, or raise --max-queue"
+        )
+        self.node = node
+        self.queued = queued
+        self.limit = limit
+
+
+class RemoteError(RqprocError):
+    """An error that a node, not the caller, found: base of the next three."""
+
+
+class HandlerFailed(RemoteError):
+    """The handler raised, or its value could not be carried back.
+
+    Attributes:
+        type: the remote exception's class name.
+        reason: the remote exception's message.
+        traceback: the remote traceback as text, empty where the handler was never entered.
+    """
+
+    def __init__(
+        self, resource: str, id: object, type: str, reason: str, traceback: str = ""
+    ) -> None:
+        super().__init__(f"{resource} {id}: the handler raised {type}: {reason}")
+        self.resource = resource
+        self.id = id
+        self.type = type
+        self.reason = reason
+        self.traceback = traceback
+
+
+class UnknownResource(RemoteError):
+    """The node has no resource of this name; ``known`` lists those that it has."""
+
+    exit_code = 2
+
+    def __init__(self, resource: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"unknown resource {resource!r}; the node serves: {', '.join(known)}. "
+            "Start the nodes with the app that declares it: `rqproc node start MODULE:APP`"
+        )
+        self.resource = resource
+        self.known = tuple(known)
+
+
+class NodeLost(RemoteError):
+    """Too many nodes died while they held this request, so it is not tried again."""
+
+    def __init__(self, resource: str, id: object, attempts: int) -> None:
+        super().__init__(
+            f"{resource} {id}: {attempts} nodes died while they held this request. Its handler "
+            "may kill its process (memory, a crash in C code): look at the nodes' logs"
+        )
+        self.resource = resource
+        self.id = id
+        self.attempts = attempts
+
+
+class NameTaken(ConfigError):
+    """A node of this name is alive."""
+
+    def __init__(self, name: str, lease_left_s: float) -> None:
+        super().__init__(
+            f"a node named {name!r} is alive (lease for another {lease_left_s:.1f} s): "
+            "choose another --name, or wait until its lease has run out"
+        )
+        self.name = name
+        self.lease_left_s = lease_left_s
+
+
+def from_remote(
+    report: Mapping[str, Any], *, resource: str, id: object, namespace: str, timeout_s: float
+) -> RqprocError:
+    """Build the error that a report from a script or a node stands for."""
+    kind = report.get("type")
+    if kind == "NoLiveNode":
+        return NoLiveNode(namespace)
+    if kind == "Overloaded":
+        return Overloaded(report["node"], report["queued"], report["limit"])
+    if kind == "UnknownResource":
+        return UnknownResource(resource, report["known"])
+    if kind == "NodeLost":
+        return NodeLost(resource, id, report["attempts"])
+    if kind == "RequestTimeout":
+        return RequestTimeout(resource, id, timeout_s)
+    return HandlerFailed(
+        resource, id, report["remote_type"], report["message"], report.get("traceback", "")
+    )

@@ -1,0 +1,108 @@
+"""Every Redis key that rqproc reads or writes, and who writes it.
+
+============================ ======== ========================= =======================
+key (prefix rqproc:NS:)      type     ttl                       written by
+============================ ======== ========================= =======================
+members                      zset     none                      join, drain, leave, drop
+leases                       zset     none; score = expiry, ms  join, beat, leave, drop
+nodes                        hash     none; name -> incarnation join, leave, drop
+node:NAME                    hash     gone with the node        join, beat, drain
+taken:INCARNATION            hash     gone with the node        take, finish, drop
+holders                      hash     none; empty when idle     take, finish, drop
+epoch                        integer  none                      join, drain, leave, drop
+token                        integer  none                      join, take
+waiting                      list     none                      drop, taken over by join
+============================ ======== ========================= =======================
+
+Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
+``queue:NAME`` and ``queue:NAME:intermediate``, ``queues``, ``finished:NAME``, ``failed:NAME``,
+``workers``, ``workers:NAME``, ``worker:NAME``.
+
+``drop`` is not a script but a part of every script: it removes a node whose lease has run out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from rqproc.errors import ConfigError
+
+DEFAULT_NAMESPACE = "default"
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_NODE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+
+
+def rq_prefix() -> str:
+    """Return RQ's key prefix, read where RQ reads it, without the cost of importing RQ."""
+    return os.environ.get("RQ_KEY_PREFIX", "rq")
+
+
+def check_node_name(name: str) -> str:
+    """Return a node's name unchanged.
+
+    Raises:
+        ConfigError: not 1 to 64 of letters, digits, ``_``, ``-`` and ``.``.
+    """
+    if not _NODE.fullmatch(name):
+        raise ConfigError(f"invalid node name {name!r}: 1 to 64 of letters, digits, '_', '-', '.'")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one namespace."""
+
+    namespace: str = DEFAULT_NAMESPACE
+
+    def __post_init__(self) -> None:
+        if not _NAMESPACE.fullmatch(self.namespace):
+            raise ConfigError(
+                f"invalid namespace {self.namespace!r}: 1 to 64 of letters, digits, '_', '-'"
+            )
+
+    @property
+    def state(self) -> str:
+        """Prefix of the cluster's own keys."""
+        return f"rqproc:{self.namespace}:"
+
+    @property
+    def ingress(self) -> str:
+        """Name of the RQ queue that any application may enqueue on."""
+        if self.namespace == DEFAULT_NAMESPACE:
+            return "rqproc"
+        return f"rqproc.{self.namespace}"
+
+    @property
+    def node_queues(self) -> str:
+        """Prefix of the nodes' queue names; a namespace has no dot, so none is an ingress."""
+        return f"rqproc.{self.namespace}."
+
+    def queue_name(self, node: str) -> str:
+        return self.node_queues + node
+
+    def queue(self, node: str) -> str:
+        return f"{rq_prefix()}:queue:{self.queue_name(node)}"
+
+    @property
+    def ingress_queue(self) -> str:
+        return f"{rq_prefix()}:queue:{self.ingress}"
+
+    @property
+    def ingress_intermediate(self) -> str:
+        return f"{self.ingress_queue}:intermediate"
+
+
+def namespace_of_ingress(queue: str) -> str:
+    """Return the namespace that an ingress queue's name stands for."""
+    return queue.partition(".")[2] or DEFAULT_NAMESPACE
+
+
+def job_key(job_id: str) -> str:
+    return f"{rq_prefix()}:job:{job_id}"
+
+
+def results_key(job_id: str) -> str:
+    return f"{rq_prefix()}:results:{job_id}"

@@ -1,0 +1,135 @@
+"""The blocking driver of conversations: a stack of idle links, shared by threads.
+
+Knows how to carry out a conversation's steps. Must not know what is being said.
+
+Each thread takes a link off the stack for one packet and puts it back: there are as many links as
+there are packets under way at once. A forked child starts with an empty stack.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rqproc import conversation
+from rqproc.cluster import Cluster
+from rqproc.conversation import Conversation, Pause, Send
+from rqproc.link import Command, Dial, Link, LinkLost, Refused
+from rqproc.settings import EMBEDDED, resolve_url
+
+if TYPE_CHECKING:
+    import redis
+
+T = TypeVar("T")
+
+MAX_IDLE_LINKS = 64
+
+
+def dial(url: str | redis.Redis | None) -> Dial:
+    """Return the way to a server, starting the embedded one where no other is named.
+
+    Raises:
+        ConfigError: an unreadable URL.
+        EmbeddedUnavailable: no URL is set and the embedded server cannot run here.
+    """
+    if url is not None and not isinstance(url, str):
+        return Dial.like(url)
+    found = resolve_url(url)
+    if found == EMBEDDED:
+        from rqproc.embedded import Embedded
+
+        found = Embedded().ensure()
+    return Dial(found)
+
+
+class Lines:
+    """Links to one server, for any number of threads."""
+
+    def __init__(self, dial: Dial) -> None:
+        self.dial = dial
+        self._idle: deque[Link] = deque()
+        _ALL.add(self)
+
+    @property
+    def server(self) -> str:
+        return self.dial.server
+
+    def close(self, *, tidy: Sequence[str] = ()) -> None:
+        """Close all idle links, removing the keys ``tidy`` on the way if there is a link."""
+        left = tuple(tidy)
+        while self._idle:
+            link = self._idle.pop()
+            if left:
+                with suppress(LinkLost, Refused):  # the keys expire by themselves
+                    link.exchange((("UNLINK", *left),), timeout_s=1.0)
+                left = ()
+            link.close()
+
+    def run(self, cluster: Cluster, script: str, command: Command) -> Any:
+        """Run one script; see ``conversation.run``. Raises: RedisUnavailable."""
+        return self.hold(
+            conversation.run(cluster, script, command, server=self.server, clock=time.monotonic)
+        )
+
+    def hold(self, talk: Conversation[T]) -> T:
+        """Do what a conversation asks for, until it returns."""
+        try:
+            step = next(talk)
+            while True:
+                try:
+                    replies = self._do(step)
+                except (LinkLost, Refused) as error:
+                    step = talk.throw(error)
+                else:
+                    step = talk.send(replies)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _do(self, step: Send | Pause) -> list[Any]:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return []
+        link = self._take()
+        try:
+            replies: list[Any] = link.exchange(step.commands, timeout_s=step.within_s)
+        except BaseException as error:
+            link.close()  # a reply may still be on its way
+            if isinstance(error, LinkLost):
+                self.close()  # the server has gone, and the idle links with it
+            raise
+        self._keep(link)
+        return replies
+
+    def _take(self) -> Link:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.dial.connect()
+
+    def _keep(self, link: Link) -> None:
+        if len(self._idle) < MAX_IDLE_LINKS:
+            self._idle.append(link)
+        else:
+            link.close()
+
+    def forget_parent(self) -> None:
+        """In a forked child: the sockets are the parent's."""
+        self._idle = deque()
+
+
+_ALL: weakref.WeakSet[Lines] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lines in _ALL:
+        lines.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

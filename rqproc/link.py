@@ -1,0 +1,224 @@
+"""One connection to Redis on which several commands leave in one packet.
+
+Knows sockets and RESP. Must not know scripts, keys or what the commands mean.
+
+redis-py makes the connection (URL, TLS, authentication, database); from then on the packet is
+packed and parsed by hiredis alone, since a client library's command layer costs more than Redis
+does. Nothing is repeated here: what may be sent again, only the caller of a command knows.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from rqproc.errors import ConfigError, RedisUnavailable
+
+Arg = bytes | str | int | float
+Command = tuple[Arg, ...]
+
+CONNECT_TIMEOUT_S = 3.0
+
+
+class LinkLost(ConnectionError):
+    """The connection broke; whether the server carried out the last packet is unknown.
+
+    ``spent_s`` are the seconds that an attempt to connect has already waited in vain.
+    """
+
+    def __init__(self, reason: str, *, spent_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.spent_s = spent_s
+
+
+class Refused(Exception):
+    """The server answered a command with an error. The link is closed: what followed may block."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    @property
+    def code(self) -> str:
+        """The error's first word: NOSCRIPT, READONLY, OOM, LOADING, NOPERM, ..."""
+        return self.reason.partition(" ")[0]
+
+    @property
+    def passing(self) -> bool:
+        """Whether the server may accept the same command a moment later."""
+        return self.code in {"LOADING", "BUSY", "NOSCRIPT", "TRYAGAIN", "MASTERDOWN"}
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """Return the bytes of several commands."""
+    packed: list[bytes] = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+    return b"".join(packed)
+
+
+class Dial:
+    """Makes links to one server.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            pool = redis.ConnectionPool.from_url(url)
+        except (ValueError, redis.RedisError) as error:
+            raise ConfigError(f"invalid server URL {url!r}: {error}") from error
+        self._class = pool.connection_class
+        self._options: dict[str, Any] = dict(pool.connection_kwargs)
+        self.server = shown(self._options)
+
+    @classmethod
+    def like(cls, connection: redis.Redis) -> Dial:
+        """Return a dial to the server of an existing redis-py client."""
+        dial = cls.__new__(cls)
+        pool = connection.connection_pool
+        dial._class, dial._options = pool.connection_class, dict(pool.connection_kwargs)
+        dial.server = shown(dial._options)
+        return dial
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is TLS."""
+        return issubclass(self._class, redis.SSLConnection)
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """Return redis-py's connection options: one attempt, RESP2, no library handshake."""
+        return self._options | {
+            "socket_connect_timeout": timeout_s,
+            "socket_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "protocol": 2,
+            "driver_info": None,
+            "health_check_interval": 0,
+        }
+
+    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Link:
+        """Return a new link.
+
+        Raises:
+            LinkLost: no connection within ``timeout_s`` seconds.
+            RedisUnavailable: the server refused the credentials.
+        """
+        connection = self._class(**self.options(timeout_s))
+        began = time.monotonic()
+        try:
+            connection.connect()
+        except redis.AuthenticationError as error:
+            raise RedisUnavailable(self.server, str(error)) from error
+        except (redis.RedisError, OSError) as error:
+            raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
+        return Link(connection)
+
+    def client(self) -> redis.Redis:
+        """Return an ordinary redis-py client of the same server, for RQ's own classes."""
+        options = self._options | {"retry": Retry(NoBackoff(), 0), "protocol": 2}
+        return redis.Redis(
+            connection_pool=redis.ConnectionPool(connection_class=self._class, **options)
+        )
+
+
+def shown(options: dict[str, Any]) -> str:
+    """Return a server's address as people may see it: without credentials."""
+    if "path" in options:
+        return f"unix://{options['path']}"
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+class Link:
+    """One connection. Not for two threads at once."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._socket: socket.socket = connection._sock
+        self._reader = hiredis.Reader()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+    def interrupt(self) -> None:
+        """End, from another thread, a read that blocks on this link: it raises LinkLost."""
+        with suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def send(self, packet: bytes, *, timeout_s: float) -> None:
+        """Write a packet.
+
+        Raises:
+            LinkLost: not written whole within the timeout.
+        """
+        try:
+            self._socket.settimeout(timeout_s)
+            self._socket.sendall(packet)
+        except OSError as error:
+            self.close()
+            raise LinkLost(str(error) or "timed out") from error
+
+    def receive(self) -> bool:
+        """Wait for bytes, up to the timeout of the last send; False where there were none yet.
+
+        Raises:
+            LinkLost: the server closed the connection, or nothing came in time.
+        """
+        try:
+            chunk = self._socket.recv(65536)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return False
+        except OSError as error:
+            self.close()
+            raise LinkLost(str(error) or "timed out") from error
+        if not chunk:
+            self.close()
+            raise LinkLost("the server closed the connection")
+        self._reader.feed(chunk)
+        return True
+
+    def next_reply(self) -> tuple[bool, Any]:
+        """Return ``(True, reply)`` if a whole one has arrived, else ``(False, None)``.
+
+        Raises:
+            Refused: the reply is an error.
+        """
+        reply = self._reader.gets()
+        if reply is False:
+            return False, None
+        if isinstance(reply, hiredis.ReplyError):
+            self.close()
+            raise Refused(str(reply))
+        return True, reply
+
+    def exchange(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
+        """Send commands in one packet and return their replies.
+
+        Raises:
+            LinkLost: the connection broke or a reply took longer than ``timeout_s`` seconds.
+            Refused: the server answered one of them with an error.
+        """
+        self.send(pack(commands), timeout_s=timeout_s)
+        replies: list[Any] = []
+        while len(replies) < len(commands):
+            arrived, reply = self.next_reply()
+            if arrived:
+                replies.append(reply)
+            else:
+                self.receive()
+        return replies

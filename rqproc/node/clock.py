@@ -1,0 +1,18 @@
+"""The clock that a node trusts its lease by: it goes on while the machine sleeps.
+
+``time.monotonic`` stands still during suspend on Linux, so a laptop or VM that wakes would find its
+lease young. CLOCK_BOOTTIME does not (clock_gettime(2)); elsewhere ``time.monotonic`` is the best.
+"""
+
+from __future__ import annotations
+
+import time
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def suspend_proof() -> float:
+        """Return seconds since some moment before this process began."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+    suspend_proof = time.monotonic

@@ -1,0 +1,307 @@
+"""What becomes of a claim: an answer from the entry, a place in a running computation, or a run.
+
+Pure: it starts nothing and sends nothing. It is told of claims and outcomes, and asked for runs to
+start and finishes to send. All of it belongs to the worker's thread.
+
+Groupcache's data path in one place: entry, else join whoever computes, else compute and keep.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rqproc import wire
+from rqproc.app import Resource
+from rqproc.cluster import Claim, Finish, Tally
+from rqproc.model import DEFAULT_RESOURCE, Request
+from rqproc.node.entries import Entries, Entry
+from rqproc.node.lanes import Lanes
+from rqproc.placement import owner, parse_address
+
+log = logging.getLogger("rqproc.node")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A handler's value, as JSON text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A handler's error, as its caller will see it."""
+
+    type: str
+    reason: str
+    traceback: str
+
+
+Outcome = Done | Failed
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A claim that waits for a run's end.
+
+    Attributes:
+        due: moment, on the desk's clock, at which its caller gives up; None for never.
+    """
+
+    claim: Claim
+    call: wire.Call
+    due: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of a handler, and everyone who waits for it; the first of them caused it."""
+
+    address: str
+    resource: Resource[..., Any]
+    request: Request
+    token: int
+    waiting: list[Waiting] = field(default_factory=list)
+    keeps: bool = True
+
+    @property
+    def deadline(self) -> float | None:
+        return self.waiting[0].due if self.waiting else None
+
+
+class Desk:
+    """Sorts claims. ``resources`` are those that this node serves, by name."""
+
+    def __init__(
+        self,
+        name: str,
+        resources: Mapping[str, Resource[..., Any]],
+        *,
+        entries: Entries,
+        lanes: Lanes[Run],
+        clock: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._resources = resources
+        self._functions = functions(resources)
+        self._entries = entries
+        self._lanes = lanes
+        self._clock = clock
+        self._joinable: dict[str, Run] = {}
+        self._running: set[Run] = set()
+        self._held: dict[str, int] = {}
+        self._out: list[Finish] = []
+        self._members: Sequence[str] = ()
+        self._epoch = -1
+        self._hits = self._joined = self._misses = self._succeeded = self._failed = 0
+
+    # --- what the worker tells ---
+
+    def receive(self, claim: Claim, *, due: float | None) -> None:
+        """Take in a claim. One that is known already (a packet that came twice) is left alone."""
+        if self._held.get(claim.id) == claim.token:
+            return
+        self._held[claim.id] = claim.token
+        try:
+            call = wire.decode_call(claim.data, functions=self._functions)
+        except wire.Unreadable as error:
+            self._fail(claim, Failed("Unreadable", str(error), ""))
+            return
+        waiting = Waiting(claim, call, due)
+        resource = self._resources.get(call.request.resource)
+        if resource is None:
+            report = wire.unknown_resource_report(call.request.resource, self._resources)
+            self._refuse(claim, report, f"unknown resource {call.request.resource!r}\n")
+        elif call.function == wire.INVALIDATE:
+            self._invalidate(waiting)
+        elif resource.ttl_s > 0:
+            self._serve_kept(waiting, resource)
+        else:
+            self._add_run(waiting, resource, keeps=False)
+
+    def complete(self, run: Run, outcome: Outcome) -> None:
+        """Take in a run's outcome: everyone who waited for it is answered."""
+        self._running.remove(run)
+        self._lanes.done(run.address)
+        self._leave_flight(run)
+        if isinstance(outcome, Failed):
+            for waiting in run.waiting:
+                self._fail(waiting.claim, outcome)
+            return
+        now = self._clock()
+        ttl_s = run.resource.ttl_s if run.keeps else 0.0
+        entry = Entry(outcome.text, now, now + ttl_s, run.token)
+        if ttl_s > 0 and self._owns(run.address):
+            self._entries.put(run.address, entry)
+        for place, waiting in enumerate(run.waiting):
+            self._answer(waiting, entry, "joined" if place else "miss", now)
+
+    def learn(self, epoch: int, members: Sequence[str] | None) -> None:
+        """Take in the member list, before anything else is served.
+
+        Entries that are another node's by now go. Where the epoch has jumped by more than one,
+        all go: their ids may have been another's in between, and changed there.
+        """
+        if members is None:
+            return
+        missed = epoch != self._epoch + 1
+        self._epoch, self._members = epoch, members
+        if missed:
+            self._entries.clear()
+        else:
+            self._entries.keep_only(self._owns)
+
+    def forget(self) -> None:
+        """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
+        self._entries.clear()
+        for run in self._running:
+            run.waiting.clear()
+            run.keeps = False
+        self._joinable.clear()
+        self._lanes.clear()
+        self._held.clear()
+        self._out.clear()
+        self._epoch = -1
+
+    def forget_entries(self) -> None:
+        """The lease may not be relied on for now: serve nothing that is kept."""
+        self._entries.clear()
+        for run in self._joinable.values():
+            run.keeps = False
+
+    def acknowledged(self, finishes: Sequence[Finish]) -> None:
+        """The server has carried these out."""
+        for finish in finishes:
+            if self._held.get(finish.claim.id) == finish.claim.token:
+                del self._held[finish.claim.id]
+
+    def again(self, finishes: Sequence[Finish]) -> None:
+        """The server may not have had these: they are sent once more."""
+        self._out[:0] = [f for f in finishes if self._held.get(f.claim.id) == f.claim.token]
+
+    # --- what the worker asks ---
+
+    def next_run(self) -> Run | None:
+        """Return a run to start now, None if there is none.
+
+        Whoever has given up by now is left out; a run that nobody waits for is not started.
+        """
+        while run := self._lanes.next():
+            now = self._clock()
+            for waiting in run.waiting:
+                if waiting.due is not None and waiting.due <= now:
+                    self._out.append(Finish(waiting.claim, "expired"))
+            run.waiting = [w for w in run.waiting if w.due is None or w.due > now]
+            if run.waiting:
+                self._misses += 1
+                self._running.add(run)
+                return run
+            self._lanes.done(run.address)
+            self._leave_flight(run)
+        return None
+
+    def collect(self) -> list[Finish]:
+        """Return the finishes to send, once."""
+        out, self._out = self._out, []
+        return out
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is held, nothing runs."""
+        return not self._held and not self._lanes.running
+
+    def tally(self) -> Tally:
+        return Tally(
+            entries=len(self._entries),
+            hits=self._hits,
+            joined=self._joined,
+            misses=self._misses,
+            succeeded=self._succeeded,
+            failed=self._failed,
+        )
+
+    # --- inside ---
+
+    def _owns(self, address: str) -> bool:
+        slot = int(address.partition("|")[0])
+        return owner(slot, self._members) == self._name
+
+    def _serve_kept(self, waiting: Waiting, resource: Resource[..., Any]) -> None:
+        claim, request = waiting.claim, waiting.call.request
+        if request.args or request.kwargs:
+            reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
+            self._fail(claim, Failed("TypeError", reason, ""))
+        elif entry := self._entries.get(claim.address):
+            self._hits += 1
+            self._answer(waiting, entry, "hit", self._clock())
+        elif run := self._joinable.get(claim.address):
+            self._joined += 1
+            run.waiting.append(waiting)
+        else:
+            self._joinable[claim.address] = self._add_run(waiting, resource, keeps=True)
+
+    def _add_run(self, waiting: Waiting, resource: Resource[..., Any], *, keeps: bool) -> Run:
+        claim = waiting.claim
+        run = Run(claim.address, resource, waiting.call.request, claim.token, [waiting], keeps)
+        self._lanes.add(claim.address, run)
+        return run
+
+    def _leave_flight(self, run: Run) -> None:
+        if self._joinable.get(run.address) is run:
+            del self._joinable[run.address]
+
+    def _invalidate(self, waiting: Waiting) -> None:
+        """Drop the entry, and let nobody who comes later join or keep what is being computed."""
+        address = waiting.claim.address
+        had = self._entries.drop(address)
+        if run := self._joinable.pop(address, None):
+            run.keeps = False
+        now = self._clock()
+        text = "true" if had or run else "false"
+        self._answer(waiting, Entry(text, now, now, waiting.claim.token), "miss", now)
+
+    def _answer(self, waiting: Waiting, entry: Entry, source: str, now: float) -> None:
+        claim = waiting.claim
+        self._succeeded += 1
+        _tell(self._name, claim.address, source, entry.text)
+        note = wire.note(
+            claim.id,
+            source,
+            age_s=now - entry.computed_at,
+            expires_in_s=entry.expires_at - now,
+            token=entry.token,
+        )
+        body = wire.return_value(entry.text, waiting.call.serializer)
+        self._out.append(Finish(claim, "ok", body, note))
+
+    def _fail(self, claim: Claim, failure: Failed) -> None:
+        report = wire.failure_report(failure.type, failure.reason, failure.traceback)
+        self._refuse(claim, report, failure.traceback or f"{failure.type}: {failure.reason}\n")
+
+    def _refuse(self, claim: Claim, report: str, text: str) -> None:
+        self._failed += 1
+        note = wire.note(claim.id, "error", token=claim.token)
+        self._out.append(Finish(claim, "error", wire.exc_string(text), note, report))
+
+
+def functions(resources: Mapping[str, Resource[..., Any]]) -> dict[str, str]:
+    """Return the exact names by which jobs may call resources: their own, and their handlers'."""
+    names = {resource.path: name for name, resource in resources.items()}
+    return names | {name: name for name in resources}
+
+
+def _tell(node: str, address: str, source: str, text: str) -> None:
+    """Log an answer: the default resource's for everyone to see, others' for those who debug."""
+    level = logging.INFO if f"|{DEFAULT_RESOURCE}:" in address else logging.DEBUG
+    if not log.isEnabledFor(level):
+        return
+    _, resource, id = parse_address(address)
+    did = {"hit": "answered from its entry", "joined": "answered a caller that joined"}
+    log.log(level, "%s %s %s: %s %s", node, resource, id, did.get(source, "computed"), text[:200])

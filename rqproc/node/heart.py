@@ -1,0 +1,98 @@
+"""The heart: renews the lease, and tells the worker when it is lost or when a drain is asked for.
+
+Knows one script, beat. It has a connection of its own, so that no long packet delays it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from rqproc.cluster import Cluster, LeaseLost, Tally
+from rqproc.link import Dial, Link, LinkLost, Refused
+from rqproc.node.clock import suspend_proof
+from rqproc.node.term import Term
+from rqproc.settings import NodeSettings
+
+log = logging.getLogger("rqproc.node")
+
+
+class Heart:
+    """Beats for the present term.
+
+    Args:
+        term: gives the present term; a node that has rejoined has a new one.
+        tally: gives the counts that the beat carries.
+        wake: called after each change of the term that the worker must act on.
+        failed: called if the thread itself ends with an error: the node must not go on.
+        may_live: asked before each beat; False makes the node drain (its parent has gone).
+    """
+
+    def __init__(
+        self, dial: Dial, cluster: Cluster, settings: NodeSettings, *, term: Callable[[], Term],
+        tally: Callable[[], Tally], wake: Callable[[], None], failed: Callable[[Exception], None],
+        may_live: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._dial = dial
+        self._cluster = cluster
+        self._settings = settings
+        self._term = term
+        self._tally = tally
+        self._wake = wake
+        self._failed = failed
+        self._may_live = may_live
+        self._link: Link | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rqproc-heart", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=self._settings.lease_s)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.wait(self._settings.heartbeat_s):
+                self._beat(self._term())
+        except Exception as error:  # noqa: BLE001 - a dead heart must stop the node, loudly
+            self._failed(error)
+        finally:
+            if self._link:
+                self._link.close()
+
+    def _beat(self, term: Term) -> None:
+        if term.over:
+            return  # the worker is about to begin a new one
+        if not self._may_live() and not term.draining:
+            term.draining = True
+            self._wake()
+        sent_at = suspend_proof()
+        try:
+            state = self._cluster.read_beat(self._exchange(term))
+        except LeaseLost:
+            log.warning("%s: the lease is lost", term.incarnation)
+            term.over = True
+            self._wake()
+        except (LinkLost, Refused) as error:
+            self._link = None
+            log.warning("%s: no heartbeat: %s", term.incarnation, error)
+            self._wake()
+        else:
+            term.trusted_until = sent_at + self._settings.trust_s
+            if state == "draining" and not term.draining:
+                term.draining = True
+                self._wake()
+
+    def _exchange(self, term: Term) -> list[object]:
+        timeout_s = self._settings.heartbeat_s
+        if self._link is None:
+            self._link = self._dial.connect(timeout_s=timeout_s)
+            self._link.exchange(self._cluster.load("beat"), timeout_s=timeout_s)
+        beat = self._cluster.beat(
+            term.incarnation, lease_s=self._settings.lease_s, tally=self._tally()
+        )
+        reply: list[object] = self._link.exchange((beat,), timeout_s=timeout_s)[0]
+        return reply

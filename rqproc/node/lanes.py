@@ -1,0 +1,56 @@
+"""Lanes: work of one key runs in order, one at a time; lanes run side by side, up to a limit.
+
+Pure: it decides what may start, and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Lanes(Generic[T]):
+    """Queues by key. A key is ready while it has work and none of it runs."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[str, deque[T]] = {}
+        self._running: set[str] = set()
+        self._ready: deque[str] = deque()
+
+    def add(self, key: str, item: T) -> None:
+        lane = self._waiting.get(key)
+        if lane is not None:
+            lane.append(item)
+            return
+        self._waiting[key] = deque([item])
+        if key not in self._running:
+            self._ready.append(key)
+
+    def next(self) -> T | None:
+        """Claim the next item that may run now, None if there is none; ``done`` ends the claim."""
+        if len(self._running) >= self._limit or not self._ready:
+            return None
+        key = self._ready.popleft()
+        lane = self._waiting[key]
+        item = lane.popleft()
+        if not lane:
+            del self._waiting[key]
+        self._running.add(key)
+        return item
+
+    def done(self, key: str) -> None:
+        self._running.remove(key)
+        if key in self._waiting:
+            self._ready.append(key)
+
+    def clear(self) -> None:
+        """Forget what waits. What runs goes on, and its keys stay taken until it is done."""
+        self._waiting.clear()
+        self._ready.clear()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)

@@ -1,0 +1,212 @@
+"""A node's life: join, start the threads in one order, serve, stop them in another, leave.
+
+Knows which parts there are. Must not know what they do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from secrets import token_hex
+from typing import Any
+
+from rqproc.app import Resource
+from rqproc.cluster import Cluster, Joined, Tally
+from rqproc.errors import NameTaken, RedisUnavailable
+from rqproc.keys import Keys, check_node_name
+from rqproc.lines import Lines
+from rqproc.link import Dial
+from rqproc.node.clock import suspend_proof
+from rqproc.node.desk import Desk, Run, functions
+from rqproc.node.entries import Entries
+from rqproc.node.heart import Heart
+from rqproc.node.lanes import Lanes
+from rqproc.node.porter import Porter
+from rqproc.node.term import Term
+from rqproc.node.worker import Worker
+from rqproc.settings import NodeSettings
+
+log = logging.getLogger("rqproc.node")
+
+MOST_DERIVED_NAMES = 1000
+
+
+class Node:
+    """One node in this process.
+
+    Args:
+        name: stable and unique among the live; without it the first of ``HOST-1``, ``HOST-2``, ...
+            that is free.
+        parent: process id of a supervisor, without which this node drains; None for none.
+
+    Raises:
+        ConfigError: a malformed name.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        keys: Keys,
+        resources: Mapping[str, Resource[..., Any]],
+        *,
+        settings: NodeSettings | None = None,
+        name: str | None = None,
+        parent: int | None = None,
+    ) -> None:
+        self.settings = settings or NodeSettings()
+        self._dial = dial
+        self._keys = keys
+        self._cluster = Cluster(keys)
+        self._lines = Lines(dial)
+        self._resources = resources
+        self._given_name = check_node_name(name) if name else None
+        self._parent = parent
+        self._worker: Worker | None = None
+        self._desk: Desk | None = None
+        self._stopping = False
+
+    @property
+    def server(self) -> str:
+        return self._dial.server
+
+    def run(self, *, ready: Callable[[str, Joined], None]) -> bool:
+        """Serve until stopped; return whether everything held was finished.
+
+        Args:
+            ready: called with the name and the membership once this node serves.
+
+        Raises:
+            NameTaken: a node of this name is alive.
+            RedisUnavailable: not reachable at the start.
+        """
+        name, joined = self._first_join()
+        worker = self._worker = self._make_worker(name, self._begin(joined))
+        heart = self._make_heart(worker)
+        porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
+        with ThreadPoolExecutor(1, thread_name_prefix="rqproc-dependents") as self._after:
+            heart.start()
+            porter.start()
+            if self._stopping:  # asked to before there was a worker
+                self.stop()
+            ready(name, joined)
+            try:
+                return worker.run()
+            finally:
+                porter.stop()
+                heart.stop()
+                self._leave(name, worker.term)
+
+    def stop(self) -> None:
+        """Drain: finish what is held, take nothing new, then end. For signal handlers too."""
+        self._stopping = True
+        if self._worker:
+            self._worker.stop(within_s=self.settings.drain_s)
+
+    def tally(self) -> Tally:
+        """Return this node's counts; all zero before it serves."""
+        return self._desk.tally() if self._desk else Tally()
+
+    # --- joining ---
+
+    def _first_join(self) -> tuple[str, Joined]:
+        if self._given_name:
+            return self._given_name, self._join(self._given_name)
+        for number in range(1, MOST_DERIVED_NAMES):
+            name = f"{_host()}-{number}"
+            try:
+                return name, self._join(name)
+            except NameTaken:
+                continue
+        raise NameTaken(_host(), 0.0)
+
+    def _join(self, name: str) -> Joined:
+        sent = self._cluster.join(
+            name,
+            lease_s=self.settings.lease_s,
+            nonce=token_hex(8),
+            max_queue=self.settings.max_queue,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            versions=_versions(),
+        )
+        return self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
+
+    def _begin(self, joined: Joined) -> Term:
+        # The join that gave the lease was sent at most this long ago, and is the first beat.
+        return Term(joined.incarnation, suspend_proof() + self.settings.heartbeat_s, suspend_proof)
+
+    def _rejoin(self, name: str) -> Term:
+        sent_at = suspend_proof()
+        joined = self._join(name)
+        return Term(joined.incarnation, sent_at + self.settings.trust_s, suspend_proof)
+
+    def _leave(self, name: str, term: Term) -> None:
+        try:
+            leave = self._cluster.leave(name, term.incarnation)
+            self._lines.run(self._cluster, "leave", leave)
+        except RedisUnavailable as error:
+            log.warning("left without a word, the lease will run out: %s", error)
+        self._lines.close()
+
+    # --- parts ---
+
+    def _make_worker(self, name: str, term: Term) -> Worker:
+        settings = self.settings
+        self._desk = Desk(
+            name,
+            self._resources,
+            entries=Entries(settings.max_entries, time.monotonic),
+            lanes=Lanes[Run](settings.concurrency),
+            clock=time.monotonic,
+        )
+        return Worker(
+            self._dial,
+            self._cluster,
+            self._desk,
+            term=term,
+            threads=settings.concurrency,
+            node=name,
+            join=lambda: self._rejoin(name),
+            ended=self._enqueue_dependents,
+        )
+
+    def _make_heart(self, worker: Worker) -> Heart:
+        return Heart(
+            self._dial,
+            self._cluster,
+            self.settings,
+            term=lambda: worker.term,
+            tally=self.tally,
+            wake=worker.wake,
+            failed=worker.fail,
+            may_live=lambda: self._parent is None or os.getppid() == self._parent,
+        )
+
+    def _enqueue_dependents(self, job_ids: Sequence[str]) -> None:
+        from rqproc.node import dependents
+
+        self._after.submit(dependents.enqueue, job_ids, self._dial.client()).add_done_callback(
+            _log_failure
+        )
+
+
+def _log_failure(future: Future[None]) -> None:
+    if error := future.exception():
+        log.error("dependents not enqueued: %s", error, exc_info=error)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48] or "node"
+
+
+def _versions() -> tuple[str, str]:
+    """RQ's and Python's versions, as ``rq info`` shows them."""
+    import sys
+    from importlib.metadata import version
+
+    return version("rq"), sys.version

@@ -1,0 +1,89 @@
+"""Runs handlers: plain functions on threads, coroutine functions on one event loop.
+
+Knows how to call a handler and what may come of it. Must not know claims, lanes or Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import traceback
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rqproc import wire
+from rqproc.context import CURRENT, Current
+from rqproc.node.desk import Done, Failed, Outcome, Run
+from rqproc.placement import parse_address
+
+Report = Callable[[Run, Outcome], None]
+
+
+class Runner:
+    """Starts runs. ``report`` is called once for each, from whichever thread it ended on."""
+
+    def __init__(self, node: str, *, threads: int, report: Report) -> None:
+        self._node = node
+        self._report = report
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rqproc-handler")
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, run: Run) -> None:
+        if run.resource.is_async:
+            asyncio.run_coroutine_threadsafe(self._run_async(run), self._event_loop())
+        else:
+            self._threads.submit(self._run, run)
+
+    def stop(self) -> None:
+        """Take no more; a handler that still runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self, run: Run) -> None:
+        context = contextvars.copy_context()
+        context.run(CURRENT.set, self._current(run))
+        try:
+            value = context.run(_call, run)
+            outcome: Outcome = Done(wire.encode_value(value))
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
+            outcome = _failed(error)
+        self._report(run, outcome)
+
+    async def _run_async(self, run: Run) -> None:
+        CURRENT.set(self._current(run))  # in the context of this task alone
+        try:
+            value: Coroutine[Any, Any, Any] = _call(run)
+            outcome: Outcome = Done(wire.encode_value(await value))
+        except BaseException as error:  # noqa: BLE001
+            outcome = _failed(error)
+        self._report(run, outcome)
+
+    def _current(self, run: Run) -> Current:
+        return Current(
+            id=parse_address(run.address)[2],
+            resource=run.resource.name,
+            node=self._node,
+            token=run.token,
+            deadline=run.deadline,
+        )
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started with the first coroutine. Called from the worker's thread alone."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(
+                target=self._loop.run_forever, name="rqproc-handlers-async", daemon=True
+            ).start()
+        return self._loop
+
+
+def _call(run: Run) -> Any:
+    return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
+
+
+def _failed(error: BaseException) -> Failed:
+    text = "".join(traceback.format_exception(error))
+    return Failed(type(error).__name__, str(error), text)

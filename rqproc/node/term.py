@@ -1,0 +1,25 @@
+"""A node's term: one incarnation, and how long it may rely on its lease.
+
+``trusted_until = beat_sent_at + trust``: counted from the sending, so a slow answer cannot stretch
+a lease, and a failed renewal never extends it (the rule of River's and etcd's leader election).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Term:
+    """Renewed by the heart, read by the worker; each field is written whole, by one thread."""
+
+    incarnation: str
+    trusted_until: float
+    clock: Callable[[], float]
+    over: bool = False
+    draining: bool = False
+
+    @property
+    def trusted(self) -> bool:
+        return not self.over and self.clock() < self.trusted_until

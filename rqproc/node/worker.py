@@ -1,0 +1,328 @@
+"""The worker: takes requests, hands them to the desk, and sends the answers.
+
+Knows the desk, two links and the runner. One thread owns all of it; others leave messages and wake
+it. Per batch one packet goes out: the finishes of the last one, a blocking look at the queue, and
+the take of the next. BLMOVE of a list onto itself changes nothing and blocks while it is empty: a
+pop that can lose nothing.
+
+What ends while that packet waits at the server (a handler's run) goes out on the second link.
+
+After a broken connection nobody knows which packets were carried out, so a new session begins:
+  1. reconcile names a new session; a take of an older one, late on its way, claims nothing by then.
+  2. It tells all that this node has taken: claims the desk has never seen are received.
+  3. Finishes that were not acknowledged are sent again; the script leaves alone what it has had.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rqproc import wire
+from rqproc.cluster import Claim, Cluster, Finish, LeaseLost, SessionSuperseded
+from rqproc.errors import RedisUnavailable
+from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.node.desk import Desk, Outcome, Run
+from rqproc.node.runner import Runner
+from rqproc.node.term import Term
+
+log = logging.getLogger("rqproc.node")
+
+BLOCK_S = 5.0
+GRACE_S = 2.0
+TAKE_MOST = 128
+SCRIPTS = ("take", "finish", "reconcile", "drain")
+
+
+class Worker:
+    """Serves until told to stop.
+
+    Args:
+        term: the first term.
+        join: begins a new term; called whenever a lease was lost.
+        ended: called with the ids of finished jobs that others depend on.
+    """
+
+    def __init__(
+        self, dial: Dial, cluster: Cluster, desk: Desk, *, term: Term, threads: int, node: str,
+        join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
+    ) -> None:  # fmt: skip
+        self._dial = dial
+        self._cluster = cluster
+        self._desk = desk
+        self._join = join
+        self._ended = ended
+        self._name = node
+        self._runner = Runner(node, threads=threads, report=self._report)
+        self._outcomes: deque[tuple[Run, Outcome]] = deque()
+        self._bell = _Bell()
+        self._stop_by: float | None = None
+        self._failure: Exception | None = None
+        self._session = 0
+        self._drained = False
+        self._due = 0.0
+        self._pull: Link | None = None
+        self._push: Link | None = None
+        self._expected: deque[Sequence[Finish] | None] = deque()
+        self.term = term
+
+    # --- called from other threads ---
+
+    def wake(self) -> None:
+        self._bell.ring()
+
+    def stop(self, *, within_s: float) -> None:
+        """Finish what is held, then end; give up what is not finished in ``within_s`` seconds."""
+        self._stop_by = time.monotonic() + within_s
+        self._bell.ring()
+
+    def fail(self, error: Exception) -> None:
+        """End at once with an error: a thread that the node cannot do without has died."""
+        self._failure = error
+        self._bell.ring()
+
+    def _report(self, run: Run, outcome: Outcome) -> None:
+        self._outcomes.append((run, outcome))
+        self._bell.ring()
+
+    # --- the worker's own thread ---
+
+    def run(self) -> bool:
+        """Serve; return whether everything held was finished.
+
+        Raises:
+            Exception: what ``fail`` was given.
+        """
+        pause_s = 0.02
+        try:
+            while not self._is_over():
+                try:
+                    self._serve_session()
+                except (LeaseLost, SessionSuperseded):
+                    self._begin_term()
+                except (LinkLost, Refused, RedisUnavailable) as error:
+                    log.warning("connection to Redis: %s", error)
+                    self._wait_outside(pause_s)
+                    pause_s = min(pause_s * 2, 1.0)
+                else:
+                    pause_s = 0.02
+        finally:
+            self._close_links()
+            self._runner.stop()
+        return self._desk.idle
+
+    def _is_over(self) -> bool:
+        if self._failure:
+            raise self._failure
+        if not self._draining:
+            return False
+        if self._stop_by is not None and time.monotonic() >= self._stop_by:
+            return True
+        return self._desk.idle and not self._outcomes
+
+    def _begin_term(self) -> None:
+        self._close_links()
+        self._desk.forget()
+        self.term.over = True
+        if self._draining:
+            self._stop_by = time.monotonic()  # what was held is others' by now
+        else:
+            self.term = self._join()
+            log.warning("joined anew as %s", self.term.incarnation)
+
+    def _wait_outside(self, pause_s: float) -> None:
+        """Without a connection: outcomes are taken in, and entries forgotten in time."""
+        self._close_links()
+        end = time.monotonic() + pause_s
+        while (left_s := end - time.monotonic()) > 0 and not self._failure:
+            self._bell.wait(left_s)
+            self._take_in_outcomes()
+            self._mind_the_lease()
+
+    def _serve_session(self) -> None:
+        """Connect, reconcile, and serve until over or the connection breaks."""
+        if self.term.over:
+            raise LeaseLost
+        self._open_session()
+        while not self._is_over():
+            self._mind_the_lease()
+            self._mind_the_drain()
+            self._start_runs()
+            if not self._draining and not self._expected:
+                self._ask_for_more()
+            elif finishes := self._desk.collect():
+                self._push_out(finishes)
+            if not self._is_over():
+                self._wait()
+        if finishes := self._desk.collect():
+            self._push_out(finishes)
+
+    @property
+    def _draining(self) -> bool:
+        return self._stop_by is not None or self.term.draining
+
+    def _open_session(self) -> None:
+        self._pull = self._dial.connect(timeout_s=GRACE_S)
+        self._push = self._dial.connect(timeout_s=GRACE_S)
+        self._session += 1
+        reconcile = self._cluster.reconcile(self.term.incarnation, session=self._session)
+        replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
+        now_ms, claims = self._cluster.read_reconcile(replies[-1])
+        for claim in claims:
+            self._receive(claim, now_ms)
+
+    def _ask_for_more(self) -> None:
+        """One packet: what is finished, the blocking look, the next take."""
+        assert self._pull
+        finishes = self._desk.collect()
+        queue = self._cluster.keys.queue(self._name)
+        commands: list[Command] = [
+            ("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S),
+            self._cluster.take(
+                self.term.incarnation,
+                session=self._session,
+                epoch=self._desk.epoch,
+                most=TAKE_MOST,
+                at=wire.utc(),
+            ),
+        ]
+        self._expected.extend(([], None))
+        if finishes:
+            commands.insert(0, self._cluster.finish(self.term.incarnation, finishes))
+            self._expected.appendleft(finishes)
+        self._due = time.monotonic() + BLOCK_S + GRACE_S
+        self._pull.send(pack(commands), timeout_s=GRACE_S)
+
+    def _push_out(self, finishes: Sequence[Finish]) -> None:
+        assert self._push
+        command = self._cluster.finish(self.term.incarnation, finishes)
+        try:
+            reply = self._push.exchange((command,), timeout_s=GRACE_S)[0]
+        except (LinkLost, Refused):
+            self._desk.again(finishes)
+            raise
+        self._acknowledge(finishes, reply)
+
+    def _wait(self) -> None:
+        """Wait for the server, an outcome or a message, and take in what has come."""
+        assert self._pull
+        ends = [self._bell.fileno()]
+        if self._expected:
+            ends.append(self._pull.fileno())
+        ready = _readable(ends, self._patience_s())
+        if self._bell.fileno() in ready:
+            self._bell.clear()
+            self._take_in_outcomes()
+        if self._expected and self._pull.fileno() in ready:
+            self._read()
+        elif self._expected and time.monotonic() > self._due:
+            raise LinkLost("the server does not answer")
+
+    def _patience_s(self) -> float:
+        """Seconds until something must be looked at even if nothing happens."""
+        left_s = BLOCK_S + GRACE_S
+        if self._stop_by is not None:
+            left_s = min(left_s, max(0.0, self._stop_by - time.monotonic()))
+        return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
+
+    def _read(self) -> None:
+        assert self._pull
+        if not self._pull.receive():
+            return
+        while self._expected:
+            arrived, reply = self._pull.next_reply()
+            if not arrived:
+                return
+            finishes = self._expected.popleft()
+            if finishes is None:
+                self._take_in(reply)
+            elif finishes:
+                self._acknowledge(finishes, reply)
+
+    def _take_in(self, reply: Sequence[Any]) -> None:
+        taken = self._cluster.read_take(reply)
+        self._desk.learn(taken.epoch, taken.members)
+        self._mind_the_lease()
+        for claim in taken.claims:
+            self._receive(claim, taken.now_ms)
+
+    def _receive(self, claim: Claim, now_ms: int) -> None:
+        left_s = (claim.deadline_ms - now_ms) / 1000 if claim.deadline_ms else None
+        self._desk.receive(claim, due=None if left_s is None else time.monotonic() + left_s)
+
+    def _acknowledge(self, finishes: Sequence[Finish], reply: Sequence[bytes]) -> None:
+        self._desk.acknowledged(finishes)
+        if reply:
+            self._ended([id.decode() for id in reply])
+
+    def _take_in_outcomes(self) -> None:
+        while self._outcomes:
+            self._desk.complete(*self._outcomes.popleft())
+
+    def _start_runs(self) -> None:
+        while self.term.trusted and (run := self._desk.next_run()):
+            self._runner.start(run)
+
+    def _mind_the_lease(self) -> None:
+        if self.term.over:
+            raise LeaseLost
+        if not self.term.trusted:
+            self._desk.forget_entries()
+
+    def _mind_the_drain(self) -> None:
+        """Say once, however the drain began, that this node is no member any more."""
+        if self._draining and not self._drained:
+            assert self._push
+            self._push.exchange((self._cluster.drain(self._name),), timeout_s=GRACE_S)
+            self._drained = True
+
+    def _close_links(self) -> None:
+        for link in (self._pull, self._push):
+            if link:
+                link.close()
+        self._pull = self._push = None
+        for finishes in reversed(self._expected):
+            self._desk.again(finishes or ())
+        self._expected.clear()
+
+
+class _Bell:
+    """Wakes a thread that waits for sockets. Ringing twice before it is heard rings once."""
+
+    def __init__(self) -> None:
+        self._heard, self._rope = socket.socketpair()
+        self._heard.setblocking(False)
+        self._rung = False
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        return self._heard.fileno()
+
+    def ring(self) -> None:
+        with self._lock:
+            if not self._rung:
+                self._rung = True
+                self._rope.send(b"\0")
+
+    def clear(self) -> None:
+        with self._lock:
+            if self._rung:
+                self._rung = False
+                self._heard.recv(1)
+
+    def wait(self, timeout_s: float) -> None:
+        if _readable([self.fileno()], timeout_s):
+            self.clear()
+
+
+def _readable(files: Sequence[int], timeout_s: float) -> list[int]:
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(timeout_s * 1000)]

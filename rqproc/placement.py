@@ -1,0 +1,82 @@
+"""Which member owns an id: a pure function of the id and the sorted member list.
+
+Knows ids, slots and member names. Must not know Redis, RQ, clocks or the environment: the same
+arithmetic stands in ``scripts/lib.lua``, and the property tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from rqproc.errors import InvalidId
+
+Id = int | str
+
+SLOT_BITS = 53
+"""Slots fit a double's mantissa, the only number that Lua in Redis has."""
+
+MAX_ID_CHARS = 200
+
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+
+
+def canonical(value: object) -> Id:
+    """Return the one spelling of an id: an ``int`` for a decimal string, else the string itself.
+
+    ``"7"`` and ``7`` are the same id; ``"007"`` and ``"+7"`` are strings of their own.
+
+    Raises:
+        InvalidId: not an int or str, empty, over 200 characters, with control characters, or text
+            that UTF-8 cannot carry.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InvalidId(value, f"an id is an int or a str, not {type(value).__name__}")
+    if isinstance(value, int):
+        if abs(value) >= 10**MAX_ID_CHARS:
+            raise InvalidId("(a very large integer)", f"an id has at most {MAX_ID_CHARS} digits")
+        return value
+    if not 1 <= len(value) <= MAX_ID_CHARS:
+        raise InvalidId(value, f"an id has 1 to {MAX_ID_CHARS} characters, not {len(value)}")
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
+        raise InvalidId(value, "an id has no control characters")
+    if any(0xD800 <= ord(char) < 0xE000 for char in value):
+        raise InvalidId(value, "an id is valid Unicode text, without lone surrogates")
+    return int(value) if _DECIMAL.fullmatch(value) else value
+
+
+def slot(id: Id) -> int:
+    """Return the number that a canonical id stands for, in ``0 .. 2**53 - 1``.
+
+    An integer in that range is its own slot, so ids 1..6 on three nodes spread as anyone would
+    compute by hand. Anything else is digested (BLAKE2b, RFC 7693, cut to 53 bits).
+    """
+    if isinstance(id, int) and 0 <= id < 1 << SLOT_BITS:
+        return id
+    digest = blake2b(str(id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - SLOT_BITS)
+
+
+def owner(slot: int, members: Sequence[str]) -> str | None:
+    """Return the member that owns a slot: ``members[slot % len(members)]``, None without members.
+
+    ``members`` is sorted by the bytes of the names, as a Redis sorted set of equal scores is.
+    """
+    return members[slot % len(members)] if members else None
+
+
+def address(resource: str, id: Id) -> str:
+    """Return the text under which Redis knows a (resource, id): ``"42|price:42"``.
+
+    The slot leads, so that a script can find the owner without hashing; a resource's name has no
+    colon, so the text is unambiguous.
+    """
+    return f"{slot(id)}|{resource}:{id}"
+
+
+def parse_address(text: str) -> tuple[int, str, Id]:
+    """Return ``(slot, resource, id)`` of an address."""
+    number, _, key = text.partition("|")
+    resource, _, id = key.partition(":")
+    return int(number), resource, canonical(id)

@@ -1,0 +1,89 @@
+"""The Lua scripts, made ready for one namespace: text and SHA-1.
+
+Knows where the texts lie and what constants stand before them. Must not know connections.
+
+Constants are written into the text rather than passed with every call: a script's SHA-1 then names
+the namespace too, and a call carries nothing but its own arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+
+from rqproc.keys import Keys, rq_prefix
+from rqproc.wire import exc_string
+
+NAMES = (
+    "join",
+    "beat",
+    "route",
+    "take",
+    "reconcile",
+    "finish",
+    "drain",
+    "leave",
+    "adopt",
+    "survey",
+    "locate",
+)
+
+SERVER_CLOCK = """local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end"""
+
+VIRTUAL_CLOCK = "local function now_ms() return tonumber(redis.call('GET', K .. 'clock') or 0) end"
+"""For tests: the clock is a key, and stands still unless it is set."""
+
+DEFAULT_MAX_ATTEMPTS = 3
+
+LOST = "rqproc: too many nodes died while they held this request; it is not tried again\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    text: str
+    sha: str
+
+
+class Scripts:
+    """All scripts of one namespace, by name."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        clock: str = SERVER_CLOCK,
+    ) -> None:
+        header = _header(keys, max_attempts) + clock + "\n" + _text("lib")
+        self._scripts = {name: _script(name, header + _text(name)) for name in NAMES}
+
+    def __getitem__(self, name: str) -> Script:
+        return self._scripts[name]
+
+
+def _header(keys: Keys, max_attempts: int) -> str:
+    constants = {
+        "K": keys.state,
+        "RQ": rq_prefix() + ":",
+        "Q": keys.node_queues,
+        "INGRESS": keys.ingress,
+        "LOST_TEXT": exc_string(LOST),
+    }
+    lines = [f"local {name} = '{value}'\n" for name, value in constants.items()]
+    return "".join(lines) + f"local MAX_ATTEMPTS = {max_attempts}\n"
+
+
+def _script(name: str, text: str) -> Script:
+    # SHA-1 is what EVALSHA names scripts by; nothing is secured with it.
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _text(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.lua").read_text("utf-8")

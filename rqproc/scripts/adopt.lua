@@ -1,0 +1,25 @@
+-- Moves a job of the ingress queue, which any application may fill, to its target.
+--
+-- ARGV  1 id  2 address, '' to refuse the job  3 report  4 text of the refusal, as RQ keeps it
+--       5 time as RQ writes it
+-- returns 1, or 0 where another node has dealt with it
+--
+-- Every node may do this for every job of the intermediate list at any time: the first one that
+-- takes the id off the list is the one that acts.
+local id, address = ARGV[1], ARGV[2]
+local now = now_ms()
+reap(now)
+if call('LREM', RQ .. 'queue:' .. INGRESS .. ':intermediate', 0, id) == 0 then return 0 end
+local job = job_of(id)
+local fields = redis.pcall('HMGET', job, 'status', 'ttl')
+if fields.err or fields[1] ~= 'queued' then return 0 end
+if address == '' then
+  conclude(id, 'job', id, false, ARGV[4], id .. ' error 0 0 0', ARGV[3], ARGV[5], '', now)
+  return 1
+end
+local ttl = tonumber(fields[2] or '') or 0
+call('PERSIST', job)
+call('HSET', job, 'rqproc_address', address, 'rqproc_kind', 'job', 'rqproc_reply', id,
+  'rqproc_deadline', ttl > 0 and now + ttl * 1000 or 0)
+place(id, address)
+return 1

@@ -1,0 +1,37 @@
+-- Makes a process a member: a new incarnation, in members and leases, epoch + 1.
+--
+-- ARGV  1 name  2 lease in ms  3 nonce of this attempt  4 max queue  5 pid  6 host
+--       7 time as RQ writes it  8 RQ version  9 Python version
+-- returns {1, incarnation, epoch}
+--         {0, lease left in ms}     a node of this name is alive
+--
+-- Repeated with the same nonce it answers as before: the caller lost the first reply.
+local name, lease_ms, nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local now = now_ms()
+reap(now)
+local present = call('HGET', NODES, name)
+if present then
+  if call('HGET', node_of(name), 'nonce') == nonce then return { 1, present, epoch() } end
+  return { 0, tonumber(call('ZSCORE', LEASES, present)) - now }
+end
+
+local inc = name .. '@' .. call('INCR', TOKEN)
+call('ZADD', LEASES, now + lease_ms, inc)
+call('ZADD', MEMBERS, 0, name)
+call('HSET', NODES, name, inc)
+call('HSET', node_of(name), 'nonce', nonce, 'max_queue', ARGV[4], 'pid', ARGV[5], 'host', ARGV[6],
+  'session', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
+local joined = call('INCR', EPOCH)
+
+local worker = RQ .. 'worker:' .. Q .. name
+call('SADD', RQ .. 'queues', INGRESS, Q .. name)
+call('SADD', RQ .. 'workers', worker)
+call('SADD', RQ .. 'workers:' .. Q .. name, worker)
+call('SADD', RQ .. 'workers:' .. INGRESS, worker)
+call('HSET', worker, 'birth', ARGV[7], 'last_heartbeat', ARGV[7], 'queues', Q .. name .. ',' .. INGRESS,
+  'pid', ARGV[5], 'hostname', ARGV[6], 'ip_address', '', 'version', ARGV[8],
+  'python_version', ARGV[9], 'state', 'idle')
+call('PEXPIRE', worker, lease_ms + 60000)
+
+place_all_again(WAITING)
+return { 1, inc, joined }

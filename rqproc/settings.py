@@ -1,0 +1,79 @@
+"""Every knob, its default and its bounds.
+
+Knows names of environment variables and what a sensible value is. Must not open anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rqproc.errors import ConfigError
+from rqproc.keys import DEFAULT_NAMESPACE
+
+URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
+"""Where a server's URL is looked for after an explicit one, in this order."""
+
+EMBEDDED = "embedded"
+"""The URL that stands for the server which rqproc starts itself."""
+
+
+def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> str:
+    """Return the server's URL: the one given, else the environment's, else ``"embedded"``.
+
+    Raises:
+        ConfigError: its scheme is none that rqproc knows.
+    """
+    values = os.environ if environ is None else environ
+    found = url or next((values[name] for name in URL_VARIABLES if values.get(name)), EMBEDDED)
+    if found == EMBEDDED or found.startswith(("redis://", "rediss://", "unix://")):
+        return found
+    raise ConfigError(
+        f"invalid server URL {found!r}: give redis://HOST:PORT/DB, rediss://..., unix://PATH, "
+        f"or {EMBEDDED!r}"
+    )
+
+
+def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None = None) -> str:
+    """Return the namespace given, else ``RQPROC_NAMESPACE``, else ``"default"``."""
+    values = os.environ if environ is None else environ
+    return namespace or values.get("RQPROC_NAMESPACE") or DEFAULT_NAMESPACE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """How one node serves.
+
+    Attributes:
+        concurrency: lanes that run side by side.
+        lease_s: seconds without a heartbeat after which the cluster gives a node up.
+        heartbeat_s: seconds between heartbeats.
+        max_entries: values kept; past it the least recently used one goes.
+        max_queue: requests waiting or running on this node, past which callers get Overloaded.
+        drain_s: seconds that a graceful stop may take before it is a hard one.
+    """
+
+    concurrency: int = 32
+    lease_s: float = 5.0
+    heartbeat_s: float = 1.0
+    max_entries: int = 100_000
+    max_queue: int = 10_000
+    drain_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_entries", "max_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.lease_s < 0.2:
+            raise ConfigError("--lease must be at least 0.2 s")
+        if not 0 < self.heartbeat_s <= self.lease_s / 2:
+            raise ConfigError("--heartbeat must be positive and at most half of --lease")
+
+    @property
+    def trust_s(self) -> float:
+        """Seconds, from the sending of the last acknowledged beat, that a lease is relied on.
+
+        Four fifths of the lease, so that a node stops before the cluster gives its ids away.
+        """
+        return self.lease_s * 0.8

@@ -1,0 +1,261 @@
+"""Requests and results as RQ jobs carry them: bytes in, values out, and back.
+
+Knows the shapes of RQ's job data and result entries, JSON, and the one pickle that it reads. Must
+not know connections, scripts or handlers.
+
+Whoever can write to Redis could name any function in a job. So nothing on the wire is ever
+resolved: a name is compared with a list, RQ's default pickle is read by an unpickler that refuses
+every global (it decodes plain data and can run nothing), and sizes are bounded before anything is
+decompressed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
+from rqproc.model import DEFAULT_RESOURCE, Reply, Request, Source
+from rqproc.placement import canonical
+
+MAX_ARGUMENT_BYTES = 64 * 1024
+MAX_VALUE_BYTES = 1024 * 1024
+
+REQUEST = "rqproc.request"
+INVALIDATE = "rqproc.invalidate"
+
+Serializer = Literal["json", "pickle"]
+
+
+class Unreadable(ValueError):
+    """A job's data is not a request that rqproc serves; the message says why."""
+
+
+class UnservableValue(TypeError):
+    """A handler's value cannot be carried to its caller; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a job asks for."""
+
+    function: str
+    request: Request
+    serializer: Serializer
+
+
+def utc(moment: datetime | None = None) -> str:
+    """Return a moment (default: now) as RQ writes times."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
+    """Return the ``data`` of the RQ job that carries a request, in RQ's JSON serializer.
+
+    Raises:
+        ConfigError: the arguments are not JSON.
+        PayloadTooLarge: over 64 KiB.
+    """
+    options: dict[str, Any] = {"resource": request.resource}
+    if request.args:
+        options["args"] = request.args
+    if request.kwargs:
+        options["kwargs"] = dict(request.kwargs)
+    try:
+        text = json.dumps([function, None, [request.id], options], allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the arguments of {request.resource} are not JSON: {error}") from error
+    data = text.encode()
+    if len(data) > MAX_ARGUMENT_BYTES:
+        raise PayloadTooLarge(len(data), MAX_ARGUMENT_BYTES)
+    return data
+
+
+def decode_call(data: bytes, *, functions: Mapping[str, str]) -> Call:
+    """Read what a job asks for, whoever wrote it.
+
+    ``functions`` maps the exact names by which an app's resources may be called to the resources.
+    ``rqproc.request`` itself always may.
+
+    Raises:
+        Unreadable: not readable, too large, or it names anything else.
+    """
+    plain, serializer = _unpack(data)
+    if not isinstance(plain, list | tuple) or len(plain) != 4:
+        raise Unreadable("the job's data is not (function, instance, args, kwargs)")
+    function, instance, args, kwargs = plain
+    if not isinstance(function, str) or instance is not None:
+        raise Unreadable("rqproc runs no methods of instances that a job brings along")
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        raise Unreadable("the job's arguments are malformed")
+    if function in (REQUEST, INVALIDATE):
+        return Call(function, _explicit(list(args), dict(kwargs)), serializer)
+    if function not in functions:
+        raise Unreadable(f"rqproc does not run {function[:200]!r}, only its app's resources")
+    return Call(REQUEST, _direct(functions[function], list(args), dict(kwargs)), serializer)
+
+
+def _explicit(args: list[Any], kwargs: dict[str, Any]) -> Request:
+    """``rqproc.request(id, resource=..., args=..., kwargs=..., timeout=...)``"""
+    if "id" in kwargs:
+        args.insert(0, kwargs.pop("id"))
+    resource = kwargs.pop("resource", DEFAULT_RESOURCE)
+    handler_args = kwargs.pop("args", ())
+    handler_kwargs = kwargs.pop("kwargs", {})
+    kwargs.pop("timeout", None)
+    if len(args) != 1 or kwargs:
+        raise Unreadable("call it as rqproc.request(ID, resource=NAME, args=[...], kwargs={...})")
+    if not isinstance(resource, str):
+        raise Unreadable("the resource is named by a string")
+    if not isinstance(handler_args, list | tuple) or not isinstance(handler_kwargs, dict):
+        raise Unreadable("args is a list and kwargs is a dict")
+    return Request(resource, _id(args[0]), tuple(handler_args), handler_kwargs)
+
+
+def _direct(resource: str, args: list[Any], kwargs: dict[str, Any]) -> Request:
+    """``price(id, *args, **kwargs)``"""
+    if "id" in kwargs:
+        args.insert(0, kwargs.pop("id"))
+    if not args:
+        raise Unreadable(f"{resource} needs an id as its first argument")
+    return Request(resource, _id(args[0]), tuple(args[1:]), kwargs)
+
+
+def _id(value: object) -> int | str:
+    try:
+        return canonical(value)
+    except InvalidId as error:
+        raise Unreadable(str(error)) from error
+
+
+def _unpack(data: bytes) -> tuple[Any, Serializer]:
+    raw = _inflate(data) if data[:1] == b"\x78" else data
+    if len(raw) > MAX_ARGUMENT_BYTES:
+        raise Unreadable(f"the job's data is over {MAX_ARGUMENT_BYTES} bytes")
+    pickled = raw[:1] == b"\x80"
+    try:
+        plain = _PlainUnpickler(io.BytesIO(raw)).load() if pickled else json.loads(raw)
+    except Unreadable:
+        raise
+    except Exception as error:  # a hostile pickle can raise anything
+        raise Unreadable(f"the job's data cannot be read: {type(error).__name__}") from error
+    return plain, "pickle" if pickled else "json"
+
+
+def _inflate(data: bytes) -> bytes:
+    engine = zlib.decompressobj()
+    try:
+        raw = engine.decompress(data, MAX_ARGUMENT_BYTES + 1)
+    except zlib.error as error:
+        raise Unreadable("the job's data is neither JSON, pickle nor zlib") from error
+    return raw
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise Unreadable(f"rqproc does not unpickle {module}.{name}: pass plain values")
+
+    def persistent_load(self, pid: object) -> Any:
+        raise Unreadable("rqproc does not unpickle persistent ids: pass plain values")
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+def encode_value(value: object) -> str:
+    """Return a handler's value as JSON text.
+
+    Raises:
+        UnservableValue: JSON cannot carry it, or it is over 1 MiB.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnservableValue(f"the handler's value is not JSON: {error}") from error
+    size = len(text)  # ASCII: json escapes everything else
+    if size > MAX_VALUE_BYTES:
+        raise UnservableValue(f"the handler's value takes {size} bytes, over {MAX_VALUE_BYTES}")
+    return text
+
+
+def return_value(text: str, serializer: Serializer) -> str:
+    """Return JSON text as RQ keeps a return value, in the serializer that its job came in."""
+    plain = text.encode() if serializer == "json" else pickle.dumps(json.loads(text))
+    return b64encode(plain).decode()
+
+
+def exc_string(text: str) -> str:
+    """Return a traceback as RQ keeps one."""
+    return b64encode(zlib.compress(text.encode(errors="replace"))).decode()
+
+
+def note(
+    job_id: str, source: str, *, age_s: float = 0.0, expires_in_s: float = 0.0, token: int = 0
+) -> str:
+    """Return what rqproc adds to a result for its own callers; see ``conclude`` in lib.lua."""
+    return f"{job_id} {source} {age_s * 1000:.0f} {expires_in_s * 1000:.0f} {token}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One entry of a reply stream: either a reply's parts or a report of an error."""
+
+    job_id: str
+    fields: Mapping[str, str]
+    report: Mapping[str, Any] | None
+
+    def reply(self, id: int | str, *, node_queues: str) -> Reply:
+        _, source, age_ms, expires_ms, token = self.fields["rqproc"].split(" ")
+        return Reply(
+            id=id,
+            value=json.loads(b64decode(self.fields["return_value"])),
+            node=self.fields["worker_name"].removeprefix(node_queues),
+            source=_source(source),
+            age_s=int(age_ms) / 1000,
+            expires_in_s=int(expires_ms) / 1000,
+            token=int(token),
+        )
+
+
+def _source(text: str) -> Source:
+    return text  # type: ignore[return-value]  # written by our own nodes only
+
+
+def answer(flat: Sequence[bytes]) -> Answer:
+    """Read one entry of a reply stream, as Redis gives it: names and values in turn."""
+    texts = [part.decode() for part in flat]
+    fields = dict(zip(texts[::2], texts[1::2], strict=True))
+    report = fields.get("rqproc_error")
+    return Answer(
+        job_id=fields["rqproc"].partition(" ")[0],
+        fields=fields,
+        report=json.loads(report) if report else None,
+    )
+
+
+def unknown_resource_report(resource: str, known: Collection[str]) -> str:
+    return json.dumps({"type": "UnknownResource", "resource": resource, "known": sorted(known)})
+
+
+def failure_report(type: str, message: str, traceback: str = "") -> str:
+    """Return the report of a handler's error; long texts are cut, since nobody reads a megabyte."""
+    return json.dumps(
+        {
+            "type": "HandlerFailed",
+            "remote_type": type,
+            "message": message[:4096],
+            "traceback": traceback[-32768:],
+        }
+    )
