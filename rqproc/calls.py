@@ -131,7 +131,7 @@ def first_refusal(sent: Batch, refused: Sequence[bytes], keys: Keys) -> RqprocEr
     """Return the error of the first job that route did not queue, None where all are queued."""
     for (_, request), report in zip(sent.requests.items(), refused, strict=True):
         if report:
-            answer = wire.Answer("", {}, json.loads(report))
+            answer = wire.Answer("", report=json.loads(report))
             outcome = _outcome(request, answer, sent.order, keys)
             assert isinstance(outcome, RqprocError)
             return outcome

@@ -231,7 +231,7 @@ class Cluster:
         args: list[Arg] = [inc, wire.utc()]
         for finish in finishes:
             claim = finish.claim
-            args += (claim.id, claim.token, claim.address, claim.kind, claim.reply)
+            args += (claim.id, claim.address, claim.kind, claim.reply)
             args += (finish.outcome, finish.body, finish.note, finish.report)
         return self._run("finish", *args)
 

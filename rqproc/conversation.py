@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from rqproc import wire
 from rqproc.cluster import Cluster, Order
 from rqproc.errors import RedisUnavailable
-from rqproc.keys import job_key, results_key
+from rqproc.keys import results_key
 from rqproc.link import Command, LinkLost, Refused
 
 T = TypeVar("T")
@@ -136,4 +136,4 @@ def ask(
 
 def left_behind(order: Order) -> list[str]:
     """Return the keys of calls that have been answered: nobody reads them again."""
-    return [results_key(order.reply), *(job_key(job.id) for job in order.jobs)]
+    return [results_key(order.reply)]

@@ -35,9 +35,8 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
-def rq_prefix() -> str:
-    """Return RQ's key prefix, read where RQ reads it, without the cost of importing RQ."""
-    return os.environ.get("RQ_KEY_PREFIX", "rq")
+RQ_PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq")
+"""RQ's key prefix, read when and where RQ reads it, without the cost of importing RQ."""
 
 
 def check_node_name(name: str) -> str:
@@ -84,11 +83,11 @@ class Keys:
         return self.node_queues + node
 
     def queue(self, node: str) -> str:
-        return f"{rq_prefix()}:queue:{self.queue_name(node)}"
+        return f"{RQ_PREFIX}:queue:{self.queue_name(node)}"
 
     @property
     def ingress_queue(self) -> str:
-        return f"{rq_prefix()}:queue:{self.ingress}"
+        return f"{RQ_PREFIX}:queue:{self.ingress}"
 
     @property
     def ingress_intermediate(self) -> str:
@@ -101,8 +100,8 @@ def namespace_of_ingress(queue: str) -> str:
 
 
 def job_key(job_id: str) -> str:
-    return f"{rq_prefix()}:job:{job_id}"
+    return f"{RQ_PREFIX}:job:{job_id}"
 
 
 def results_key(job_id: str) -> str:
-    return f"{rq_prefix()}:results:{job_id}"
+    return f"{RQ_PREFIX}:results:{job_id}"

@@ -14,16 +14,18 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
-from rqproc.model import DEFAULT_RESOURCE, Reply, Request, Source
-from rqproc.placement import canonical
+from rqproc.model import DEFAULT_RESOURCE, Reply, Request
+from rqproc.placement import Id, canonical
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
@@ -32,6 +34,8 @@ REQUEST = "rqproc.request"
 INVALIDATE = "rqproc.invalidate"
 
 Serializer = Literal["json", "pickle"]
+
+_to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 class Unreadable(ValueError):
@@ -51,9 +55,16 @@ class Call:
     serializer: Serializer
 
 
-def utc(moment: datetime | None = None) -> str:
-    """Return a moment (default: now) as RQ writes times."""
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def utc() -> str:
+    """Return the present moment as RQ writes times."""
+    now = time.time()
+    return f"{_utc_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _utc_second(second: int) -> str:
+    """strftime takes longer than all else that a hit needs from Python's clock: once a second."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 # --- requests ---------------------------------------------------------------------------------
@@ -72,7 +83,7 @@ def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
     if request.kwargs:
         options["kwargs"] = dict(request.kwargs)
     try:
-        text = json.dumps([function, None, [request.id], options], allow_nan=False)
+        text = _to_json([function, None, [request.id], options])
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the arguments of {request.resource} are not JSON: {error}") from error
     data = text.encode()
@@ -131,7 +142,7 @@ def _direct(resource: str, args: list[Any], kwargs: dict[str, Any]) -> Request:
     return Request(resource, _id(args[0]), tuple(args[1:]), kwargs)
 
 
-def _id(value: object) -> int | str:
+def _id(value: object) -> Id:
     try:
         return canonical(value)
     except InvalidId as error:
@@ -181,7 +192,7 @@ def encode_value(value: object) -> str:
         UnservableValue: JSON cannot carry it, or it is over 1 MiB.
     """
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text = _to_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnservableValue(f"the handler's value is not JSON: {error}") from error
     size = len(text)  # ASCII: json escapes everything else
@@ -213,35 +224,40 @@ class Answer:
     """One entry of a reply stream: either a reply's parts or a report of an error."""
 
     job_id: str
-    fields: Mapping[str, str]
-    report: Mapping[str, Any] | None
+    source: str = ""
+    age_s: float = 0.0
+    expires_in_s: float = 0.0
+    token: int = 0
+    worker: str = ""
+    value: Any = None
+    report: Mapping[str, Any] | None = None
 
-    def reply(self, id: int | str, *, node_queues: str) -> Reply:
-        _, source, age_ms, expires_ms, token = self.fields["rqproc"].split(" ")
+    def reply(self, id: Id, *, node_queues: str) -> Reply:
         return Reply(
             id=id,
-            value=json.loads(b64decode(self.fields["return_value"])),
-            node=self.fields["worker_name"].removeprefix(node_queues),
-            source=_source(source),
-            age_s=int(age_ms) / 1000,
-            expires_in_s=int(expires_ms) / 1000,
-            token=int(token),
+            value=self.value,
+            node=self.worker.removeprefix(node_queues),
+            source=self.source,  # type: ignore[arg-type]  # written by nodes alone
+            age_s=self.age_s,
+            expires_in_s=self.expires_in_s,
+            token=self.token,
         )
-
-
-def _source(text: str) -> Source:
-    return text  # type: ignore[return-value]  # written by our own nodes only
 
 
 def answer(flat: Sequence[bytes]) -> Answer:
     """Read one entry of a reply stream, as Redis gives it: names and values in turn."""
-    texts = [part.decode() for part in flat]
-    fields = dict(zip(texts[::2], texts[1::2], strict=True))
-    report = fields.get("rqproc_error")
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    job_id, source, age_ms, expires_ms, token = fields[b"rqproc"].decode().split(" ")
+    if report := fields.get(b"rqproc_error"):
+        return Answer(job_id, report=json.loads(report))
     return Answer(
-        job_id=fields["rqproc"].partition(" ")[0],
-        fields=fields,
-        report=json.loads(report) if report else None,
+        job_id,
+        source,
+        int(age_ms) / 1000,
+        int(expires_ms) / 1000,
+        int(token),
+        fields[b"worker_name"].decode(),
+        json.loads(b64decode(fields[b"return_value"])),
     )
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
-from rqproc.keys import Keys, rq_prefix
+from rqproc.keys import RQ_PREFIX, Keys
 from rqproc.wire import exc_string
 
 NAMES = (
@@ -35,8 +35,10 @@ SERVER_CLOCK = """local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end"""
 
-VIRTUAL_CLOCK = "local function now_ms() return tonumber(redis.call('GET', K .. 'clock') or 0) end"
-"""For tests: the clock is a key, and stands still unless it is set."""
+VIRTUAL_CLOCK = (
+    "local function now_ms() return tonumber(redis.call('GET', NODE .. 'clock') or 0) end"
+)
+"""For tests: the clock is the key ``node:clock`` and stands still unless it is set."""
 
 DEFAULT_MAX_ATTEMPTS = 3
 
@@ -68,11 +70,24 @@ class Scripts:
 
 
 def _header(keys: Keys, max_attempts: int) -> str:
+    state, rq = keys.state, RQ_PREFIX + ":"
     constants = {
-        "K": keys.state,
-        "RQ": rq_prefix() + ":",
-        "Q": keys.node_queues,
+        "MEMBERS": state + "members",
+        "LEASES": state + "leases",
+        "NODES": state + "nodes",
+        "HOLDERS": state + "holders",
+        "EPOCH": state + "epoch",
+        "TOKEN": state + "token",
+        "WAITING": state + "waiting",
+        "NODE": state + "node:",
+        "TAKEN": state + "taken:",
+        "RQ": rq,
+        "JOB": rq + "job:",
+        "RESULTS": rq + "results:",
+        "QUEUE": keys.queue(""),
+        "WORKER": rq + "worker:" + keys.node_queues,
         "INGRESS": keys.ingress,
+        "NAMES": keys.node_queues,
         "LOST_TEXT": exc_string(LOST),
     }
     lines = [f"local {name} = '{value}'\n" for name, value in constants.items()]

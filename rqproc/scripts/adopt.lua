@@ -7,19 +7,18 @@
 -- Every node may do this for every job of the intermediate list at any time: the first one that
 -- takes the id off the list is the one that acts.
 local id, address = ARGV[1], ARGV[2]
-local now = now_ms()
-reap(now)
+reap(now_ms())
 if call('LREM', RQ .. 'queue:' .. INGRESS .. ':intermediate', 0, id) == 0 then return 0 end
-local job = job_of(id)
+local job = JOB .. id
 local fields = redis.pcall('HMGET', job, 'status', 'ttl')
 if fields.err or fields[1] ~= 'queued' then return 0 end
 if address == '' then
-  conclude(id, 'job', id, false, ARGV[4], id .. ' error 0 0 0', ARGV[3], ARGV[5], '', now)
+  conclude(id, 'job', id, false, ARGV[4], id .. ' error 0 0 0', ARGV[3], '', ARGV[5])
   return 1
 end
 local ttl = tonumber(fields[2] or '') or 0
 call('PERSIST', job)
 call('HSET', job, 'rqproc_address', address, 'rqproc_kind', 'job', 'rqproc_reply', id,
-  'rqproc_deadline', ttl > 0 and now + ttl * 1000 or 0)
+  'rqproc_deadline', ttl > 0 and now_ms() + ttl * 1000 or 0)
 place(id, address)
 return 1

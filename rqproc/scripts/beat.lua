@@ -10,9 +10,9 @@ reap(now)
 if not is_live(inc) then return { 0 } end
 local name = name_of(inc)
 call('ZADD', LEASES, now + lease_ms, inc)
-call('HSET', node_of(name), 'entries', ARGV[3], 'hits', ARGV[4], 'joined', ARGV[5], 'misses', ARGV[6])
-local worker = RQ .. 'worker:' .. Q .. name
+call('HSET', NODE .. name, 'entries', ARGV[3], 'hits', ARGV[4], 'joined', ARGV[5], 'misses', ARGV[6])
+local worker = WORKER .. name
 call('HSET', worker, 'last_heartbeat', ARGV[9], 'successful_job_count', ARGV[7],
-  'failed_job_count', ARGV[8], 'state', call('EXISTS', taken_of(inc)) == 1 and 'busy' or 'idle')
+  'failed_job_count', ARGV[8], 'state', call('EXISTS', TAKEN .. inc) == 1 and 'busy' or 'idle')
 call('PEXPIRE', worker, lease_ms + 60000)
 return { 1, epoch(), is_member(name) and 'member' or 'draining' }

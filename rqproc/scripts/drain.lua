@@ -7,6 +7,7 @@ reap(now_ms())
 if not call('HGET', NODES, name) then return 0 end
 if call('ZREM', MEMBERS, name) == 1 then
   call('INCR', EPOCH)
-  place_all_again(queue_of(name))
+  call('HSET', NODE .. name, 'draining', 1)
+  place_all_again(QUEUE .. name)
 end
 return 1

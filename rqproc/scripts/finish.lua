@@ -1,36 +1,28 @@
 -- Answers requests that a node has taken, and releases their holds.
 --
 -- ARGV  1 incarnation  2 time as RQ writes it
---       then for each job: id, token, address, kind, reply, 'ok' | 'error' | 'expired', body, note,
---       report     (body, note, report: see conclude in lib.lua; 'expired' has no answer)
+--       then for each job: id, address, kind, reply, 'ok' | 'error' | 'expired', body, note, report
+--       (body, note, report: see conclude in lib.lua; 'expired' has no answer)
 -- returns the ids, of those that were answered here, whose dependents wait to be enqueued
 --
--- A job that this incarnation does not hold under this token is left alone: it was finished before
--- (the node lost that reply), or it was given to another node, whose answer counts.
+-- A job that is not among those taken by this very incarnation is left alone: it was finished
+-- before (the node lost that reply), or it was given to another node, whose answer counts.
 local inc, ended = ARGV[1], ARGV[2]
-local name, taken = name_of(inc), taken_of(inc)
-local now = now_ms()
-reap(now)
+local name = name_of(inc)
 
 local awaited = {}
-for i = 3, #ARGV, 9 do
-  local id, token, address, kind, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 5]
-  if call('HGET', taken, id) == token .. ' ' .. address then
-    call('HDEL', taken, id)
+for i = 3, #ARGV, 8 do
+  local id, address, kind, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
+  if call('HDEL', TAKEN .. inc, id) == 1 then
     release(address, inc)
-    if call('EXISTS', job_of(id)) == 0 then
-      -- deleted by its owner while it ran: nobody waits
-    elseif outcome == 'expired' then
-      cancel(id)
-    else
-      conclude(id, kind, ARGV[i + 4], outcome == 'ok', ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ended,
-        Q .. name, now)
-      if kind == 'job' and call('EXISTS', job_of(id) .. ':dependents') == 1 then
-        awaited[#awaited + 1] = id
-      end
+    if outcome == 'expired' then
+      cancel(id, kind)
+    elseif conclude(id, kind, ARGV[i + 3], outcome == 'ok', ARGV[i + 5], ARGV[i + 6], ARGV[i + 7],
+        NAMES .. name, ended) and kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
+      awaited[#awaited + 1] = id
     end
   end
 end
 -- A draining node takes nothing new: what waited for a hold of its own goes to the new owner.
-if is_live(inc) and not is_member(name) then place_all_again(queue_of(name)) end
+if not is_member(name) and is_live(inc) then place_all_again(QUEUE .. name) end
 return awaited

@@ -11,7 +11,7 @@ local now = now_ms()
 reap(now)
 local present = call('HGET', NODES, name)
 if present then
-  if call('HGET', node_of(name), 'nonce') == nonce then return { 1, present, epoch() } end
+  if call('HGET', NODE .. name, 'nonce') == nonce then return { 1, present, epoch() } end
   return { 0, tonumber(call('ZSCORE', LEASES, present)) - now }
 end
 
@@ -19,17 +19,17 @@ local inc = name .. '@' .. call('INCR', TOKEN)
 call('ZADD', LEASES, now + lease_ms, inc)
 call('ZADD', MEMBERS, 0, name)
 call('HSET', NODES, name, inc)
-call('HSET', node_of(name), 'nonce', nonce, 'max_queue', ARGV[4], 'pid', ARGV[5], 'host', ARGV[6],
+call('HSET', NODE .. name, 'inc', inc, 'nonce', nonce, 'max_queue', ARGV[4], 'pid', ARGV[5], 'host', ARGV[6],
   'session', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
 local joined = call('INCR', EPOCH)
 
-local worker = RQ .. 'worker:' .. Q .. name
-call('SADD', RQ .. 'queues', INGRESS, Q .. name)
+local worker = WORKER .. name
+call('SADD', RQ .. 'queues', INGRESS, NAMES .. name)
 call('SADD', RQ .. 'workers', worker)
-call('SADD', RQ .. 'workers:' .. Q .. name, worker)
+call('SADD', RQ .. 'workers:' .. NAMES .. name, worker)
 call('SADD', RQ .. 'workers:' .. INGRESS, worker)
-call('HSET', worker, 'birth', ARGV[7], 'last_heartbeat', ARGV[7], 'queues', Q .. name .. ',' .. INGRESS,
-  'pid', ARGV[5], 'hostname', ARGV[6], 'ip_address', '', 'version', ARGV[8],
+call('HSET', worker, 'birth', ARGV[7], 'last_heartbeat', ARGV[7], 'queues',
+  NAMES .. name .. ',' .. INGRESS, 'pid', ARGV[5], 'hostname', ARGV[6], 'ip_address', '', 'version', ARGV[8],
   'python_version', ARGV[9], 'state', 'idle')
 call('PEXPIRE', worker, lease_ms + 60000)
 

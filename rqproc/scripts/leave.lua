@@ -4,15 +4,14 @@
 -- ARGV  1 name  2 incarnation, or ''  3 pid  4 host: the node, or (name, pid, host) as its parent knew it
 -- returns 1, or 0 where that very node is not alive (a successor of its name is left alone)
 local name, inc = ARGV[1], ARGV[2]
-local now = now_ms()
-reap(now)
+reap(now_ms())
 local present = call('HGET', NODES, name)
 if not present then return 0 end
 if inc == '' then
-  local known = call('HMGET', node_of(name), 'pid', 'host')
+  local known = call('HMGET', NODE .. name, 'pid', 'host')
   if known[1] ~= ARGV[3] or known[2] ~= ARGV[4] then return 0 end
 elseif inc ~= present then
   return 0
 end
-drop({ present }, inc == '', now)
+drop({ present }, inc == '')
 return 1

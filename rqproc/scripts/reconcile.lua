@@ -8,20 +8,20 @@ local inc, session = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 reap(now)
 if not is_live(inc) then return { 0 } end
-local about = node_of(name_of(inc))
+local about = NODE .. name_of(inc)
 if session > tonumber(call('HGET', about, 'session')) then call('HSET', about, 'session', session) end
 local jobs = {}
-local flat = call('HGETALL', taken_of(inc))
+local flat = call('HGETALL', TAKEN .. inc)
 for i = 1, #flat, 2 do
   local id = flat[i]
   local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
-  local job = call('HMGET', job_of(id), 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
+  local job = call('HMGET', JOB .. id, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
     'rqproc_lost')
-  if job[1] then
-    jobs[#jobs + 1] = { id, tonumber(token), address, job[1], job[2], tonumber(job[3]), job[4],
-      tonumber(job[5] or 0) }
+  if job[4] then
+    jobs[#jobs + 1] = { id, tonumber(token), address, job[1] or 'call', job[2] or id,
+      tonumber(job[3] or 0), job[4], tonumber(job[5] or 0) }
   else -- its hash is gone: nobody waits any more
-    call('HDEL', taken_of(inc), id)
+    call('HDEL', TAKEN .. inc, id)
     release(address, inc)
   end
 end

@@ -7,10 +7,10 @@ reap(now)
 local nodes = {}
 for _, inc in ipairs(call('ZRANGE', LEASES, 0, -1)) do
   local name = name_of(inc)
-  local about = call('HMGET', node_of(name), 'entries', 'hits', 'joined', 'misses', 'pid', 'host')
+  local about = call('HMGET', NODE .. name, 'entries', 'hits', 'joined', 'misses', 'pid', 'host')
   nodes[#nodes + 1] = { name, inc, is_member(name) and 'member' or 'draining',
-    tonumber(call('ZSCORE', LEASES, inc)) - now, call('LLEN', queue_of(name)),
-    call('HLEN', taken_of(inc)), unpack(about) }
+    tonumber(call('ZSCORE', LEASES, inc)) - now, call('LLEN', QUEUE .. name),
+    call('HLEN', TAKEN .. inc), unpack(about) }
 end
 table.sort(nodes, function(a, b) return a[1] < b[1] end)
 return { epoch(), call('ZRANGE', MEMBERS, 0, -1), nodes }

@@ -13,43 +13,45 @@
 local inc, session, seen, most, at = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local now = now_ms()
 reap(now)
-if not is_live(inc) then return { 0 } end
 local name = name_of(inc)
-if call('HGET', node_of(name), 'session') ~= session then return { -1 } end
-
+local own = call('HMGET', NODE .. name, 'inc', 'session', 'draining')
+if own[1] ~= inc then return { 0 } end
+if own[2] ~= session then return { -1 } end
 local current = epoch()
 local members = current ~= seen and call('ZRANGE', MEMBERS, 0, -1) or {}
-if not is_member(name) then return { 1, now, current, members, {} } end
+local ids = not own[3] and call('LPOP', QUEUE .. name, most) or {}
+if #ids == 0 then return { 1, now, current, members, {} } end
 
-local WANTED = { 'rqproc_address', 'status', 'rqproc_deadline', 'rqproc_kind', 'rqproc_reply', 'data',
-  'rqproc_lost' }
+local token = call('INCRBY', TOKEN, #ids) - #ids
 
 local function claim(id)
-  local job = redis.pcall('HMGET', job_of(id), unpack(WANTED))
+  local job = redis.pcall('HMGET', JOB .. id, 'rqproc_address', 'status', 'rqproc_deadline',
+    'rqproc_kind', 'rqproc_reply', 'data', 'rqproc_lost')
   if job.err then return nil end
-  local address, status, deadline = job[1], job[2], tonumber(job[3] or 0)
+  local address, deadline, kind = job[1], tonumber(job[3] or 0), job[4] or 'call'
   if not address or not job[6] then
     place_again(id)
     return nil
   end
-  if status ~= 'queued' then return nil end
+  if job[2] ~= 'queued' then return nil end
   if deadline > 0 and deadline <= now then
-    cancel(id)
+    cancel(id, kind)
     return nil
   end
-  if target_of(address) ~= name then
+  local target, held = target_of(address)
+  if target ~= name then
     place(id, address)
     return nil
   end
-  local token = call('INCR', TOKEN)
-  hold(address, inc)
-  call('HSET', taken_of(inc), id, token .. ' ' .. address)
-  call('HSET', job_of(id), 'status', 'started', 'started_at', at, 'worker_name', Q .. name)
-  return { id, token, address, job[4], job[5], deadline, job[6], tonumber(job[7] or 0) }
+  token = token + 1
+  if call('HSETNX', TAKEN .. inc, id, token .. ' ' .. address) == 0 then return nil end
+  call('HSET', HOLDERS, address, inc .. ' ' .. (held + 1))
+  if kind == 'job' then
+    call('HSET', JOB .. id, 'status', 'started', 'started_at', at, 'worker_name', NAMES .. name)
+  end
+  return { id, token, address, kind, job[5] or id, deadline, job[6], tonumber(job[7] or 0) }
 end
 
 local jobs = {}
-for _, id in ipairs(call('LPOP', queue_of(name), most) or {}) do
-  jobs[#jobs + 1] = claim(id)
-end
+for _, id in ipairs(ids) do jobs[#jobs + 1] = claim(id) end
 return { 1, now, current, members, jobs }
