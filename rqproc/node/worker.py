@@ -299,7 +299,7 @@ class _Bell:
         self._heard, self._rope = socket.socketpair()
         self._heard.setblocking(False)
         self._rung = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ring in the thread that clears
 
     def fileno(self) -> int:
         return self._heard.fileno()

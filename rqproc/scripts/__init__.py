@@ -35,9 +35,9 @@ SERVER_CLOCK = """local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end"""
 
-VIRTUAL_CLOCK = (
-    "local function now_ms() return tonumber(redis.call('GET', NODE .. 'clock') or 0) end"
-)
+VIRTUAL_CLOCK = """local function now_ms()
+  return tonumber(redis.call('GET', NODE .. 'clock') or 0)
+end"""
 """For tests: the clock is the key ``node:clock`` and stands still unless it is set."""
 
 DEFAULT_MAX_ATTEMPTS = 3

@@ -1,0 +1,168 @@
+"""``rqproc request``, ``rqproc owner``, ``rqproc invalidate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from rqproc.cli.root import Target
+from rqproc.client import Client
+from rqproc.errors import RqprocError
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply
+from rqproc.placement import Id
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+IDS = click.argument("ids", metavar="ID...", nargs=-1, required=True)
+RESOURCE = click.option(
+    "--resource", "-r", metavar="NAME", default=DEFAULT_RESOURCE, show_default=True,
+    help="The resource, as the nodes' app declares it.",
+)  # fmt: skip
+TIMEOUT = click.option(
+    "--timeout", "-t", metavar="SECONDS", type=float, default=DEFAULT_TIMEOUT_S, show_default=True,
+    help="How long to wait for an answer.",
+)  # fmt: skip
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  rqproc request 1
+  rqproc request 2 3 4 --verbose
+  rqproc request ABC-1 --resource price --json
+  rqproc request -- -5                     an id that begins with a dash
+"""
+)
+@IDS
+@RESOURCE
+@TIMEOUT
+@click.option("--verbose", "-v", is_flag=True, help="Say who answered, hit or miss, and the age.")
+@AS_JSON
+@click.pass_obj
+def request(
+    target: Target,
+    ids: tuple[str, ...],
+    resource: str,
+    timeout: float,
+    verbose: bool,
+    as_json: bool,
+) -> int:
+    """Ask for the values of IDs.
+
+    Several ids go out together. A value is printed as it is if it is text, else as JSON; with
+    several ids each line begins with its id. An id that fails has its error on stderr; the exit
+    code is that of the first failure.
+    """
+    with Client(target.url, namespace=target.namespace) as client:
+        outcomes = client.reply_many(ids, resource, timeout=timeout)
+    code = 0
+    for id, outcome in outcomes.items():
+        if isinstance(outcome, RqprocError):
+            code = code or outcome.exit_code
+        if as_json:
+            click.echo(json.dumps(_line(id, resource, outcome)))
+        else:
+            _print(id, outcome, verbose=verbose, alone=len(outcomes) == 1)
+    return code
+
+
+def _print(id: Id, outcome: Reply | RqprocError, *, verbose: bool, alone: bool) -> None:
+    if isinstance(outcome, RqprocError):
+        click.echo(f"error: {outcome}", err=True)
+        if remote := getattr(outcome, "traceback", "") if verbose else "":
+            click.echo(remote.rstrip(), err=True)
+        return
+    text = outcome.value if isinstance(outcome.value, str) else json.dumps(outcome.value)
+    click.echo(text if alone else f"{id}\t{text}")
+    if verbose:
+        click.echo(
+            f"  {id}: {outcome.source} from {outcome.node}, {outcome.age_s:.1f} s old, "
+            f"expires in {outcome.expires_in_s:.1f} s",
+            err=True,
+        )
+
+
+def _line(id: Id, resource: str, outcome: Reply | RqprocError) -> dict[str, Any]:
+    head = {"id": id, "resource": resource}
+    if isinstance(outcome, RqprocError):
+        error = {"type": type(outcome).__name__, "message": str(outcome)}
+        return {**head, "ok": False, "error": error}
+    return {
+        **head,
+        "ok": True,
+        "value": outcome.value,
+        "node": outcome.node,
+        "source": outcome.source,
+        "age_s": outcome.age_s,
+        "expires_in_s": outcome.expires_in_s,
+    }
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  rqproc owner 1 2 3
+  rqproc owner ABC-1 --json
+"""
+)
+@IDS
+@RESOURCE
+@AS_JSON
+@click.pass_obj
+def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) -> int:
+    """Say which node owns IDs, and why.
+
+    The owner is the member at place `slot modulo members`. A holder, if there is one, is a node
+    that is busy with the id at this moment: its requests go there until it has finished.
+    """
+    with Client(target.url, namespace=target.namespace) as client:
+        locations = client.locate(ids, resource)
+    for found in locations:
+        if as_json:
+            click.echo(json.dumps({**asdict(found), "members": list(found.members)}))
+            continue
+        if found.owner is None:
+            click.echo(f"{found.id}\t-\tno live node")
+            continue
+        count = len(found.members)
+        why = (
+            f"slot {found.slot} modulo {count} = {found.slot % count} of {', '.join(found.members)}"
+        )
+        held = f"; held by {found.holder}" if found.holder else ""
+        click.echo(f"{found.id}\t{found.owner}\t{why} (epoch {found.epoch}){held}")
+    if locations and locations[0].owner is None:
+        click.echo("error: no live node: start one with `rqproc node start`", err=True)
+        return 3
+    return 0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  rqproc invalidate 42 --resource price
+"""
+)
+@IDS
+@RESOURCE
+@TIMEOUT
+@AS_JSON
+@click.pass_obj
+def invalidate(
+    target: Target, ids: tuple[str, ...], resource: str, timeout: float, as_json: bool
+) -> None:
+    """Drop the entries of IDs.
+
+    A request made afterwards gets a value that was computed afterwards.
+    """
+    with Client(target.url, namespace=target.namespace) as client:
+        for id in ids:
+            dropped = client.invalidate(id, resource, timeout=timeout)
+            if as_json:
+                click.echo(json.dumps({"id": id, "resource": resource, "dropped": dropped}))
+            else:
+                click.echo(f"{id}\t{'dropped' if dropped else 'had no entry'}")

@@ -1,0 +1,85 @@
+"""The command group, its options, and where each command lives.
+
+Commands are imported when they are called: ``rqproc request`` does not pay for tables or demos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import click
+
+from rqproc import __version__
+
+COMMANDS = {
+    "bench": "rqproc.cli.bench:bench",
+    "demo": "rqproc.cli.demo:demo",
+    "invalidate": "rqproc.cli.ask:invalidate",
+    "node": "rqproc.cli.node:node",
+    "owner": "rqproc.cli.ask:owner",
+    "request": "rqproc.cli.ask:request",
+    "server": "rqproc.cli.server:server",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cluster a command is for, as the user has said it; None where it was not said."""
+
+    url: str | None
+    namespace: str | None
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog="""\b
+Examples:
+  rqproc demo                              the whole story in one console
+  rqproc node start --name 1               one node, in the foreground
+  rqproc request 1 2 3                     values, from the nodes that own the ids
+  rqproc node start prices:app --count 4   four nodes that serve your own app
+
+\b
+Every option can be set as RQPROC_..., such as RQPROC_REDIS_URL, RQPROC_NAMESPACE or
+RQPROC_REQUEST_TIMEOUT. Shell completion, for bash (zsh and fish alike):
+  eval "$(_RQPROC_COMPLETE=bash_source rqproc)"
+""",
+)
+@click.option(
+    "--url",
+    envvar=["RQPROC_REDIS_URL", "RQPROC_URL"],
+    metavar="URL",
+    help="The Redis or Valkey server: redis://, rediss:// or unix://. Without it RQ_REDIS_URL, "
+    "REDIS_URL, else the embedded server, which is started when needed.",
+)
+@click.option(
+    "--namespace",
+    "-n",
+    metavar="NS",
+    help="Name of the cluster on that server.  [default: default]",
+)
+@click.version_option(__version__, prog_name="rqproc")
+@click.pass_context
+def rqproc(ctx: click.Context, url: str | None, namespace: str | None) -> None:
+    """Every id has one process in the cluster.
+
+    The owner of an id is `id modulo the live nodes`; it computes the id's value, keeps it for a few
+    seconds and answers everyone who asks.
+    """
+    ctx.obj = Target(url, namespace)

@@ -1,0 +1,148 @@
+"""What ``rqproc node start`` does: load the app, run or supervise nodes, obey signals."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import click
+
+from rqproc.app import App, with_demo
+from rqproc.cli.root import Target
+from rqproc.cluster import Joined
+from rqproc.errors import ConfigError
+from rqproc.keys import Keys
+from rqproc.lines import dial
+from rqproc.node.node import Node
+from rqproc.settings import NodeSettings, resolve_namespace, resolve_url
+
+STOPPED_HARD = 1
+
+
+def load_app(spec: str) -> App:
+    """Return the App that ``MODULE:APP`` names.
+
+    Raises:
+        ConfigError: malformed, not importable, or not an App.
+    """
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"invalid app {spec!r}: give MODULE:APP, such as prices:app")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"cannot import {module_name!r}: {error}. Run in its folder, or install it"
+        ) from error
+    except Exception as error:
+        text = "".join(traceback.format_exception(error)[-2:]).strip()
+        raise ConfigError(f"importing {module_name!r} failed:\n{text}") from error
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, App):
+        raise ConfigError(f"{spec!r} is {found!r}, not a rqproc.App")
+    return found
+
+
+def serve(
+    target: Target, app: App | None, *, name: str | None, settings: NodeSettings,
+    parent: int | None, metrics_port: int | None,
+) -> int:  # fmt: skip
+    """Run one node until it is told to stop; return the exit code."""
+    where = _target(target, app)
+    node = Node(
+        dial(where.url),
+        Keys(resolve_namespace(where.namespace)),
+        with_demo(app),
+        settings=settings,
+        name=name,
+        parent=parent,
+    )
+    _on_stop(node.stop, hard=lambda: os._exit(STOPPED_HARD))
+    if metrics_port:
+        from rqproc.node import metrics
+
+        metrics.serve(metrics_port, node.tally)
+
+    def ready(name: str, joined: Joined) -> None:
+        click.echo(f"node {name} ready (epoch {joined.epoch}, server {node.server})", err=True)
+
+    finished = node.run(ready=ready)
+    if finished:
+        return 0
+    click.echo("stopped with requests unfinished: other nodes run them", err=True)
+    logging.shutdown()
+    os._exit(STOPPED_HARD)  # a handler that never ends would keep its thread, and us
+
+
+def supervise(
+    target: Target, app: App | None, spec: str | None, *, name: str | None, count: int,
+    options: dict[str, Any],
+) -> int:  # fmt: skip
+    """Run several nodes as processes of their own, until told to stop; return the exit code."""
+    from rqproc.client import Client
+    from rqproc.node.supervisor import Supervisor
+
+    where = _target(target, app)
+    client = Client(where.url, namespace=where.namespace)
+    host = socket.gethostname()
+    supervisor = Supervisor(
+        [f"{name or host}-{number}" for number in range(1, count + 1)],
+        command=lambda child: _child_command(child, spec, options),
+        environ={
+            **os.environ,
+            "RQPROC_REDIS_URL": resolve_url(where.url),
+            "RQPROC_NAMESPACE": client.namespace,
+        },
+        report_death=lambda child, pid: client.report_death(child, pid=pid, host=host),
+    )
+    _on_stop(supervisor.stop, hard=supervisor.kill)
+    return supervisor.run()
+
+
+def _target(target: Target, app: App | None) -> Target:
+    """What the user said on the command line, else what the app says, else the environment."""
+    return Target(
+        target.url or (app.url if app else None),
+        target.namespace or (app.namespace if app else None),
+    )
+
+
+def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> list[str]:
+    command = [sys.executable, "-m", "rqproc", "node", "start", "--name", child]
+    command += ["--parent", str(os.getpid()), "--log-level", options["log_level"]]
+    for option in ("concurrency", "lease", "heartbeat", "max_entries", "max_queue"):
+        command += [f"--{option.replace('_', '-')}", str(options[option])]
+    if options["json_logs"]:
+        command.append("--json-logs")
+    if options["metrics_port"]:
+        number = int(child.rpartition("-")[2]) - 1
+        command += ["--metrics-port", str(options["metrics_port"] + number)]
+    return [*command, spec] if spec else command
+
+
+def _on_stop(gently: Callable[[], None], *, hard: Callable[[], None]) -> None:
+    """The first SIGINT or SIGTERM stops gently, the second one hard."""
+    asked = False
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            hard()
+        asked = True
+        click.echo("draining; once more to stop at once", err=True)
+        gently()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,126 @@
+"""Runs several nodes as child processes, and starts those anew that die.
+
+Knows processes. A parent learns of its child's death at once; the cluster would need a lease. So
+each death is reported before the child is started anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+log = logging.getLogger("rqproc.supervisor")
+
+USAGE = 2
+QUICK_DEATH_S = 5.0
+LONGEST_PAUSE_S = 10.0
+
+
+class Supervisor:
+    """Children by name.
+
+    Args:
+        command: gives a child's command line.
+        report_death: tells the cluster that the process of a name has ended.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        command: Callable[[str], list[str]],
+        environ: Mapping[str, str],
+        report_death: Callable[[str, int], object],
+    ) -> None:
+        self._names = names
+        self._command = command
+        self._environ = environ
+        self._report_death = report_death
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_at: dict[str, float] = {}
+        self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
+        self._ended: queue.SimpleQueue[tuple[str, subprocess.Popen[bytes]]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._code = 0
+
+    def run(self) -> int:
+        """Supervise until all children have ended; return the exit code."""
+        for name in self._names:
+            self._start(name)
+        while self._children:
+            name, child = self._ended.get()
+            del self._children[name]
+            self._after(name, child)
+        return self._code
+
+    def stop(self) -> None:
+        """Let every child drain, and start none anew. For signal handlers too."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End every child at once."""
+        self._stopping.set()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        for child in list(self._children.values()):
+            child.send_signal(signum)
+
+    def _start(self, name: str) -> None:
+        # A session of its own: Ctrl-C in the terminal is ours to pass on, once.
+        child = subprocess.Popen(
+            self._command(name),
+            env=dict(self._environ),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._children[name] = child
+        self._started_at[name] = time.monotonic()
+        threading.Thread(target=self._watch, args=(name, child), daemon=True).start()
+        if self._stopping.is_set():
+            child.send_signal(signal.SIGTERM)
+
+    def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
+        child.wait()
+        self._ended.put((name, child))
+
+    def _after(self, name: str, child: subprocess.Popen[bytes]) -> None:
+        code = child.returncode
+        if code != 0:
+            self._report(name, child.pid)
+        if code == 0 or self._stopping.is_set():
+            self._code = self._code or max(code, 0)
+            return
+        if code == USAGE:
+            log.error("%s cannot start: see its message above", name)
+            self._code = USAGE
+            self.stop()
+            return
+        log.error("%s (pid %d) died: %s; starting it anew", name, child.pid, _cause(code))
+        self._pause(name)
+        if not self._stopping.is_set():
+            self._start(name)
+
+    def _report(self, name: str, pid: int) -> None:
+        try:
+            self._report_death(name, pid)
+        except ConnectionError as error:
+            log.warning("the death of %s is not reported, its lease will run out: %s", name, error)
+
+    def _pause(self, name: str) -> None:
+        """A child that dies at once again and again is started less and less often."""
+        lived_s = time.monotonic() - self._started_at[name]
+        before = self._pauses_s[name]
+        now = min(max(0.1, before * 2), LONGEST_PAUSE_S) if lived_s < QUICK_DEATH_S else 0.0
+        self._pauses_s[name] = now
+        self._stopping.wait(now)
+
+
+def _cause(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
