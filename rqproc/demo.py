@@ -1,0 +1,94 @@
+"""The whole story, told by a real cluster: three nodes, six ids, a ttl that passes, a kill -9.
+
+Knows the client and the stage. Yields what happens; the command line shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from secrets import token_hex
+
+from rqproc.client import Client
+from rqproc.errors import RqprocError
+from rqproc.keys import Keys
+from rqproc.lines import dial
+from rqproc.model import Reply
+from rqproc.placement import Id
+from rqproc.stage import NodeProcess, PrivateServer
+
+IDS = (1, 2, 3, 4, 5, 6)
+NODES = ("n1", "n2", "n3")
+VICTIM = "n2"
+TTL_S = 5.0
+LEASE_S = 2.0
+BRISK = ("--lease", str(LEASE_S), "--heartbeat", "0.5", "--log-level", "warning")
+"""A shorter lease than the default, so that nobody waits long for the end of the story."""
+
+Outcomes = Mapping[Id, Reply | RqprocError]
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """Something that takes a while has begun."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All ids were asked once."""
+
+    title: str
+    members: tuple[str, ...]
+    outcomes: Outcomes
+    took_s: float
+
+
+def play(url: str | None) -> Iterator[Doing | Round]:
+    """Run the story, on a private embedded server or, in a namespace of its own, on ``url``.
+
+    Everything is cleaned up when the iteration ends, however it ends.
+
+    Raises:
+        EmbeddedUnavailable, RedisUnavailable, NodeDidNotStart.
+    """
+    with ExitStack() as stack:
+        yield Doing("starting a server and three nodes, each a process")
+        where = url or stack.enter_context(PrivateServer())
+        namespace = f"demo-{token_hex(4)}"
+        stack.callback(_sweep, where, namespace)
+        nodes = {
+            name: stack.enter_context(NodeProcess(name, where, namespace, BRISK)) for name in NODES
+        }
+        for node in nodes.values():
+            node.wait_ready()
+        client = stack.enter_context(Client(where, namespace=namespace))
+        yield _ask(client, "first")
+        yield _ask(client, "again")
+        yield Doing(f"waiting {TTL_S:g} s: the values expire")
+        time.sleep(TTL_S + 0.2)
+        yield _ask(client, f"after {TTL_S:g} s")
+        nodes[VICTIM].kill()
+        yield Doing(f"{VICTIM} was killed with -9; its lease of {LEASE_S:g} s has to run out")
+        yield _ask(client, f"{VICTIM} killed")
+        yield _ask(client, "once more")
+
+
+def _ask(client: Client, title: str) -> Round:
+    began = time.monotonic()
+    outcomes = client.reply_many(IDS)
+    return Round(title, client.members(), outcomes, time.monotonic() - began)
+
+
+def _sweep(url: str, namespace: str) -> None:
+    """Remove what the demo's namespace has left: on the user's own server, nothing may stay."""
+    keys = Keys(namespace)
+    redis = dial(url).client()
+    for pattern in (f"{keys.state}*", f"{keys.ingress_queue}*"):
+        for key in redis.scan_iter(match=pattern):
+            redis.delete(key)
+    redis.srem("rq:queues", keys.ingress)
+    redis.close()

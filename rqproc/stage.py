@@ -1,0 +1,112 @@
+"""Nodes as real processes on a server of their own: what the demo and the bench play on.
+
+Knows subprocesses and the command line's own words. Everything it starts it also ends.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rqproc.embedded import Embedded, Places
+from rqproc.errors import RqprocError
+
+READY_WITHIN_S = 20.0
+
+
+class NodeDidNotStart(RqprocError):
+    """A node's process ended, or was silent, before it served; the message has its last lines."""
+
+
+class PrivateServer:
+    """An embedded server in a temporary folder, gone at the end."""
+
+    def __enter__(self) -> str:
+        self._folder = tempfile.TemporaryDirectory(prefix="rqproc-")
+        self._embedded = Embedded(Places.private(Path(self._folder.name)))
+        return self._embedded.ensure()
+
+    def __exit__(self, *exc: object) -> None:
+        self._embedded.stop(force=True)
+        self._embedded.release()
+        self._folder.cleanup()
+
+
+class NodeProcess:
+    """``rqproc node start`` in a process of its own. A context: it is ended at its end."""
+
+    def __init__(self, name: str, url: str, namespace: str, arguments: Sequence[str] = ()) -> None:
+        self.name = name
+        command = [sys.executable, "-m", "rqproc", "node", "start", "--name", name, *arguments]
+        self._process = subprocess.Popen(  # noqa: S603 - our own command line
+            command,
+            env={**os.environ, "RQPROC_REDIS_URL": url, "RQPROC_NAMESPACE": namespace},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for whoever plays, not for the nodes
+        )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        if self._process.stderr:
+            self._process.stderr.close()
+
+    def wait_ready(self) -> None:
+        """Wait until the node serves.
+
+        Raises:
+            NodeDidNotStart: it ended, or said nothing for 20 seconds.
+        """
+        seen: list[str] = []
+        try:
+            while not (seen and " ready (" in seen[-1]):
+                seen.append(self._lines.get(timeout=READY_WITHIN_S))
+                if not seen[-1]:
+                    raise queue.Empty
+        except queue.Empty:
+            said = "".join(seen).strip() or "it said nothing"
+            raise NodeDidNotStart(f"node {self.name} did not start: {said}") from None
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Drain; return the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stderr
+        for line in self._process.stderr:
+            self._lines.put(line)
+        self._lines.put("")
