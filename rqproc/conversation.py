@@ -30,10 +30,14 @@ REPLY_GRACE_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send commands in one packet; every reply is due within ``within_s`` seconds."""
+    """Send commands in one packet; every reply is due within ``within_s`` seconds.
+
+    ``prelude_bytes``: see ``Link.exchange``.
+    """
 
     commands: tuple[Command, ...]
     within_s: float
+    prelude_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,11 @@ def ask(
         wait_ms = max(1, int(left_s * 1000))
         read: Command = ("XREAD", "BLOCK", wait_ms, "STREAMS", results_key(order.reply), cursor)
         try:
-            replies = yield Send((*before, read), within_s=left_s + REPLY_GRACE_S)
+            replies = yield Send(
+                (*before, read),
+                within_s=left_s + REPLY_GRACE_S,
+                prelude_bytes=_size(before, order),
+            )
         except (LinkLost, Refused) as error:
             before = (*_with_script(cluster, "route", error), cluster.route(order))
             yield patience.after(error)
@@ -132,6 +140,12 @@ def ask(
             found = wire.answer(flat)
             answers.setdefault(found.job_id, found)
     return answers
+
+
+def _size(before: tuple[Command, ...], order: Order) -> int:
+    """Bytes of the replies that tell a caller nothing: ``:1`` of UNLINK, an empty text per job."""
+    unlinked = 4 * (len(before) - 1)
+    return unlinked + 4 + 6 * len(order.jobs) if before else 0
 
 
 def left_behind(order: Order) -> list[str]:

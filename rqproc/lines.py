@@ -97,7 +97,9 @@ class Lines:
             return []
         link = self._take()
         try:
-            replies: list[Any] = link.exchange(step.commands, timeout_s=step.within_s)
+            replies: list[Any] = link.exchange(
+                step.commands, timeout_s=step.within_s, prelude_bytes=step.prelude_bytes
+            )
         except BaseException as error:
             link.close()  # a reply may still be on its way
             if isinstance(error, LinkLost):

@@ -169,7 +169,7 @@ class Node:
             self._cluster,
             self._desk,
             term=term,
-            threads=settings.concurrency,
+            settings=settings,
             node=name,
             join=lambda: self._rejoin(name),
             ended=self._enqueue_dependents,

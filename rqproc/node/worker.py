@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import logging
 import select
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,9 +26,11 @@ from rqproc import wire
 from rqproc.cluster import Claim, Cluster, Finish, LeaseLost, SessionSuperseded
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.node.bell import Bell
 from rqproc.node.desk import Desk, Outcome, Run
 from rqproc.node.runner import Runner
 from rqproc.node.term import Term
+from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
 
@@ -50,8 +50,8 @@ class Worker:
     """
 
     def __init__(
-        self, dial: Dial, cluster: Cluster, desk: Desk, *, term: Term, threads: int, node: str,
-        join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
+        self, dial: Dial, cluster: Cluster, desk: Desk, *, settings: NodeSettings, node: str,
+        term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
     ) -> None:  # fmt: skip
         self._dial = dial
         self._cluster = cluster
@@ -59,9 +59,11 @@ class Worker:
         self._join = join
         self._ended = ended
         self._name = node
-        self._runner = Runner(node, threads=threads, report=self._report)
+        self._max_held = settings.max_queue
+        self._runner = Runner(node, threads=settings.concurrency, report=self._report)
         self._outcomes: deque[tuple[Run, Outcome]] = deque()
-        self._bell = _Bell()
+        self._bell = Bell()
+        self._poll = select.poll()
         self._stop_by: float | None = None
         self._failure: Exception | None = None
         self._session = 0
@@ -104,9 +106,9 @@ class Worker:
             while not self._is_over():
                 try:
                     self._serve_session()
-                except (LeaseLost, SessionSuperseded):
+                except LeaseLost:
                     self._begin_term()
-                except (LinkLost, Refused, RedisUnavailable) as error:
+                except (LinkLost, Refused, RedisUnavailable, SessionSuperseded) as error:
                     log.warning("connection to Redis: %s", error)
                     self._wait_outside(pause_s)
                     pause_s = min(pause_s * 2, 1.0)
@@ -115,6 +117,7 @@ class Worker:
         finally:
             self._close_links()
             self._runner.stop()
+            self._bell.close()
         return self._desk.idle
 
     def _is_over(self) -> bool:
@@ -170,6 +173,9 @@ class Worker:
     def _open_session(self) -> None:
         self._pull = self._dial.connect(timeout_s=GRACE_S)
         self._push = self._dial.connect(timeout_s=GRACE_S)
+        self._poll = select.poll()
+        self._poll.register(self._bell.fileno(), select.POLLIN)
+        self._poll.register(self._pull.fileno(), select.POLLIN)
         self._session += 1
         reconcile = self._cluster.reconcile(self.term.incarnation, session=self._session)
         replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
@@ -211,15 +217,12 @@ class Worker:
 
     def _wait(self) -> None:
         """Wait for the server, an outcome or a message, and take in what has come."""
-        assert self._pull
-        ends = [self._bell.fileno()]
-        if self._expected:
-            ends.append(self._pull.fileno())
-        ready = _readable(ends, self._patience_s())
+        ready = {file for file, _ in self._poll.poll(self._patience_s() * 1000)}
         if self._bell.fileno() in ready:
             self._bell.clear()
             self._take_in_outcomes()
-        if self._expected and self._pull.fileno() in ready:
+            ready.remove(self._bell.fileno())
+        if ready:
             self._read()
         elif self._expected and time.monotonic() > self._due:
             raise LinkLost("the server does not answer")
@@ -290,39 +293,3 @@ class Worker:
         for finishes in reversed(self._expected):
             self._desk.again(finishes or ())
         self._expected.clear()
-
-
-class _Bell:
-    """Wakes a thread that waits for sockets. Ringing twice before it is heard rings once."""
-
-    def __init__(self) -> None:
-        self._heard, self._rope = socket.socketpair()
-        self._heard.setblocking(False)
-        self._rung = False
-        self._lock = threading.RLock()  # a signal handler may ring in the thread that clears
-
-    def fileno(self) -> int:
-        return self._heard.fileno()
-
-    def ring(self) -> None:
-        with self._lock:
-            if not self._rung:
-                self._rung = True
-                self._rope.send(b"\0")
-
-    def clear(self) -> None:
-        with self._lock:
-            if self._rung:
-                self._rung = False
-                self._heard.recv(1)
-
-    def wait(self, timeout_s: float) -> None:
-        if _readable([self.fileno()], timeout_s):
-            self.clear()
-
-
-def _readable(files: Sequence[int], timeout_s: float) -> list[int]:
-    poll = select.poll()
-    for file in files:
-        poll.register(file, select.POLLIN)
-    return [file for file, _ in poll.poll(timeout_s * 1000)]

@@ -8,6 +8,8 @@ the namespace too, and a call carries nothing but its own arguments.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -62,16 +64,42 @@ class Scripts:
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
         clock: str = SERVER_CLOCK,
     ) -> None:
-        header = _header(keys, max_attempts) + clock + "\n" + _text("lib")
-        self._scripts = {name: _script(name, header + _text(name)) for name in NAMES}
+        constants = _constants(keys, max_attempts)
+        library = f"local call = redis.call\n\n{clock}\n\n{_text('lib')}"
+        self._scripts = {
+            name: _script(name, assemble(library, _text(name), constants)) for name in NAMES
+        }
 
     def __getitem__(self, name: str) -> Script:
         return self._scripts[name]
 
 
-def _header(keys: Keys, max_attempts: int) -> str:
+def assemble(library: str, body: str, constants: Mapping[str, str]) -> str:
+    """Return the body with those of the library's functions before it that it needs.
+
+    Each call of a script makes its functions anew, and each constant that a function captures
+    costs again: so functions that are not used are left out, and constants are written in place.
+    """
+    first, *blocks = re.split(r"^(?=local function )", _without_comments(library), flags=re.M)
+    kept: list[str] = []
+    needed = body
+    for block in reversed(blocks):
+        name = block.removeprefix("local function ").partition("(")[0]
+        if re.search(rf"\b{name}\b", needed):
+            kept.insert(0, block)
+            needed += block
+    text = first + "".join(kept) + _without_comments(body)
+    return re.sub(r"\b[A-Z][A-Z_]+\b", lambda m: constants.get(m[0], m[0]), text)
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"^\s*--.*\n", "", text, flags=re.M)
+
+
+def _constants(keys: Keys, max_attempts: int) -> dict[str, str]:
+    """Return what stands in the scripts in capitals, as Lua literals."""
     state, rq = keys.state, RQ_PREFIX + ":"
-    constants = {
+    texts = {
         "MEMBERS": state + "members",
         "LEASES": state + "leases",
         "NODES": state + "nodes",
@@ -90,8 +118,8 @@ def _header(keys: Keys, max_attempts: int) -> str:
         "NAMES": keys.node_queues,
         "LOST_TEXT": exc_string(LOST),
     }
-    lines = [f"local {name} = '{value}'\n" for name, value in constants.items()]
-    return "".join(lines) + f"local MAX_ATTEMPTS = {max_attempts}\n"
+    literals = {name: f"'{text}'" for name, text in texts.items()}
+    return literals | {"MAX_ATTEMPTS": str(max_attempts)}
 
 
 def _script(name: str, text: str) -> Script:

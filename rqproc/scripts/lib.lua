@@ -1,7 +1,6 @@
--- Stands before every script. What the scripts share: the names of keys, who an id's requests go
--- to, and what happens to the requests of a node that is gone.
---
--- A header made by scripts/__init__.py stands before this text and defines
+-- What the scripts share: who an id's requests go to, and what happens to the requests of a node
+-- that is gone. Before each script stand those of these functions that it uses; see assemble in
+-- scripts/__init__.py, which also writes constants in the place of words in capitals:
 --   MEMBERS, LEASES, NODES, HOLDERS, EPOCH, TOKEN, WAITING    the cluster's keys, see keys.py
 --   NODE, TAKEN                  prefixes of the keys of one node, of one incarnation
 --   RQ, JOB, RESULTS             prefixes of RQ's keys
@@ -10,13 +9,10 @@
 --   NAMES                        prefix of the names of the nodes' queues and workers
 --   MAX_ATTEMPTS                 nodes that may die on a request before it fails
 --   LOST_TEXT                    what RQ shows then, in RQ's encoding
---   now_ms()                     the server's clock in milliseconds
 --
--- Words: an incarnation is 'NAME@NUMBER'; an address is 'SLOT|RESOURCE:ID'.
---
--- A call of a script builds its functions anew, so what is rarely needed stands inside a function.
-
-local call = redis.call
+-- call is redis.call, now_ms() is the server's clock in milliseconds. An incarnation is
+-- 'NAME@NUMBER', an address is
+-- 'SLOT|RESOURCE:ID'.
 
 local function name_of(inc) return string.match(inc, '^(.*)@') end
 local function is_live(inc) return call('ZSCORE', LEASES, inc) ~= false end
