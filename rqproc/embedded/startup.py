@@ -168,7 +168,8 @@ class Startup:
     def _failure(self, what: str) -> EmbeddedUnavailable:
         lines = self._log_lines()[-QUOTED_LINES:]
         quoted = "".join(f"\n  {line}" for line in lines)
-        return EmbeddedUnavailable(f"{what}; its log is {self._places.log}{quoted}\n")
+        says = f" ends with{quoted}\nand" if quoted else ""
+        return EmbeddedUnavailable(f"{what}; its log{says} is {self._places.log}")
 
     def _log_lines(self) -> list[str]:
         """Return what was logged during this attempt; the keeper may have cut the log."""
