@@ -28,6 +28,10 @@ REPLY_GRACE_S = 1.5
 """Seconds past a blocking read's end after which the server itself is late."""
 
 
+SHORTEST_ERROR_BYTES = 20
+"""``-NOSCRIPT No matching script.`` has 31, and the others are longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send commands in one packet; every reply is due within ``within_s`` seconds.
@@ -143,9 +147,13 @@ def ask(
 
 
 def _size(before: tuple[Command, ...], order: Order) -> int:
-    """Bytes of the replies that tell a caller nothing: ``:1`` of UNLINK, an empty text per job."""
-    unlinked = 4 * (len(before) - 1)
-    return unlinked + 4 + 6 * len(order.jobs) if before else 0
+    """Bytes of the replies that tell a caller nothing: ``:1`` of UNLINK, an empty text per job.
+
+    Never as many as the shortest error of a server has: an error must wake the caller.
+    """
+    if not before:
+        return 0
+    return min(4 * (len(before) - 1) + 4 + 6 * len(order.jobs), SHORTEST_ERROR_BYTES - 1)
 
 
 def left_behind(order: Order) -> list[str]:

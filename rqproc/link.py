@@ -219,8 +219,8 @@ class Link:
 
         Args:
             prelude_bytes: about how many bytes of replies come before the one that matters. The
-                thread is not woken for them alone; more than the true number plus four would
-                be too many.
+                thread is not woken for them alone. An error that is shorter would not wake it
+                either, and more than the true number plus four would be too many.
 
         Raises:
             LinkLost: the connection broke or a reply took longer than ``timeout_s`` seconds.
