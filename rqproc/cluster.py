@@ -87,13 +87,17 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """One claim's answer, ready for the stream."""
+    """One claim's answer, ready for the stream.
+
+    ``keep_s``: how long the answer to a call is kept, if its caller does not fetch it.
+    """
 
     claim: Claim
     outcome: Literal["ok", "error", "expired"]
     body: str = ""
     note: str = ""
     report: str = ""
+    keep_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +231,12 @@ class Cluster:
             raise LeaseLost
         return reply[1], tuple(_claim(job) for job in reply[2])
 
-    def finish(self, inc: str, finishes: Iterable[Finish]) -> Command:
-        args: list[Arg] = [inc, wire.utc()]
+    def finish(self, inc: str, finishes: Iterable[Finish], *, draining: bool = False) -> Command:
+        args: list[Arg] = [inc, wire.utc(), int(draining)]
         for finish in finishes:
             claim = finish.claim
             args += (claim.id, claim.address, claim.kind, claim.reply)
-            args += (finish.outcome, finish.body, finish.note, finish.report)
+            args += (finish.outcome, finish.body, finish.note, finish.report, _ms(finish.keep_s))
         return self._run("finish", *args)
 
     def drain(self, name: str) -> Command:

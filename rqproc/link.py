@@ -153,6 +153,7 @@ class Link:
         self._reader = hiredis.Reader()
         self._buffer = bytearray(BUFFER_BYTES)
         self._plain = not isinstance(self._socket, ssl.SSLSocket)
+        self._no_wait = socket.MSG_DONTWAIT if self._plain else 0
         self._timeout_s = -1.0
         self._low_water = 1
         if self._plain:
@@ -181,17 +182,19 @@ class Link:
         except OSError as error:
             raise self._lost(error) from error
 
-    def receive(self) -> bool:
-        """Wait for bytes, up to the timeout of the last send; False where TLS had none yet.
+    def receive(self, *, wait: bool = True) -> bool:
+        """Take in bytes, waiting for them up to the timeout of the last send; False for none yet.
 
         Raises:
             LinkLost: the server closed the connection, or nothing came in time.
         """
         try:
-            size = self._socket.recv_into(self._buffer)
+            size = self._socket.recv_into(self._buffer, 0, self._no_wait if not wait else 0)
         except ssl.SSLWantReadError:
             return False
         except OSError as error:
+            if not wait and isinstance(error, BlockingIOError):
+                return False
             raise self._lost(error) from error
         if not size:
             raise self._lost(ConnectionResetError("the server closed the connection"))
@@ -237,6 +240,11 @@ class Link:
             self.receive()
             self._set_low_water(1)
         return replies
+
+    def sleep_through(self, size: int) -> None:
+        """Do not report replies of so few bytes as readable. Kept by TCP's poll, not by a unix
+        socket's, where it does no harm."""
+        self._set_low_water(size + 1)
 
     def _set_timeout(self, timeout_s: float) -> None:
         """In steps of 50 ms: callers that ask alike need no system call."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cachetools import LRUCache
+
 from rqproc import wire
 from rqproc.app import Resource
 from rqproc.cluster import Claim, Finish, Tally
@@ -22,6 +24,9 @@ from rqproc.node.lanes import Lanes
 from rqproc.placement import owner, parse_address
 
 log = logging.getLogger("rqproc.node")
+
+KEEP_S = 60.0
+KNOWN_CALLS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,14 @@ class Failed:
 
 
 Outcome = Done | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claim that is not finished: its token, and when its caller gives up (None for never)."""
+
+    token: int
+    due: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +105,8 @@ class Desk:
         self._clock = clock
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
-        self._held: dict[str, int] = {}
+        self._held: dict[str, Held] = {}
+        self._calls: LRUCache[bytes, wire.Call] = LRUCache(KNOWN_CALLS)
         self._out: list[Finish] = []
         self._members: Sequence[str] = ()
         self._epoch = -1
@@ -102,11 +116,11 @@ class Desk:
 
     def receive(self, claim: Claim, *, due: float | None) -> None:
         """Take in a claim. One that is known already (a packet that came twice) is left alone."""
-        if self._held.get(claim.id) == claim.token:
+        if self._holds(claim):
             return
-        self._held[claim.id] = claim.token
+        self._held[claim.id] = Held(claim.token, due)
         try:
-            call = wire.decode_call(claim.data, functions=self._functions)
+            call = self._read(claim.data)
         except wire.Unreadable as error:
             self._fail(claim, Failed("Unreadable", str(error), ""))
             return
@@ -175,12 +189,12 @@ class Desk:
     def acknowledged(self, finishes: Sequence[Finish]) -> None:
         """The server has carried these out."""
         for finish in finishes:
-            if self._held.get(finish.claim.id) == finish.claim.token:
+            if self._holds(finish.claim):
                 del self._held[finish.claim.id]
 
     def again(self, finishes: Sequence[Finish]) -> None:
         """The server may not have had these: they are sent once more."""
-        self._out[:0] = [f for f in finishes if self._held.get(f.claim.id) == f.claim.token]
+        self._out[:0] = [f for f in finishes if self._holds(f.claim)]
 
     # --- what the worker asks ---
 
@@ -278,8 +292,8 @@ class Desk:
             expires_in_s=entry.expires_at - now,
             token=entry.token,
         )
-        body = wire.return_value(entry.text, waiting.call.serializer)
-        self._out.append(Finish(claim, "ok", body, note))
+        body = entry.body(waiting.call.serializer)
+        self._out.append(Finish(claim, "ok", body, note, keep_s=self._keep_s(claim, now)))
 
     def _fail(self, claim: Claim, failure: Failed) -> None:
         report = wire.failure_report(failure.type, failure.reason, failure.traceback)
@@ -288,7 +302,31 @@ class Desk:
     def _refuse(self, claim: Claim, report: str, text: str) -> None:
         self._failed += 1
         note = wire.note(claim.id, "error", token=claim.token)
-        self._out.append(Finish(claim, "error", wire.exc_string(text), note, report))
+        keep_s = self._keep_s(claim, self._clock())
+        self._out.append(Finish(claim, "error", wire.exc_string(text), note, report, keep_s))
+
+    def _holds(self, claim: Claim) -> bool:
+        held = self._held.get(claim.id)
+        return held is not None and held.token == claim.token
+
+    def _keep_s(self, claim: Claim, now: float) -> float:
+        """An answer outlives its caller's patience by a minute."""
+        due = self._held[claim.id].due
+        return KEEP_S + max(0.0, due - now if due is not None else 0.0)
+
+    def _read(self, data: bytes) -> wire.Call:
+        """Read a job's data; what asks without arguments, as hits do, is read once.
+
+        Raises:
+            wire.Unreadable.
+        """
+        known = self._calls.get(data)
+        if known is not None:
+            return known
+        call = wire.decode_call(data, functions=self._functions)
+        if not call.request.args and not call.request.kwargs:
+            self._calls[data] = call
+        return call
 
 
 def functions(resources: Mapping[str, Resource[..., Any]]) -> dict[str, str]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from cachetools import TLRUCache
 
+from rqproc import wire
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Entry:
     """A value as JSON text, when it was computed and when it is gone, in seconds of the clock."""
 
@@ -19,6 +21,15 @@ class Entry:
     computed_at: float
     expires_at: float
     token: int
+    _json_body: str | None = None
+
+    def body(self, serializer: wire.Serializer) -> str:
+        """Return the value as RQ keeps return values; the common form is made once."""
+        if serializer != "json":
+            return wire.return_value(self.text, serializer)
+        if self._json_body is None:
+            self._json_body = wire.return_value(self.text, "json")
+        return self._json_body
 
 
 def _time_to_use(_key: str, entry: Entry, _now: float) -> float:

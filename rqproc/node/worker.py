@@ -37,6 +37,7 @@ log = logging.getLogger("rqproc.node")
 BLOCK_S = 5.0
 GRACE_S = 2.0
 TAKE_MOST = 128
+FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
 SCRIPTS = ("take", "finish", "reconcile", "drain")
 
 
@@ -179,6 +180,7 @@ class Worker:
         self._session += 1
         reconcile = self._cluster.reconcile(self.term.incarnation, session=self._session)
         replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
+        self._pull.sleep_through(FINISH_REPLY_BYTES)
         now_ms, claims = self._cluster.read_reconcile(replies[-1])
         for claim in claims:
             self._receive(claim, now_ms)
@@ -207,7 +209,7 @@ class Worker:
 
     def _push_out(self, finishes: Sequence[Finish]) -> None:
         assert self._push
-        command = self._cluster.finish(self.term.incarnation, finishes)
+        command = self._cluster.finish(self.term.incarnation, finishes, draining=self._drained)
         try:
             reply = self._push.exchange((command,), timeout_s=GRACE_S)[0]
         except (LinkLost, Refused):
@@ -236,7 +238,7 @@ class Worker:
 
     def _read(self) -> None:
         assert self._pull
-        if not self._pull.receive():
+        if not self._pull.receive(wait=False):
             return
         while self._expected:
             arrived, reply = self._pull.next_reply()

@@ -13,7 +13,7 @@ local job = JOB .. id
 local fields = redis.pcall('HMGET', job, 'status', 'ttl')
 if fields.err or fields[1] ~= 'queued' then return 0 end
 if address == '' then
-  conclude(id, 'job', id, false, ARGV[4], id .. ' error 0 0 0', ARGV[3], '', ARGV[5])
+  conclude(id, 'job', id, 0, false, ARGV[4], id .. ' error 0 0 0', ARGV[3], '', ARGV[5])
   return 1
 end
 local ttl = tonumber(fields[2] or '') or 0

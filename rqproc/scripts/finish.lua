@@ -1,8 +1,8 @@
 -- Answers requests that a node has taken, and releases their holds.
 --
--- ARGV  1 incarnation  2 time as RQ writes it
---       then for each job: id, address, kind, reply, 'ok' | 'error' | 'expired', body, note, report
---       (body, note, report: see conclude in lib.lua; 'expired' has no answer)
+-- ARGV  1 incarnation  2 time as RQ writes it  3 1 where this node is draining, else 0
+--       then for each job: id, address, kind, reply, 'ok' | 'error' | 'expired', body, note, report,
+--       keep in ms     (see conclude in lib.lua; 'expired' has no answer)
 -- returns the ids, of those that were answered here, whose dependents wait to be enqueued
 --
 -- A job that is not among those taken by this very incarnation is left alone: it was finished
@@ -11,18 +11,18 @@ local inc, ended = ARGV[1], ARGV[2]
 local name = name_of(inc)
 
 local awaited = {}
-for i = 3, #ARGV, 8 do
+for i = 4, #ARGV, 9 do
   local id, address, kind, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
   if call('HDEL', TAKEN .. inc, id) == 1 then
     release(address, inc)
     if outcome == 'expired' then
       cancel(id, kind)
-    elseif conclude(id, kind, ARGV[i + 3], outcome == 'ok', ARGV[i + 5], ARGV[i + 6], ARGV[i + 7],
-        NAMES .. name, ended) and kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
+    elseif conclude(id, kind, ARGV[i + 3], ARGV[i + 8], outcome == 'ok', ARGV[i + 5], ARGV[i + 6],
+        ARGV[i + 7], NAMES .. name, ended) and kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
       awaited[#awaited + 1] = id
     end
   end
 end
 -- A draining node takes nothing new: what waited for a hold of its own goes to the new owner.
-if not is_member(name) and is_live(inc) then place_all_again(QUEUE .. name) end
+if ARGV[3] == '1' and is_live(inc) then place_all_again(QUEUE .. name) end
 return awaited

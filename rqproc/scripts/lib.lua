@@ -86,14 +86,15 @@ local function cancel(id, kind)
 end
 
 -- Ends a job with one entry in the stream where its caller waits; false where the job is gone.
---   kind   'call': someone waits in the stream `reply`, the job has done its work
---          'job':  anyone may look it up, by RQ's rules
---   ok     whether body is a return_value or an exc_string, both in RQ's encoding
---   note   'JOB SOURCE AGE_MS EXPIRES_MS TOKEN' for rqproc's own callers
---   report JSON that names the error
-local function conclude(id, kind, reply, ok, body, note, report, worker, ended_at)
-  local left = call('PTTL', JOB .. id)
-  if left == -2 then return false end
+--   kind     'call': someone waits in the stream `reply`, the job has done its work
+--            'job':  anyone may look it up, by RQ's rules
+--   keep_ms  how long a call's answer is kept: a repeated route finds the job or the answer
+--   ok       whether body is a return_value or an exc_string, both in RQ's encoding
+--   note     'JOB SOURCE AGE_MS EXPIRES_MS TOKEN' for rqproc's own callers
+--   report   JSON that names the error
+local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker, ended_at)
+  local known = call(kind == 'call' and 'DEL' or 'EXISTS', JOB .. id)
+  if known == 0 then return false end
   if ok then
     call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', worker, 'return_value', body,
       'rqproc', note)
@@ -102,9 +103,7 @@ local function conclude(id, kind, reply, ok, body, note, report, worker, ended_a
       'rqproc', note, 'rqproc_error', report)
   end
   if kind == 'call' then
-    -- The stream stays as long as the job would have: a repeated route finds one or the other.
-    call('DEL', JOB .. id)
-    call('PEXPIRE', RESULTS .. reply, left)
+    call('PEXPIRE', RESULTS .. reply, keep_ms)
     return true
   end
 
@@ -164,7 +163,9 @@ local function drop(incs, died)
     local lost = call('HINCRBY', JOB .. id, 'rqproc_lost', died and 1 or 0)
     if died and lost >= MAX_ATTEMPTS then
       local report = cjson.encode({ type = 'NodeLost', attempts = lost })
-      conclude(id, kind, fields[3] or id, false, LOST_TEXT, id .. ' error 0 0 0', report, '', '')
+      local left = math.max(call('PTTL', JOB .. id), 1)
+      local note = id .. ' error 0 0 0'
+      conclude(id, kind, fields[3] or id, left, false, LOST_TEXT, note, report, '', '')
     else
       place(id, address)
     end

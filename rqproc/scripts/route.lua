@@ -12,6 +12,7 @@ local KEEP_MS = 60000 -- a call's job or answer outlives its deadline by this mu
 local kind, timeout_ms, created = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local now = now_ms()
 reap(now)
+local shared = ARGV[3] ~= '' and ARGV[3] ~= ARGV[6]
 local deadline = timeout_ms > 0 and now + timeout_ms or 0
 
 local function refuse(id, reply, report)
@@ -49,8 +50,9 @@ local function push(id, reply, name)
 end
 
 local function submit(id, address, data)
-  local reply = ARGV[3] ~= '' and ARGV[3] or id
-  if call('EXISTS', JOB .. id) == 1 then return '' end
+  local reply = shared and ARGV[3] or id
+  local known = shared and call('EXISTS', JOB .. id) or call('EXISTS', JOB .. id, RESULTS .. id)
+  if known > 0 then return '' end
   local name = target_of(address)
   if not name and kind == 'call' then return refuse(id, reply, { type = 'NoLiveNode' }) end
   write(id, reply, address, data)
@@ -60,7 +62,7 @@ local function submit(id, address, data)
 end
 
 local refused = {}
-local answered = ARGV[3] ~= '' and call('EXISTS', RESULTS .. ARGV[3]) == 1
+local answered = shared and call('EXISTS', RESULTS .. ARGV[3]) == 1
 for i = 6, #ARGV, 3 do
   refused[#refused + 1] = answered and '' or submit(ARGV[i], ARGV[i + 1], ARGV[i + 2])
 end
