@@ -183,7 +183,7 @@ class Client:
         refused = self._run("route", self._cluster.route(sent.order))
         if error := calls.first_refusal(sent, refused, self.keys):
             raise error
-        return rqjob.queued(sent, self.keys, self._lines.dial.client())
+        return rqjob.queued(sent, self.keys, self._lines.redis)
 
     # --- the cluster ---
 

@@ -17,7 +17,7 @@ from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.model import Reply
 from rqproc.placement import Id
-from rqproc.stage import NodeProcess, PrivateServer
+from rqproc.stage import Doing, NodeProcess, PrivateServer
 
 IDS = (1, 2, 3, 4, 5, 6)
 NODES = ("n1", "n2", "n3")
@@ -28,13 +28,6 @@ BRISK = ("--lease", str(LEASE_S), "--heartbeat", "0.5", "--log-level", "warning"
 """A shorter lease than the default, so that nobody waits long for the end of the story."""
 
 Outcomes = Mapping[Id, Reply | RqprocError]
-
-
-@dataclass(frozen=True, slots=True)
-class Doing:
-    """Something that takes a while has begun."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

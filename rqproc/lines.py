@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rqproc import conversation
@@ -43,7 +44,8 @@ def dial(url: str | redis.Redis | None) -> Dial:
     if found == EMBEDDED:
         from rqproc.embedded import Embedded
 
-        found = Embedded().ensure()
+        embedded = Embedded()
+        return Dial(embedded.ensure(), revive=embedded.ensure)
     return Dial(found)
 
 
@@ -58,6 +60,11 @@ class Lines:
     @property
     def server(self) -> str:
         return self.dial.server
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """An ordinary redis-py client of the same server, made at its first use."""
+        return self.dial.client()
 
     def close(self, *, tidy: Sequence[str] = ()) -> None:
         """Close all idle links, removing the keys ``tidy`` on the way if there is a link."""

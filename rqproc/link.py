@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import ceil
 from typing import Any
@@ -72,18 +72,20 @@ class Dial:
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
+        revive: called where there is no server to connect to; it may start one.
 
     Raises:
         ConfigError: the URL cannot be read.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, revive: Callable[[], object] | None = None) -> None:
         try:
             pool = redis.ConnectionPool.from_url(url)
         except (ValueError, redis.RedisError) as error:
             raise ConfigError(f"invalid server URL {url!r}: {error}") from error
         self._class = pool.connection_class
         self._options: dict[str, Any] = dict(pool.connection_kwargs)
+        self._revive = revive
         self.server = shown(self._options)
 
     @classmethod
@@ -92,6 +94,7 @@ class Dial:
         dial = cls.__new__(cls)
         pool = connection.connection_pool
         dial._class, dial._options = pool.connection_class, dict(pool.connection_kwargs)
+        dial._revive = None
         dial.server = shown(dial._options)
         return dial
 
@@ -119,6 +122,15 @@ class Dial:
             LinkLost: no connection within ``timeout_s`` seconds.
             RedisUnavailable: the server refused the credentials.
         """
+        try:
+            return self._connect(timeout_s)
+        except LinkLost:
+            if self._revive is None:
+                raise
+        self._revive()
+        return self._connect(timeout_s)
+
+    def _connect(self, timeout_s: float) -> Link:
         connection = self._class(**self.options(timeout_s))
         began = time.monotonic()
         try:

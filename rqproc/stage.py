@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,13 @@ from rqproc.embedded import Embedded, Places
 from rqproc.errors import RqprocError
 
 READY_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """Something that takes a while has begun: for those who show progress."""
+
+    text: str
 
 
 class NodeDidNotStart(RqprocError):

@@ -9,17 +9,10 @@ from dataclasses import dataclass
 
 from rqproc.bench import measure, rivals
 from rqproc.bench.measure import Latency
-from rqproc.stage import PrivateServer
+from rqproc.stage import Doing, PrivateServer
 
 HIT, MISS, PAIR, RQ = "rqproc hit", "rqproc miss", "raw LPUSH/BLPOP pair", "stock RQ SimpleWorker"
 WARM_S = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Doing:
-    """A measurement has begun."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

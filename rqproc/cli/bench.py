@@ -14,9 +14,10 @@ import click
 from rich.table import Table
 
 from rqproc import __version__
-from rqproc.bench.report import Doing, LatencyRow, Row, ThroughputRow, run
+from rqproc.bench.report import LatencyRow, Row, ThroughputRow, run
 from rqproc.cli.output import console
 from rqproc.cli.root import Target
+from rqproc.stage import Doing
 
 
 @click.command(epilog="\b\nExamples:\n  rqproc bench\n  rqproc bench --seconds 5 --json")

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from rqproc.cli.output import console
 from rqproc.cli.root import Target
-from rqproc.demo import IDS, Doing, Round, play
+from rqproc.demo import IDS, Round, play
 from rqproc.errors import RqprocError
 from rqproc.model import Reply
+from rqproc.stage import Doing
 
 MORAL = """
 Same id, same node. Asked again at once it is a [bold]hit[/bold]: the owner's entry answers.

@@ -9,6 +9,7 @@ Groupcache's data path in one place: entry, else join whoever computes, else com
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,6 +107,8 @@ class Desk:
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
         self._held: dict[str, Held] = {}
+        self._busy: Counter[str] = Counter()
+        self._guests: set[str] = set()
         self._calls: LRUCache[bytes, wire.Call] = LRUCache(KNOWN_CALLS)
         self._out: list[Finish] = []
         self._members: Sequence[str] = ()
@@ -119,6 +122,7 @@ class Desk:
         if self._holds(claim):
             return
         self._held[claim.id] = Held(claim.token, due)
+        self._busy[claim.address] += 1
         try:
             call = self._read(claim.data)
         except wire.Unreadable as error:
@@ -148,16 +152,17 @@ class Desk:
         now = self._clock()
         ttl_s = run.resource.ttl_s if run.keeps else 0.0
         entry = Entry(outcome.text, now, now + ttl_s, run.token)
-        if ttl_s > 0 and self._owns(run.address):
-            self._entries.put(run.address, entry)
+        if ttl_s > 0:
+            self._keep(run.address, entry)
         for place, waiting in enumerate(run.waiting):
             self._answer(waiting, entry, "joined" if place else "miss", now)
 
     def learn(self, epoch: int, members: Sequence[str] | None) -> None:
         """Take in the member list, before anything else is served.
 
-        Entries that are another node's by now go. Where the epoch has jumped by more than one,
-        all go: their ids may have been another's in between, and changed there.
+        Entries that are another node's by now go, except those of ids that this node is still
+        busy with: they are in no other place until it has finished. Where the epoch has jumped by
+        more than one, all go: their ids may have been another's in between, and changed there.
         """
         if members is None:
             return
@@ -166,7 +171,8 @@ class Desk:
         if missed:
             self._entries.clear()
         else:
-            self._entries.keep_only(self._owns)
+            self._entries.keep_only(lambda address: self._owns(address) or address in self._busy)
+        self._guests = {address for address in self._busy if not self._owns(address)}
 
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
@@ -177,6 +183,8 @@ class Desk:
         self._joinable.clear()
         self._lanes.clear()
         self._held.clear()
+        self._busy.clear()
+        self._guests.clear()
         self._out.clear()
         self._epoch = -1
 
@@ -191,6 +199,7 @@ class Desk:
         for finish in finishes:
             if self._holds(finish.claim):
                 del self._held[finish.claim.id]
+                self._no_longer_busy(finish.claim.address)
 
     def again(self, finishes: Sequence[Finish]) -> None:
         """The server may not have had these: they are sent once more."""
@@ -246,6 +255,26 @@ class Desk:
     def _owns(self, address: str) -> bool:
         slot = int(address.partition("|")[0])
         return owner(slot, self._members) == self._name
+
+    def _keep(self, address: str, entry: Entry) -> None:
+        """Keep a value: as the owner until it expires, else as long as its id stays here.
+
+        A busy id stays with its holder though another node has become the owner. If nothing were
+        kept for it here, a busy one would be computed again and again.
+        """
+        if not self._owns(address):
+            if not self._busy[address]:
+                return
+            self._guests.add(address)
+        self._entries.put(address, entry)
+
+    def _no_longer_busy(self, address: str) -> None:
+        self._busy[address] -= 1
+        if self._busy[address] <= 0:
+            del self._busy[address]
+            if address in self._guests:
+                self._guests.remove(address)
+                self._entries.drop(address)
 
     def _serve_kept(self, waiting: Waiting, resource: Resource[..., Any]) -> None:
         claim, request = waiting.claim, waiting.call.request

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from rqproc.cluster import Cluster, LeaseLost, Tally
+from rqproc.errors import RedisUnavailable
 from rqproc.link import Dial, Link, LinkLost, Refused
 from rqproc.node.clock import suspend_proof
 from rqproc.node.term import Term
@@ -76,7 +77,7 @@ class Heart:
             log.warning("%s: the lease is lost", term.incarnation)
             term.over = True
             self._wake()
-        except (LinkLost, Refused) as error:
+        except (LinkLost, Refused, RedisUnavailable) as error:
             self._link = None
             log.warning("%s: no heartbeat: %s", term.incarnation, error)
             self._wake()

@@ -190,7 +190,7 @@ class Node:
     def _enqueue_dependents(self, job_ids: Sequence[str]) -> None:
         from rqproc.node import dependents
 
-        self._after.submit(dependents.enqueue, job_ids, self._dial.client()).add_done_callback(
+        self._after.submit(dependents.enqueue, job_ids, self._lines.redis).add_done_callback(
             _log_failure
         )
 

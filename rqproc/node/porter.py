@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 from rqproc import wire
 from rqproc.cluster import Cluster
+from rqproc.errors import RedisUnavailable
 from rqproc.keys import job_key
 from rqproc.link import Command, Dial, Link, LinkLost, Refused
 from rqproc.placement import address
@@ -64,7 +65,7 @@ class Porter:
             while not self._stopped.is_set():
                 try:
                     self._serve()
-                except (LinkLost, Refused) as error:
+                except (LinkLost, Refused, RedisUnavailable) as error:
                     if not self._stopped.wait(pause_s):
                         log.debug("ingress: %s", error)
                     pause_s = min(pause_s * 2, 1.0)

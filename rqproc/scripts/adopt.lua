@@ -18,6 +18,7 @@ if address == '' then
 end
 local ttl = tonumber(fields[2] or '') or 0
 call('PERSIST', job)
+call('HDEL', job, 'rqproc_lost') -- it may have been failed and requeued
 call('HSET', job, 'rqproc_address', address, 'rqproc_kind', 'job', 'rqproc_reply', id,
   'rqproc_deadline', ttl > 0 and now_ms() + ttl * 1000 or 0)
 place(id, address)
