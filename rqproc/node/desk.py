@@ -9,7 +9,6 @@ Groupcache's data path in one place: entry, else join whoever computes, else com
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from rqproc.app import Resource
 from rqproc.cluster import Claim, Finish, Tally
 from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.entries import Entries, Entry
+from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
 from rqproc.placement import owner, parse_address
 
@@ -47,14 +47,6 @@ class Failed:
 
 
 Outcome = Done | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claim that is not finished: its token, and when its caller gives up (None for never)."""
-
-    token: int
-    due: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -106,8 +98,7 @@ class Desk:
         self._clock = clock
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
-        self._held: dict[str, Held] = {}
-        self._busy: Counter[str] = Counter()
+        self._holds = Holds()
         self._guests: set[str] = set()
         self._calls: LRUCache[bytes, wire.Call] = LRUCache(KNOWN_CALLS)
         self._out: list[Finish] = []
@@ -119,10 +110,9 @@ class Desk:
 
     def receive(self, claim: Claim, *, due: float | None) -> None:
         """Take in a claim. One that is known already (a packet that came twice) is left alone."""
-        if self._holds(claim):
+        if claim in self._holds:
             return
-        self._held[claim.id] = Held(claim.token, due)
-        self._busy[claim.address] += 1
+        self._holds.add(claim, due)
         try:
             call = self._read(claim.data)
         except wire.Unreadable as error:
@@ -171,8 +161,10 @@ class Desk:
         if missed:
             self._entries.clear()
         else:
-            self._entries.keep_only(lambda address: self._owns(address) or address in self._busy)
-        self._guests = {address for address in self._busy if not self._owns(address)}
+            self._entries.keep_only(
+                lambda address: self._owns(address) or self._holds.busy(address)
+            )
+        self._guests = {kept for kept in self._holds.addresses() if not self._owns(kept)}
 
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
@@ -182,8 +174,7 @@ class Desk:
             run.keeps = False
         self._joinable.clear()
         self._lanes.clear()
-        self._held.clear()
-        self._busy.clear()
+        self._holds.clear()
         self._guests.clear()
         self._out.clear()
         self._epoch = -1
@@ -197,13 +188,13 @@ class Desk:
     def acknowledged(self, finishes: Sequence[Finish]) -> None:
         """The server has carried these out."""
         for finish in finishes:
-            if self._holds(finish.claim):
-                del self._held[finish.claim.id]
-                self._no_longer_busy(finish.claim.address)
+            if finish.claim in self._holds:
+                self._holds.remove(finish.claim)
+                self._show_out(finish.claim.address)
 
     def again(self, finishes: Sequence[Finish]) -> None:
         """The server may not have had these: they are sent once more."""
-        self._out[:0] = [f for f in finishes if self._holds(f.claim)]
+        self._out[:0] = [f for f in finishes if f.claim in self._holds]
 
     # --- what the worker asks ---
 
@@ -236,9 +227,14 @@ class Desk:
         return self._epoch
 
     @property
+    def held(self) -> int:
+        """How many requests are taken and not acknowledged as finished."""
+        return len(self._holds)
+
+    @property
     def idle(self) -> bool:
         """Nothing is held, nothing runs."""
-        return not self._held and not self._lanes.running
+        return not self._holds and not self._lanes.running
 
     def tally(self) -> Tally:
         return Tally(
@@ -263,18 +259,16 @@ class Desk:
         kept for it here, a busy one would be computed again and again.
         """
         if not self._owns(address):
-            if not self._busy[address]:
+            if not self._holds.busy(address):
                 return
             self._guests.add(address)
         self._entries.put(address, entry)
 
-    def _no_longer_busy(self, address: str) -> None:
-        self._busy[address] -= 1
-        if self._busy[address] <= 0:
-            del self._busy[address]
-            if address in self._guests:
-                self._guests.remove(address)
-                self._entries.drop(address)
+    def _show_out(self, address: str) -> None:
+        """Forget what was kept for an id of another owner, once this node has finished with it."""
+        if address in self._guests and not self._holds.busy(address):
+            self._guests.remove(address)
+            self._entries.drop(address)
 
     def _serve_kept(self, waiting: Waiting, resource: Resource[..., Any]) -> None:
         claim, request = waiting.claim, waiting.call.request
@@ -334,13 +328,9 @@ class Desk:
         keep_s = self._keep_s(claim, self._clock())
         self._out.append(Finish(claim, "error", wire.exc_string(text), note, report, keep_s))
 
-    def _holds(self, claim: Claim) -> bool:
-        held = self._held.get(claim.id)
-        return held is not None and held.token == claim.token
-
     def _keep_s(self, claim: Claim, now: float) -> float:
         """An answer outlives its caller's patience by a minute."""
-        due = self._held[claim.id].due
+        due = self._holds.due(claim)
         return KEEP_S + max(0.0, due - now if due is not None else 0.0)
 
     def _read(self, data: bytes) -> wire.Call:

@@ -8,7 +8,7 @@ from rqproc.cluster import Claim
 
 
 class Holds:
-    """Claims that are held, with the moment at which each one's caller gives up (None for never)."""
+    """Claims that are held, and when the caller of each gives up (None for never)."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[int, float | None]] = {}

@@ -158,7 +158,7 @@ class Worker:
             self._mind_the_lease()
             self._mind_the_drain()
             self._start_runs()
-            if not self._draining and not self._expected:
+            if not self._draining and not self._expected and self._room > 0:
                 self._ask_for_more()
             elif finishes := self._desk.collect():
                 self._push_out(finishes)
@@ -166,6 +166,11 @@ class Worker:
                 self._wait()
         if finishes := self._desk.collect():
             self._push_out(finishes)
+
+    @property
+    def _room(self) -> int:
+        """How many more requests this node may hold; the rest wait in its queue."""
+        return self._max_held - self._desk.held
 
     @property
     def _draining(self) -> bool:
@@ -196,7 +201,7 @@ class Worker:
                 self.term.incarnation,
                 session=self._session,
                 epoch=self._desk.epoch,
-                most=TAKE_MOST,
+                most=min(TAKE_MOST, self._room),
                 at=wire.utc(),
             ),
         ]
