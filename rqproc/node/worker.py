@@ -147,7 +147,8 @@ class Worker:
         while (left_s := end - time.monotonic()) > 0 and not self._failure:
             self._bell.wait(left_s)
             self._take_in_outcomes()
-            self._mind_the_lease()
+            if not self.term.trusted:
+                self._desk.forget_entries()
 
     def _serve_session(self) -> None:
         """Connect, reconcile, and serve until over or the connection breaks."""
@@ -158,14 +159,22 @@ class Worker:
             self._mind_the_lease()
             self._mind_the_drain()
             self._start_runs()
-            if not self._draining and not self._expected and self._room > 0:
-                self._ask_for_more()
-            elif finishes := self._desk.collect():
-                self._push_out(finishes)
+            self._send()
             if not self._is_over():
                 self._wait()
         if finishes := self._desk.collect():
             self._push_out(finishes)
+
+    def _send(self) -> None:
+        """Finishes go with the next look at the queue; where none can be sent now, on their own."""
+        if (not self._may_ask) and (finishes := self._desk.collect()):
+            self._push_out(finishes)
+        if self._may_ask:
+            self._ask_for_more()
+
+    @property
+    def _may_ask(self) -> bool:
+        return not self._expected and not self._draining and self._room > 0
 
     @property
     def _room(self) -> int:
