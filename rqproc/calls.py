@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from secrets import token_hex
 from typing import Any
 
@@ -77,13 +78,26 @@ def batch(
     by_job: dict[str, Request] = {}
     jobs = []
     for request in requests:
-        data = wire.encode_request(request, function=function)
-        job = Job(token_hex(12), address(request.resource, request.id), data)
+        job = Job(token_hex(12), *_addressed(request, function))
         jobs.append(job)
         by_job[job.id] = request
     reply = "" if kind == "job" else jobs[0].id if len(jobs) == 1 else token_hex(12)
     order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s)
     return Batch(order, by_job)
+
+
+def _addressed(request: Request, function: str) -> tuple[str, bytes]:
+    """A request's address and data; those of requests without arguments are made once."""
+    if request.args or request.kwargs:
+        data = wire.encode_request(request, function=function)
+        return address(request.resource, request.id), data
+    return _plain(request.resource, request.id, function)
+
+
+@lru_cache(maxsize=4096)
+def _plain(resource: str, id: Id, function: str) -> tuple[str, bytes]:
+    data = wire.encode_request(Request(resource, id), function=function)
+    return address(resource, id), data
 
 
 def outcomes(

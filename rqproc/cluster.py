@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rqproc import wire
 from rqproc.errors import NameTaken
@@ -20,9 +20,10 @@ from rqproc.scripts import Scripts
 
 Kind = Literal["call", "job"]
 
+# What is made for every request is a named tuple: a frozen dataclass takes three times as long.
 
-@dataclass(frozen=True, slots=True)
-class Job:
+
+class Job(NamedTuple):
     """A request on its way into the cluster."""
 
     id: str
@@ -55,8 +56,7 @@ class Joined:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A request that this node has taken and must answer.
 
     Attributes:
@@ -85,8 +85,7 @@ class Taken:
     claims: tuple[Claim, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """One claim's answer, ready for the stream.
 
     ``keep_s``: how long the answer to a call is kept, if its caller does not fetch it.

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import redis
+
 from rqproc.embedded import Embedded, Places
 from rqproc.errors import RqprocError
 
@@ -36,12 +38,18 @@ class NodeDidNotStart(RqprocError):
 
 
 class PrivateServer:
-    """An embedded server in a temporary folder, gone at the end."""
+    """An embedded server in a temporary folder, gone at the end.
+
+    It writes no append-only file, as Redis does not by default: nobody will read its data again.
+    """
 
     def __enter__(self) -> str:
         self._folder = tempfile.TemporaryDirectory(prefix="rqproc-")
         self._embedded = Embedded(Places.private(Path(self._folder.name)))
-        return self._embedded.ensure()
+        url = self._embedded.ensure()
+        with redis.Redis.from_url(url) as client:
+            client.config_set("appendonly", "no")
+        return url
 
     def __exit__(self, *exc: object) -> None:
         self._embedded.stop(force=True)

@@ -70,6 +70,7 @@ class Worker:
         self._session = 0
         self._drained = False
         self._due = 0.0
+        self._asked: tuple[tuple[object, ...], bytes] = ((), b"")
         self._pull: Link | None = None
         self._push: Link | None = None
         self._expected: deque[Sequence[Finish] | None] = deque()
@@ -202,24 +203,28 @@ class Worker:
     def _ask_for_more(self) -> None:
         """One packet: what is finished, the blocking look, the next take."""
         assert self._pull
-        finishes = self._desk.collect()
-        queue = self._cluster.keys.queue(self._name)
-        commands: list[Command] = [
-            ("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S),
-            self._cluster.take(
-                self.term.incarnation,
-                session=self._session,
-                epoch=self._desk.epoch,
-                most=min(TAKE_MOST, self._room),
-                at=wire.utc(),
-            ),
-        ]
+        packet = self._look_and_take(
+            self.term.incarnation, self._desk.epoch, min(TAKE_MOST, self._room), int(time.time())
+        )
+        if finishes := self._desk.collect():
+            finish = self._cluster.finish(self.term.incarnation, finishes)
+            packet = pack((finish,)) + packet
+            self._expected.append(finishes)
         self._expected.extend(([], None))
-        if finishes:
-            commands.insert(0, self._cluster.finish(self.term.incarnation, finishes))
-            self._expected.appendleft(finishes)
         self._due = time.monotonic() + BLOCK_S + GRACE_S
-        self._pull.send(pack(commands), timeout_s=GRACE_S)
+        self._pull.send(packet, timeout_s=GRACE_S)
+
+    def _look_and_take(self, incarnation: str, epoch: int, most: int, second: int) -> bytes:
+        """The part of the packet that is the same, batch for batch, for up to a second."""
+        wanted = (incarnation, epoch, most, second, self._session)
+        if self._asked[0] != wanted:
+            queue = self._cluster.keys.queue(self._name)
+            look: Command = ("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S)
+            take = self._cluster.take(
+                incarnation, session=self._session, epoch=epoch, most=most, at=wire.utc()
+            )
+            self._asked = (wanted, pack((look, take)))
+        return self._asked[1]
 
     def _push_out(self, finishes: Sequence[Finish]) -> None:
         assert self._push
