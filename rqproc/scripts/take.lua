@@ -29,11 +29,11 @@ local function claim(id)
     'rqproc_kind', 'rqproc_reply', 'data', 'rqproc_lost')
   if job.err then return nil end
   local address, deadline, kind = job[1], tonumber(job[3] or 0), job[4] or 'call'
-  if not address or not job[6] then
+  if not address then
     place_again(id)
     return nil
   end
-  if job[2] ~= 'queued' then return nil end
+  if not job[6] or job[2] ~= 'queued' then return nil end -- nothing to run: it ends here
   if deadline > 0 and deadline <= now then
     cancel(id, kind)
     return nil
