@@ -16,7 +16,7 @@ from rqproc.keys import Keys
 from rqproc.link import Arg, Command
 from rqproc.model import Location, Membership, NodeInfo
 from rqproc.placement import address, parse_address, slot
-from rqproc.scripts import Scripts
+from rqproc.scripts import Scripts, scripts_of
 
 Kind = Literal["call", "job"]
 
@@ -124,7 +124,7 @@ class Cluster:
 
     def __init__(self, keys: Keys, scripts: Scripts | None = None) -> None:
         self.keys = keys
-        self._scripts = scripts or Scripts(keys)
+        self._scripts = scripts or scripts_of(keys)
 
     def _run(self, name: str, *args: Arg) -> Command:
         return ("EVALSHA", self._scripts[name].sha, 0, *args)
@@ -135,9 +135,11 @@ class Cluster:
 
     # --- callers ---
 
-    def route(self, order: Order) -> Command:
+    def route(self, order: Order, *, timeout_s: float | None = None) -> Command:
+        """``timeout_s``: what is left of the order's own, where it is sent again."""
         result_ttl = "" if order.result_ttl_s is None else order.result_ttl_s
-        head = (order.kind, _ms(order.timeout_s), order.reply, wire.utc(), result_ttl)
+        left_s = order.timeout_s if timeout_s is None else timeout_s
+        head = (order.kind, _ms(left_s), order.reply, wire.utc(), result_ttl)
         jobs: list[Arg] = []
         for job in order.jobs:
             jobs += (job.id, job.address, job.data)
@@ -222,13 +224,8 @@ class Cluster:
         return Taken(now_ms, epoch, names, tuple(_claim(job) for job in jobs))
 
     def reconcile(self, inc: str, *, session: int) -> Command:
+        """Its reply is read by ``read_take``: all that this node has taken."""
         return self._run("reconcile", inc, session)
-
-    def read_reconcile(self, reply: Sequence[Any]) -> tuple[int, tuple[Claim, ...]]:
-        """Return the server's time in ms and all that this node has taken. Raises: LeaseLost."""
-        if reply[0] == 0:
-            raise LeaseLost
-        return reply[1], tuple(_claim(job) for job in reply[2])
 
     def finish(self, inc: str, finishes: Iterable[Finish], *, draining: bool = False) -> Command:
         args: list[Arg] = [inc, wire.utc(), int(draining)]
@@ -247,6 +244,10 @@ class Cluster:
     def report_death(self, name: str, *, pid: int, host: str) -> Command:
         """The word of a parent that has seen its child die."""
         return self._run("leave", name, "", pid, host)
+
+    def inspect(self, job_ids: Iterable[str]) -> Command:
+        """Its reply has each job's data, empty where there is none."""
+        return self._run("inspect", *job_ids)
 
     def adopt(self, job_id: str, address: str) -> Command:
         return self._run("adopt", job_id, address, "", "", wire.utc())

@@ -61,15 +61,22 @@ class _Patience:
         self._clock = clock
         self._since: float | None = None
         self._pause_s = 0.01
+        self._last: LinkLost | Refused | None = None
 
     def renew(self) -> None:
-        self._since, self._pause_s = None, 0.01
+        self._since, self._pause_s, self._last = None, 0.01, None
+
+    def check(self) -> None:
+        """Raises: RedisUnavailable: time is over, and the last packet failed."""
+        if self._last is not None:
+            raise RedisUnavailable(self._server, str(self._last)) from self._last
 
     def after(self, error: LinkLost | Refused) -> Pause:
         """Raises: RedisUnavailable: the error will not pass, or has lasted too long."""
         if isinstance(error, Refused) and not error.passing:
             raise RedisUnavailable(self._server, error.reason) from error
         now = self._clock()
+        self._last = error
         if self._since is None:
             self._since = now - (error.spent_s if isinstance(error, LinkLost) else 0.0)
         if now - self._since >= OUTAGE_S:
@@ -134,8 +141,9 @@ def ask(
                 prelude_bytes=_size(before, order),
             )
         except (LinkLost, Refused) as error:
-            before = (*_with_script(cluster, "route", error), cluster.route(order))
             yield patience.after(error)
+            route = cluster.route(order, timeout_s=max(end - clock(), 0.001))
+            before = (*_with_script(cluster, "route", error), route)
             continue
         patience.renew()
         before = ()
@@ -143,6 +151,8 @@ def ask(
             cursor = entry_id
             found = wire.answer(flat)
             answers.setdefault(found.job_id, found)
+    if len(answers) < len(order.jobs):
+        patience.check()
     return answers
 
 

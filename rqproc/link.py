@@ -58,7 +58,7 @@ class Refused(Exception):
     @property
     def passing(self) -> bool:
         """Whether the server may accept the same command a moment later."""
-        return self.code in {"LOADING", "BUSY", "NOSCRIPT", "TRYAGAIN", "MASTERDOWN"}
+        return self.code in {"LOADING", "BUSY", "NOSCRIPT", "TRYAGAIN", "MASTERDOWN", "UNBLOCKED"}
 
 
 def pack(commands: Sequence[Command]) -> bytes:
@@ -143,7 +143,7 @@ class Dial:
 
     def client(self) -> redis.Redis:
         """Return an ordinary redis-py client of the same server, for RQ's own classes."""
-        options = self._options | {"retry": Retry(NoBackoff(), 0), "protocol": 2}
+        options = self._options | {"retry": Retry(NoBackoff(), 0)}
         return redis.Redis(
             connection_pool=redis.ConnectionPool(connection_class=self._class, **options)
         )
@@ -211,6 +211,7 @@ class Link:
         if not size:
             raise self._lost(ConnectionResetError("the server closed the connection"))
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        self._set_low_water(1)
         return True
 
     def next_reply(self) -> tuple[bool, Any]:
@@ -250,13 +251,15 @@ class Link:
                 replies.append(reply)
                 continue
             self.receive()
-            self._set_low_water(1)
         return replies
 
     def sleep_through(self, size: int) -> None:
-        """Do not report replies of so few bytes as readable. Kept by TCP's poll, not by a unix
-        socket's, where it does no harm."""
-        self._set_low_water(size + 1)
+        """Until the next bytes are taken in, do not report so few as readable.
+
+        TCP's poll keeps to it; a unix socket's does not, and is left alone.
+        """
+        if self._socket.family != socket.AF_UNIX:
+            self._set_low_water(size + 1)
 
     def _set_timeout(self, timeout_s: float) -> None:
         """In steps of 50 ms: callers that ask alike need no system call."""

@@ -29,6 +29,7 @@ from rqproc.placement import Id, canonical
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
+MAX_TRACEBACK_CHARS = 32 * 1024
 
 REQUEST = "rqproc.request"
 INVALIDATE = "rqproc.invalidate"
@@ -208,8 +209,9 @@ def return_value(text: str, serializer: Serializer) -> str:
 
 
 def exc_string(text: str) -> str:
-    """Return a traceback as RQ keeps one."""
-    return b64encode(zlib.compress(text.encode(errors="replace"))).decode()
+    """Return a traceback as RQ keeps one: its end, where it is very long."""
+    kept = text[-MAX_TRACEBACK_CHARS:]
+    return b64encode(zlib.compress(kept.encode(errors="replace"))).decode()
 
 
 def note(
@@ -272,6 +274,6 @@ def failure_report(type: str, message: str, traceback: str = "") -> str:
             "type": "HandlerFailed",
             "remote_type": type,
             "message": message[:4096],
-            "traceback": traceback[-32768:],
+            "traceback": traceback[-MAX_TRACEBACK_CHARS:],
         }
     )

@@ -156,9 +156,11 @@ class Desk:
         """
         if members is None:
             return
-        missed = epoch != self._epoch + 1
+        changes = epoch - self._epoch
         self._epoch, self._members = epoch, members
-        if missed:
+        if changes == 0:
+            return
+        if changes != 1:
             self._entries.clear()
         else:
             self._entries.keep_only(
@@ -235,6 +237,14 @@ class Desk:
     def idle(self) -> bool:
         """Nothing is held, nothing runs."""
         return not self._holds and not self._lanes.running
+
+    def changed_since(self, tally: Tally) -> bool:
+        """Whether anything was answered after a tally was taken."""
+        return (self._hits, self._succeeded, self._failed) != (
+            tally.hits,
+            tally.succeeded,
+            tally.failed,
+        )
 
     def tally(self) -> Tally:
         return Tally(

@@ -56,17 +56,21 @@ class Heart:
 
     def _run(self) -> None:
         try:
-            while not self._stopped.wait(self._settings.heartbeat_s):
-                self._beat(self._term())
+            pause_s = self._settings.heartbeat_s
+            while not self._stopped.wait(pause_s):
+                beaten = self._beat(self._term())
+                # One that failed is repeated soon: there may be little left of the lease.
+                pause_s = self._settings.heartbeat_s * (1.0 if beaten else 0.25)
         except Exception as error:  # noqa: BLE001 - a dead heart must stop the node, loudly
             self._failed(error)
         finally:
             if self._link:
                 self._link.close()
 
-    def _beat(self, term: Term) -> None:
+    def _beat(self, term: Term) -> bool:
+        """Renew the lease; return whether the server was reached."""
         if term.over:
-            return  # the worker is about to begin a new one
+            return True  # the worker is about to begin a new one
         if not self._may_live() and not term.draining:
             term.draining = True
             self._wake()
@@ -81,11 +85,13 @@ class Heart:
             self._link = None
             log.warning("%s: no heartbeat: %s", term.incarnation, error)
             self._wake()
+            return False
         else:
             term.trusted_until = sent_at + self._settings.trust_s
             if state == "draining" and not term.draining:
                 term.draining = True
                 self._wake()
+        return True
 
     def _exchange(self, term: Term) -> list[object]:
         timeout_s = self._settings.heartbeat_s

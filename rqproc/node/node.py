@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,8 +68,7 @@ class Node:
         self._given_name = check_node_name(name) if name else None
         self._parent = parent
         self._worker: Worker | None = None
-        self._desk: Desk | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
 
     @property
     def server(self) -> str:
@@ -84,47 +84,63 @@ class Node:
             NameTaken: a node of this name is alive.
             RedisUnavailable: not reachable at the start.
         """
-        name, joined = self._first_join()
-        worker = self._worker = self._make_worker(name, self._begin(joined))
+        name, joined, term = self._first_join()
+        worker = self._worker = self._make_worker(name, term)
         heart = self._make_heart(worker)
         porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
         with ThreadPoolExecutor(1, thread_name_prefix="rqproc-dependents") as self._after:
             heart.start()
             porter.start()
-            if self._stopping:  # asked to before there was a worker
+            if self._stopping.is_set():  # asked to before there was a worker
                 self.stop()
             ready(name, joined)
+            finished = False
             try:
-                return worker.run()
+                finished = worker.run()
             finally:
                 porter.stop()
                 heart.stop()
-                self._leave(name, worker.term)
+                if finished:  # else a handler may still run: its ids wait for the lease's end
+                    self._leave(name, worker.term)
+                self._lines.close()
+        return finished
 
     def stop(self) -> None:
         """Drain: finish what is held, take nothing new, then end. For signal handlers too."""
-        self._stopping = True
+        self._stopping.set()
         if self._worker:
             self._worker.stop(within_s=self.settings.drain_s)
 
     def tally(self) -> Tally:
         """Return this node's counts; all zero before it serves."""
-        return self._desk.tally() if self._desk else Tally()
+        return self._worker.tally() if self._worker else Tally()
 
     # --- joining ---
 
-    def _first_join(self) -> tuple[str, Joined]:
+    def _first_join(self) -> tuple[str, Joined, Term]:
         if self._given_name:
-            return self._given_name, self._join(self._given_name)
+            return (self._given_name, *self._join_in_time(self._given_name))
         for number in range(1, MOST_DERIVED_NAMES):
             name = f"{_host()}-{number}"
             try:
-                return name, self._join(name)
+                return (name, *self._join(name))
             except NameTaken:
                 continue
         raise NameTaken(_host(), 0.0)
 
-    def _join(self, name: str) -> Joined:
+    def _join_in_time(self, name: str) -> tuple[Joined, Term]:
+        """Join; a supervisor's child, whose name is its own, waits for its predecessor's lease."""
+        end = time.monotonic() + 2 * self.settings.lease_s
+        while True:
+            try:
+                return self._join(name)
+            except NameTaken as error:
+                if self._parent is None or time.monotonic() > end or self._stopping.is_set():
+                    raise
+                self._stopping.wait(min(error.lease_left_s, 1.0) + 0.05)
+
+    def _join(self, name: str) -> tuple[Joined, Term]:
+        sent_at = suspend_proof()
         sent = self._cluster.join(
             name,
             lease_s=self.settings.lease_s,
@@ -134,16 +150,9 @@ class Node:
             host=socket.gethostname(),
             versions=_versions(),
         )
-        return self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
-
-    def _begin(self, joined: Joined) -> Term:
-        # The join that gave the lease was sent at most this long ago, and is the first beat.
-        return Term(joined.incarnation, suspend_proof() + self.settings.heartbeat_s, suspend_proof)
-
-    def _rejoin(self, name: str) -> Term:
-        sent_at = suspend_proof()
-        joined = self._join(name)
-        return Term(joined.incarnation, sent_at + self.settings.trust_s, suspend_proof)
+        joined = self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
+        term = Term(joined.incarnation, sent_at + self.settings.trust_s, suspend_proof)
+        return joined, term
 
     def _leave(self, name: str, term: Term) -> None:
         try:
@@ -151,27 +160,26 @@ class Node:
             self._lines.run(self._cluster, "leave", leave)
         except RedisUnavailable as error:
             log.warning("left without a word, the lease will run out: %s", error)
-        self._lines.close()
 
     # --- parts ---
 
     def _make_worker(self, name: str, term: Term) -> Worker:
         settings = self.settings
-        self._desk = Desk(
+        desk = Desk(
             name,
             self._resources,
-            entries=Entries(settings.max_entries, time.monotonic),
+            entries=Entries(settings.max_entries, suspend_proof),
             lanes=Lanes[Run](settings.concurrency),
-            clock=time.monotonic,
+            clock=suspend_proof,
         )
         return Worker(
             self._dial,
             self._cluster,
-            self._desk,
+            desk,
             term=term,
             settings=settings,
             node=name,
-            join=lambda: self._rejoin(name),
+            join=lambda: self._join(name)[1],
             ended=self._enqueue_dependents,
         )
 

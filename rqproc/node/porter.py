@@ -6,20 +6,20 @@ Every node has one, and a job is safe at each step:
   1. BLMOVE puts the id on the intermediate list, and gives it to one porter.
   2. The porter reads the job's data: what it asks for, and so its address.
   3. adopt.lua takes the id off that list and queues it at its target, or fails the job.
-A porter that dies between 1 and 3 leaves the id on the list. Any other finds it there when it is
-next idle; whoever comes first in step 3 acts, and for everyone else it changes nothing.
+A porter that dies between 1 and 3 leaves the id on the list. Any other finds it there within
+seconds; whoever comes first in step 3 acts, and for everyone else it changes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from rqproc import wire
 from rqproc.cluster import Cluster
 from rqproc.errors import RedisUnavailable
-from rqproc.keys import job_key
 from rqproc.link import Command, Dial, Link, LinkLost, Refused
 from rqproc.placement import address
 
@@ -78,13 +78,13 @@ class Porter:
         """Connect, and carry until stopped."""
         link = self._link = self._dial.connect()
         try:
-            link.exchange(self._cluster.load("adopt"), timeout_s=GRACE_S)
-            self._sweep(link)
+            link.exchange(self._cluster.load("adopt", "inspect"), timeout_s=GRACE_S)
+            sweep_at = time.monotonic()
             while not self._stopped.is_set():
-                moved = self._next(link)
-                if moved is None:
+                if time.monotonic() >= sweep_at:
                     self._sweep(link)
-                else:
+                    sweep_at = time.monotonic() + BLOCK_S
+                if moved := self._next(link):
                     self._carry(link, [moved])
         finally:
             link.close()
@@ -106,17 +106,16 @@ class Porter:
         if not ids:
             return
         names = [id.decode(errors="replace") for id in ids]
-        reads: list[Command] = [("HGET", job_key(name), "data") for name in names]
-        found = link.exchange(reads, timeout_s=GRACE_S)
+        found = link.exchange((self._cluster.inspect(names),), timeout_s=GRACE_S)[0]
         link.exchange(
             [self._sorted(name, data) for name, data in zip(names, found, strict=True)],
             timeout_s=GRACE_S,
         )
 
-    def _sorted(self, job_id: str, data: bytes | None) -> Command:
+    def _sorted(self, job_id: str, data: bytes) -> Command:
         """The command that ends this job's stay: adopted by its target, or refused."""
         try:
-            call = wire.decode_call(data or b"", functions=self._functions)
+            call = wire.decode_call(data, functions=self._functions)
             if call.function == wire.INVALIDATE:
                 raise wire.Unreadable("an invalidation is not a job")
         except wire.Unreadable as error:

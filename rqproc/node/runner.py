@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 
 from rqproc import wire
 from rqproc.context import CURRENT, Current
+from rqproc.node.clock import suspend_proof
 from rqproc.node.desk import Done, Failed, Outcome, Run
 from rqproc.placement import parse_address
 
@@ -44,8 +46,8 @@ class Runner:
 
     def _run(self, run: Run) -> None:
         context = contextvars.copy_context()
-        context.run(CURRENT.set, self._current(run))
         try:
+            context.run(CURRENT.set, self._current(run))
             value = context.run(_call, run)
             outcome: Outcome = Done(wire.encode_value(value))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
@@ -53,8 +55,8 @@ class Runner:
         self._report(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
-        CURRENT.set(self._current(run))  # in the context of this task alone
         try:
+            CURRENT.set(self._current(run))  # in the context of this task alone
             value: Coroutine[Any, Any, Any] = _call(run)
             outcome: Outcome = Done(wire.encode_value(await value))
         except BaseException as error:  # noqa: BLE001
@@ -62,12 +64,13 @@ class Runner:
         self._report(run, outcome)
 
     def _current(self, run: Run) -> Current:
+        due = run.deadline
         return Current(
             id=parse_address(run.address)[2],
             resource=run.resource.name,
             node=self._node,
             token=run.token,
-            deadline=run.deadline,
+            deadline=None if due is None else time.monotonic() + due - suspend_proof(),
         )
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
@@ -86,4 +89,8 @@ def _call(run: Run) -> Any:
 
 def _failed(error: BaseException) -> Failed:
     text = "".join(traceback.format_exception(error))
-    return Failed(type(error).__name__, str(error), text)
+    try:
+        reason = str(error)
+    except Exception as worse:  # noqa: BLE001 - it is the handler's own code that makes the text
+        reason = f"(its message raised {type(worse).__name__})"
+    return Failed(type(error).__name__, reason, text)

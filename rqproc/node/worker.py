@@ -20,10 +20,10 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rqproc import wire
-from rqproc.cluster import Claim, Cluster, Finish, LeaseLost, SessionSuperseded
+from rqproc.cluster import Claim, Cluster, Finish, LeaseLost, SessionSuperseded, Tally
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
 from rqproc.node.bell import Bell
@@ -35,6 +35,9 @@ from rqproc.settings import NodeSettings
 log = logging.getLogger("rqproc.node")
 
 BLOCK_S = 5.0
+TALLY_S = 0.25
+HEALTHY_S = 5.0
+SHORTEST_PAUSE_S = 0.02
 GRACE_S = 2.0
 TAKE_MOST = 128
 FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
@@ -73,7 +76,8 @@ class Worker:
         self._asked: tuple[tuple[object, ...], bytes] = ((), b"")
         self._pull: Link | None = None
         self._push: Link | None = None
-        self._expected: deque[Sequence[Finish] | None] = deque()
+        self._expected: deque[Sequence[Finish] | Literal["look", "take"]] = deque()
+        self._tally = (0.0, desk.tally())
         self.term = term
 
     # --- called from other threads ---
@@ -85,6 +89,10 @@ class Worker:
         """Finish what is held, then end; give up what is not finished in ``within_s`` seconds."""
         self._stop_by = time.monotonic() + within_s
         self._bell.ring()
+
+    def tally(self) -> Tally:
+        """Return the counts as they were, up to a quarter of a second ago."""
+        return self._tally[1]
 
     def fail(self, error: Exception) -> None:
         """End at once with an error: a thread that the node cannot do without has died."""
@@ -103,19 +111,22 @@ class Worker:
         Raises:
             Exception: what ``fail`` was given.
         """
-        pause_s = 0.02
+        pause_s = SHORTEST_PAUSE_S
         try:
             while not self._is_over():
+                began = time.monotonic()
                 try:
+                    if self.term.over:
+                        self._begin_term()
                     self._serve_session()
                 except LeaseLost:
-                    self._begin_term()
+                    self._end_term()
                 except (LinkLost, Refused, RedisUnavailable, SessionSuperseded) as error:
                     log.warning("connection to Redis: %s", error)
+                    if time.monotonic() - began > HEALTHY_S:
+                        pause_s = SHORTEST_PAUSE_S
                     self._wait_outside(pause_s)
                     pause_s = min(pause_s * 2, 1.0)
-                else:
-                    pause_s = 0.02
         finally:
             self._close_links()
             self._runner.stop()
@@ -131,15 +142,16 @@ class Worker:
             return True
         return self._desk.idle and not self._outcomes
 
-    def _begin_term(self) -> None:
+    def _end_term(self) -> None:
         self._close_links()
         self._desk.forget()
         self.term.over = True
         if self._draining:
             self._stop_by = time.monotonic()  # what was held is others' by now
-        else:
-            self.term = self._join()
-            log.warning("joined anew as %s", self.term.incarnation)
+
+    def _begin_term(self) -> None:
+        self.term = self._join()
+        log.warning("joined anew as %s", self.term.incarnation)
 
     def _wait_outside(self, pause_s: float) -> None:
         """Without a connection: outcomes are taken in, and entries forgotten in time."""
@@ -153,14 +165,13 @@ class Worker:
 
     def _serve_session(self) -> None:
         """Connect, reconcile, and serve until over or the connection breaks."""
-        if self.term.over:
-            raise LeaseLost
         self._open_session()
         while not self._is_over():
             self._mind_the_lease()
             self._mind_the_drain()
             self._start_runs()
             self._send()
+            self._count()
             if not self._is_over():
                 self._wait()
         if finishes := self._desk.collect():
@@ -195,10 +206,7 @@ class Worker:
         self._session += 1
         reconcile = self._cluster.reconcile(self.term.incarnation, session=self._session)
         replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
-        self._pull.sleep_through(FINISH_REPLY_BYTES)
-        now_ms, claims = self._cluster.read_reconcile(replies[-1])
-        for claim in claims:
-            self._receive(claim, now_ms)
+        self._take_in(replies[-1])
 
     def _ask_for_more(self) -> None:
         """One packet: what is finished, the blocking look, the next take."""
@@ -210,9 +218,11 @@ class Worker:
             finish = self._cluster.finish(self.term.incarnation, finishes)
             packet = pack((finish,)) + packet
             self._expected.append(finishes)
-        self._expected.extend(([], None))
+        self._expected += ("look", "take")
         self._due = time.monotonic() + BLOCK_S + GRACE_S
         self._pull.send(packet, timeout_s=GRACE_S)
+        if finishes:
+            self._pull.sleep_through(FINISH_REPLY_BYTES)
 
     def _look_and_take(self, incarnation: str, epoch: int, most: int, second: int) -> bytes:
         """The part of the packet that is the same, batch for batch, for up to a second."""
@@ -248,9 +258,17 @@ class Worker:
         elif self._expected and time.monotonic() > self._due:
             raise LinkLost("the server does not answer")
 
+    def _count(self) -> None:
+        """Publish the counts, for other threads: they may not look into the desk."""
+        now = time.monotonic()
+        if now - self._tally[0] >= TALLY_S:
+            self._tally = (now, self._desk.tally())
+
     def _patience_s(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""
         left_s = BLOCK_S + GRACE_S
+        if self._desk.changed_since(self._tally[1]):
+            left_s = TALLY_S
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - time.monotonic()))
         return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
@@ -263,11 +281,11 @@ class Worker:
             arrived, reply = self._pull.next_reply()
             if not arrived:
                 return
-            finishes = self._expected.popleft()
-            if finishes is None:
+            expected = self._expected.popleft()
+            if expected == "take":
                 self._take_in(reply)
-            elif finishes:
-                self._acknowledge(finishes, reply)
+            elif expected != "look":
+                self._acknowledge(expected, reply)
 
     def _take_in(self, reply: Sequence[Any]) -> None:
         taken = self._cluster.read_take(reply)
@@ -278,7 +296,7 @@ class Worker:
 
     def _receive(self, claim: Claim, now_ms: int) -> None:
         left_s = (claim.deadline_ms - now_ms) / 1000 if claim.deadline_ms else None
-        self._desk.receive(claim, due=None if left_s is None else time.monotonic() + left_s)
+        self._desk.receive(claim, due=None if left_s is None else self.term.clock() + left_s)
 
     def _acknowledge(self, finishes: Sequence[Finish], reply: Sequence[bytes]) -> None:
         self._desk.acknowledged(finishes)
@@ -305,12 +323,15 @@ class Worker:
             assert self._push
             self._push.exchange((self._cluster.drain(self._name),), timeout_s=GRACE_S)
             self._drained = True
+            if self._pull:
+                self._pull.sleep_through(0)  # from now on an acknowledgement alone matters
 
     def _close_links(self) -> None:
         for link in (self._pull, self._push):
             if link:
                 link.close()
         self._pull = self._push = None
-        for finishes in reversed(self._expected):
-            self._desk.again(finishes or ())
+        for expected in reversed(self._expected):
+            if not isinstance(expected, str):
+                self._desk.again(expected)
         self._expected.clear()

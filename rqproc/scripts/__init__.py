@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from importlib.resources import files
 
@@ -27,6 +27,7 @@ NAMES = (
     "finish",
     "drain",
     "leave",
+    "inspect",
     "adopt",
     "survey",
     "locate",
@@ -72,6 +73,12 @@ class Scripts:
 
     def __getitem__(self, name: str) -> Script:
         return self._scripts[name]
+
+
+@lru_cache(maxsize=64)
+def scripts_of(keys: Keys) -> Scripts:
+    """Return the scripts of a namespace, made once."""
+    return Scripts(keys)
 
 
 def assemble(library: str, body: str, constants: Mapping[str, str]) -> str:

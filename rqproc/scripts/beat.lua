@@ -9,6 +9,8 @@ local now = now_ms()
 reap(now)
 if not is_live(inc) then return { 0 } end
 local name = name_of(inc)
+-- A server that is out of memory refuses ZADD, but not in a script that has written already.
+call('ZREM', LEASES, inc)
 call('ZADD', LEASES, now + lease_ms, inc)
 call('HSET', NODE .. name, 'entries', ARGV[3], 'hits', ARGV[4], 'joined', ARGV[5], 'misses', ARGV[6])
 local worker = WORKER .. name

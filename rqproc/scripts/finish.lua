@@ -5,8 +5,9 @@
 --       keep in ms     (see conclude in lib.lua; 'expired' has no answer)
 -- returns the ids, of those that were answered here, whose dependents wait to be enqueued
 --
--- A job that is not among those taken by this very incarnation is left alone: it was finished
--- before (the node lost that reply), or it was given to another node, whose answer counts.
+-- A job that is not among those taken by this very incarnation is not answered again: it was
+-- finished before (the node lost that reply, and is told of the dependents once more), or it was
+-- given to another node, whose answer counts.
 local inc, ended = ARGV[1], ARGV[2]
 local name = name_of(inc)
 
@@ -21,6 +22,9 @@ for i = 4, #ARGV, 9 do
         ARGV[i + 7], NAMES .. name, ended) and kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
       awaited[#awaited + 1] = id
     end
+  elseif kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
+    local status = call('HGET', JOB .. id, 'status')
+    if status == 'finished' or status == 'failed' then awaited[#awaited + 1] = id end
   end
 end
 -- A draining node takes nothing new: what waited for a hold of its own goes to the new owner.

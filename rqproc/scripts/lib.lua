@@ -19,6 +19,11 @@ local function is_live(inc) return call('ZSCORE', LEASES, inc) ~= false end
 local function is_member(name) return call('ZSCORE', MEMBERS, name) ~= false end
 local function epoch() return tonumber(call('GET', EPOCH) or 0) end
 
+-- What stands as an address in a job that anyone may have written; nil if it is none.
+local function address_in(text)
+  return type(text) == 'string' and #text < 500 and string.match(text, '^%d+|[%w_.-]+:.+$') or nil
+end
+
 -- members[slot % count]. fmod, since Lua's own % divides first and is off by one near 2^53.
 local function owner_of(address)
   local count = call('ZCARD', MEMBERS)
@@ -61,10 +66,11 @@ end
 
 -- Sends a queued job on. One that is not a request of ours goes where such jobs are looked into.
 local function place_again(id)
-  local address = redis.pcall('HGET', JOB .. id, 'rqproc_address')
-  if type(address) == 'string' then
+  local found = redis.pcall('HGET', JOB .. id, 'rqproc_address')
+  local address = address_in(found)
+  if address then
     place(id, address)
-  elseif address == false and call('EXISTS', JOB .. id) == 1 then
+  elseif call('EXISTS', JOB .. id) == 1 then
     call('RPUSH', RQ .. 'queue:' .. INGRESS, id)
   end
 end

@@ -2,8 +2,8 @@
 -- cannot know which of its last packets the server has carried out.
 --
 -- ARGV  1 incarnation  2 session, higher than any before
--- returns {1, now in ms, jobs}     jobs as in take
---         {0}                      this incarnation has no lease
+-- returns as take does, with the members in any case. The data of a job whose hash has expired is
+--   empty: nobody waits for it any more, but it may still be running, so it is still held.
 local inc, session = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 reap(now)
@@ -17,13 +17,8 @@ for i = 1, #flat, 2 do
   local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
   local job = call('HMGET', JOB .. id, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
     'rqproc_lost')
-  if job[4] then
-    jobs[#jobs + 1] = { id, tonumber(token), address, job[1] or 'call', job[2] or id,
-      tonumber(job[3] or 0), job[4], tonumber(job[5] or 0) }
-  else -- its hash is gone: nobody waits any more
-    call('HDEL', TAKEN .. inc, id)
-    release(address, inc)
-  end
+  jobs[#jobs + 1] = { id, tonumber(token), address, job[1] or 'call', job[2] or id,
+    tonumber(job[3] or 0), job[4] or '', tonumber(job[5] or 0) }
 end
 table.sort(jobs, function(a, b) return a[2] < b[2] end)
-return { 1, now, jobs }
+return { 1, now, epoch(), call('ZRANGE', MEMBERS, 0, -1), jobs }

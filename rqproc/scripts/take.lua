@@ -28,7 +28,8 @@ local function claim(id)
   local job = redis.pcall('HMGET', JOB .. id, 'rqproc_address', 'status', 'rqproc_deadline',
     'rqproc_kind', 'rqproc_reply', 'data', 'rqproc_lost')
   if job.err then return nil end
-  local address, deadline, kind = job[1], tonumber(job[3] or 0), job[4] or 'call'
+  local address, deadline = address_in(job[1]), tonumber(job[3] or '') or 0
+  local kind = job[4] == 'job' and 'job' or 'call'
   if not address then
     place_again(id)
     return nil
@@ -49,7 +50,7 @@ local function claim(id)
   if kind == 'job' then
     call('HSET', JOB .. id, 'status', 'started', 'started_at', at, 'worker_name', NAMES .. name)
   end
-  return { id, token, address, kind, job[5] or id, deadline, job[6], tonumber(job[7] or 0) }
+  return { id, token, address, kind, job[5] or id, deadline, job[6], tonumber(job[7] or '') or 0 }
 end
 
 local jobs = {}
