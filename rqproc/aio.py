@@ -21,7 +21,7 @@ from rqproc.cluster import Cluster
 from rqproc.conversation import Conversation, Pause, Send
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
-from rqproc.lines import dial
+from rqproc.lines import MAX_LITTER, dial
 from rqproc.link import CONNECT_TIMEOUT_S, LinkLost, Refused, pack
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply, Request
 from rqproc.placement import Id, canonical
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MAX_IDLE_LINKS = 256
+
 
 class AsyncClient:
-    """Asks a cluster for values from asyncio; for one event loop.
+    """Asks a cluster for values from asyncio; in one event loop at a time.
 
     Args:
         url, namespace, timeout: as for ``Client``.
@@ -56,7 +58,8 @@ class AsyncClient:
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
         self._idle: deque[_AsyncLink] = deque()
-        self._litter: deque[str] = deque(maxlen=256)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._litter: deque[str] = deque(maxlen=MAX_LITTER)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -149,7 +152,7 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return []
-        link = self._idle.pop() if self._idle else await _connect(self._dial)
+        link = self._take_idle() or await _connect(self._dial)
         try:
             async with asyncio.timeout(step.within_s):
                 replies = await link.exchange(step)
@@ -159,12 +162,32 @@ class AsyncClient:
                 await self.close()  # the server has gone, and the idle links with it
                 raise LinkLost(str(error) or "timed out") from error
             raise
-        self._idle.append(link)
+        if len(self._idle) < MAX_IDLE_LINKS:
+            self._idle.append(link)
+        else:
+            await link.close()
         return replies
+
+    def _take_idle(self) -> _AsyncLink | None:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # an earlier loop, and its connections, have ended
+            self._loop = loop
+            self._idle.clear()
+        return self._idle.pop() if self._idle else None
 
 
 async def _connect(way: Dial) -> _AsyncLink:
     """Raises: LinkLost, RedisUnavailable: the server refused the credentials."""
+    try:
+        return await _connect_once(way)
+    except LinkLost:
+        if way.revive is None:
+            raise
+    await asyncio.to_thread(way.revive)
+    return await _connect_once(way)
+
+
+async def _connect_once(way: Dial) -> _AsyncLink:
     began = time.monotonic()
     options = way.options(CONNECT_TIMEOUT_S)
     kind = SSLConnection if way.secure else Connection

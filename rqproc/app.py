@@ -6,18 +6,16 @@ Knows handlers and clients. Must not know nodes: ``rqproc.node`` reads what is d
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, update_wrapper
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from rqproc.calls import check_resource, check_timeout
+from rqproc.calls import check_resource, check_result_ttl, check_timeout
 from rqproc.client import Client
-from rqproc.context import current
 from rqproc.errors import ConfigError
-from rqproc.model import DEFAULT_RESOURCE, Reply
+from rqproc.model import Reply
 from rqproc.placement import Id
 
 if TYPE_CHECKING:
@@ -83,16 +81,17 @@ class Resource(Generic[P, R]):
         Raises:
             ConfigError: out of bounds.
         """
-        given = Options(
-            timeout=self._options.timeout if timeout is None else check_timeout(timeout),
-            result_ttl=self._options.result_ttl if result_ttl is None else result_ttl,
-        )
+        options = self._options
+        if timeout is not None:
+            options = replace(options, timeout=check_timeout(timeout))
+        if result_ttl is not None:
+            options = replace(options, result_ttl=check_result_ttl(result_ttl))
         return Resource(
             self.app,
             self.handler,
             name=self.name,
             ttl_s=self.ttl_s,
-            options=replace(self._options, timeout=given.timeout, result_ttl=given.result_ttl),
+            options=options,
         )
 
     def request(self, id: Id, *args: Any, **kwargs: Any) -> Any:
@@ -209,21 +208,3 @@ def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> 
     except TypeError as error:
         takes = "an id and nothing else (ttl > 0)" if keeps else "an id first"
         raise ConfigError(f"the handler of {name!r} must take {takes}: {error}") from error
-
-
-def with_demo(app: App | None) -> Mapping[str, Resource[..., Any]]:
-    """Return what a node of this app serves: its resources, and the default one."""
-    resources = dict(app.resources) if app else {}
-    for name, resource in _seed().resources.items():
-        resources.setdefault(name, resource)
-    return resources
-
-
-def _seed() -> App:
-    app = App()
-
-    @app.resource(ttl=5, name=DEFAULT_RESOURCE)
-    def demo(id: Id) -> dict[str, Any]:
-        return {"value": random.randint(1, 1000), "node": current().node}  # noqa: S311
-
-    return app

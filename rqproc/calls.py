@@ -62,6 +62,17 @@ def check_timeout(timeout_s: float) -> float:
     raise ConfigError(f"invalid timeout {timeout_s!r}: seconds, over 0 and up to a week")
 
 
+def check_result_ttl(result_ttl: int | None) -> int | None:
+    """Return a job's result ttl unchanged.
+
+    Raises:
+        ConfigError: not a whole number of seconds, -1 (for ever) or more.
+    """
+    if result_ttl is None or (isinstance(result_ttl, int) and -1 <= result_ttl < 2**31):
+        return result_ttl
+    raise ConfigError(f"invalid result_ttl {result_ttl!r}: whole seconds, 0 for none, -1 for ever")
+
+
 def batch(
     requests: Iterable[Request],
     *,
@@ -122,7 +133,6 @@ def _outcome(
         resource=request.resource,
         id=request.id,
         namespace=keys.namespace,
-        timeout_s=order.timeout_s,
     )
 
 

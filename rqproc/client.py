@@ -18,7 +18,7 @@ from rqproc import calls, conversation, wire
 from rqproc.cluster import Cluster
 from rqproc.errors import RqprocError
 from rqproc.keys import Keys
-from rqproc.lines import Lines, dial
+from rqproc.lines import MAX_LITTER, Lines, dial
 from rqproc.link import Command
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Location, Membership, Reply, Request
 from rqproc.placement import Id, canonical
@@ -27,8 +27,6 @@ from rqproc.settings import resolve_namespace
 if TYPE_CHECKING:
     import redis
     from rq.job import Job as RqJob
-
-MAX_LITTER = 256
 
 
 class Client:
@@ -179,7 +177,8 @@ class Client:
         from rqproc import rqjob
 
         request = calls.request_of(id, resource, args, kwargs)
-        sent = calls.batch([request], kind="job", result_ttl_s=result_ttl)
+        ttl_s = calls.check_result_ttl(result_ttl)
+        sent = calls.batch([request], kind="job", result_ttl_s=ttl_s)
         refused = self._run("route", self._cluster.route(sent.order))
         if error := calls.first_refusal(sent, refused, self.keys):
             raise error

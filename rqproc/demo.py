@@ -5,6 +5,7 @@ Knows the client and the stage. Yields what happens; the command line shows it.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,16 +14,16 @@ from secrets import token_hex
 
 from rqproc.client import Client
 from rqproc.errors import RqprocError
-from rqproc.keys import Keys
+from rqproc.keys import RQ_PREFIX
 from rqproc.lines import dial
 from rqproc.model import Reply
 from rqproc.placement import Id
+from rqproc.seed import TTL_S
 from rqproc.stage import Doing, NodeProcess, PrivateServer
 
 IDS = (1, 2, 3, 4, 5, 6)
 NODES = ("n1", "n2", "n3")
 VICTIM = "n2"
-TTL_S = 5.0
 LEASE_S = 2.0
 BRISK = ("--lease", str(LEASE_S), "--heartbeat", "0.5", "--log-level", "warning")
 """A shorter lease than the default, so that nobody waits long for the end of the story."""
@@ -52,13 +53,13 @@ def play(url: str | None) -> Iterator[Doing | Round]:
         yield Doing("starting a server and three nodes, each a process")
         where = url or stack.enter_context(PrivateServer())
         namespace = f"demo-{token_hex(4)}"
-        stack.callback(_sweep, where, namespace)
-        nodes = {
-            name: stack.enter_context(NodeProcess(name, where, namespace, BRISK)) for name in NODES
-        }
+        client = stack.enter_context(Client(where, namespace=namespace))
+        nodes = {name: NodeProcess(name, where, namespace, BRISK) for name in NODES}
+        stack.callback(_sweep, client, where, nodes)
+        for node in nodes.values():
+            stack.enter_context(node)
         for node in nodes.values():
             node.wait_ready()
-        client = stack.enter_context(Client(where, namespace=namespace))
         yield _ask(client, "first")
         yield _ask(client, "again")
         yield Doing(f"waiting {TTL_S:g} s: the values expire")
@@ -76,12 +77,11 @@ def _ask(client: Client, title: str) -> Round:
     return Round(title, client.members(), outcomes, time.monotonic() - began)
 
 
-def _sweep(url: str, namespace: str) -> None:
-    """Remove what the demo's namespace has left: on the user's own server, nothing may stay."""
-    keys = Keys(namespace)
-    redis = dial(url).client()
-    for pattern in (f"{keys.state}*", f"{keys.ingress_queue}*"):
-        for key in redis.scan_iter(match=pattern):
+def _sweep(client: Client, url: str, nodes: Mapping[str, NodeProcess]) -> None:
+    """Remove what the demo has left: on the user's own server, nothing may stay."""
+    for name, node in nodes.items():
+        client.report_death(name, pid=node.pid, host=socket.gethostname())
+    with dial(url).client() as redis:
+        for key in redis.scan_iter(match=f"{client.keys.state}*"):
             redis.delete(key)
-    redis.srem("rq:queues", keys.ingress)
-    redis.close()
+        redis.srem(f"{RQ_PREFIX}:queues", client.keys.ingress)

@@ -104,14 +104,14 @@ class EmbeddedUnavailable(RedisUnavailable):
 
 
 class Overloaded(RqprocError):
-    """The owner's queue is full; nothing was enqueued."""
+    """The owner's queue is full; nothing was enqueued. ``queued`` requests wait in it."""
 
     exit_code = 6
 
     def __init__(self, node: str, queued: int, limit: int) -> None:
         super().__init__(
-            f"node {node} is overloaded ({queued} requests waiting or running, the limit is "
-            f"{limit}): try again later, add nodes, or raise --max-queue"
+            f"node {node} is overloaded ({queued} requests wait for it, the limit is {limit}): "
+            "try again later, add nodes, or raise --max-queue"
         )
         self.node = node
         self.queued = queued
@@ -182,7 +182,7 @@ class NameTaken(ConfigError):
 
 
 def from_remote(
-    report: Mapping[str, Any], *, resource: str, id: object, namespace: str, timeout_s: float
+    report: Mapping[str, Any], *, resource: str, id: object, namespace: str
 ) -> RqprocError:
     """Build the error that a report from a script or a node stands for."""
     kind = report.get("type")
@@ -194,8 +194,6 @@ def from_remote(
         return UnknownResource(resource, report["known"])
     if kind == "NodeLost":
         return NodeLost(resource, id, report["attempts"])
-    if kind == "RequestTimeout":
-        return RequestTimeout(resource, id, timeout_s)
     return HandlerFailed(
         resource, id, report["remote_type"], report["message"], report.get("traceback", "")
     )

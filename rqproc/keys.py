@@ -1,24 +1,26 @@
 """Every Redis key that rqproc reads or writes, and who writes it.
 
-============================ ======== ========================= =======================
+============================ ======== ========================= ==================================
 key (prefix rqproc:NS:)      type     ttl                       written by
-============================ ======== ========================= =======================
-members                      zset     none                      join, drain, leave, drop
-leases                       zset     none; score = expiry, ms  join, beat, leave, drop
-nodes                        hash     none; name -> incarnation join, leave, drop
-node:NAME                    hash     gone with the node        join, beat, drain
+============================ ======== ========================= ==================================
+members                      zset     none                      join, drain, drop
+leases                       zset     none; score = expiry, ms  join, beat, drop
+nodes                        hash     none; name -> incarnation join, drop
+node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop
 taken:INCARNATION            hash     gone with the node        take, finish, drop
 holders                      hash     none; empty when idle     take, finish, drop
-epoch                        integer  none                      join, drain, leave, drop
+epoch                        integer  none                      join, drain, drop
 token                        integer  none                      join, take
-waiting                      list     none                      drop, taken over by join
-============================ ======== ========================= =======================
+waiting                      list     none                      whoever places a request while no
+                                                                node lives; taken over by join
+============================ ======== ========================= ==================================
 
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
 ``queue:NAME`` and ``queue:NAME:intermediate``, ``queues``, ``finished:NAME``, ``failed:NAME``,
 ``workers``, ``workers:NAME``, ``worker:NAME``.
 
-``drop`` is not a script but a part of every script: it removes a node whose lease has run out.
+``drop`` is not a script but the part of most that removes a node whose lease has run out, or, in
+leave, one that says so itself or whose parent does.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rqproc import conversation
@@ -26,9 +26,14 @@ from rqproc.settings import EMBEDDED, resolve_url
 if TYPE_CHECKING:
     import redis
 
+    from rqproc.embedded import Embedded
+
 T = TypeVar("T")
 
 MAX_IDLE_LINKS = 64
+
+MAX_LITTER = 256
+"""Keys of answers that were received: removed by a later packet, or when they expire."""
 
 
 def dial(url: str | redis.Redis | None) -> Dial:
@@ -42,11 +47,17 @@ def dial(url: str | redis.Redis | None) -> Dial:
         return Dial.like(url)
     found = resolve_url(url)
     if found == EMBEDDED:
-        from rqproc.embedded import Embedded
-
-        embedded = Embedded()
+        embedded = _embedded()
         return Dial(embedded.ensure(), revive=embedded.ensure)
     return Dial(found)
+
+
+@cache
+def _embedded() -> Embedded:
+    """One for the process: each counts as a user of the server until it is released."""
+    from rqproc.embedded import Embedded
+
+    return Embedded()
 
 
 class Lines:

@@ -85,7 +85,7 @@ class Dial:
             raise ConfigError(f"invalid server URL {url!r}: {error}") from error
         self._class = pool.connection_class
         self._options: dict[str, Any] = dict(pool.connection_kwargs)
-        self._revive = revive
+        self.revive = revive
         self.server = shown(self._options)
 
     @classmethod
@@ -94,7 +94,7 @@ class Dial:
         dial = cls.__new__(cls)
         pool = connection.connection_pool
         dial._class, dial._options = pool.connection_class, dict(pool.connection_kwargs)
-        dial._revive = None
+        dial.revive = None
         dial.server = shown(dial._options)
         return dial
 
@@ -125,9 +125,9 @@ class Dial:
         try:
             return self._connect(timeout_s)
         except LinkLost:
-            if self._revive is None:
+            if self.revive is None:
                 raise
-        self._revive()
+        self.revive()
         return self._connect(timeout_s)
 
     def _connect(self, timeout_s: float) -> Link:

@@ -50,7 +50,8 @@ class NodeSettings:
         lease_s: seconds without a heartbeat after which the cluster gives a node up.
         heartbeat_s: seconds between heartbeats.
         max_entries: values kept; past it the least recently used one goes.
-        max_queue: requests waiting or running on this node, past which callers get Overloaded.
+        max_queue: requests that may wait for this node, past which callers get Overloaded; as many
+            again may be held in it.
         drain_s: seconds that a graceful stop may take before it is a hard one.
     """
 

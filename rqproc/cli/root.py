@@ -63,14 +63,16 @@ RQPROC_REQUEST_TIMEOUT. Shell completion, for bash (zsh and fish alike):
 )
 @click.option(
     "--url",
-    envvar=["RQPROC_REDIS_URL", "RQPROC_URL"],
+    envvar="RQPROC_EXPLICIT_URL",  # the supervisor's way to hand on what was said to it
     metavar="URL",
-    help="The Redis or Valkey server: redis://, rediss:// or unix://. Without it RQ_REDIS_URL, "
-    "REDIS_URL, else the embedded server, which is started when needed.",
+    help="The Redis or Valkey server: redis://, rediss:// or unix://. Without it "
+    "RQPROC_REDIS_URL, RQ_REDIS_URL, REDIS_URL, else the embedded server, which is started when "
+    "needed.",
 )
 @click.option(
     "--namespace",
     "-n",
+    envvar="RQPROC_EXPLICIT_NAMESPACE",
     metavar="NS",
     help="Name of the cluster on that server.  [default: default]",
 )

@@ -15,13 +15,14 @@ from typing import Any
 
 import click
 
-from rqproc.app import App, with_demo
+from rqproc.app import App
 from rqproc.cli.root import Target
 from rqproc.cluster import Joined
 from rqproc.errors import ConfigError
 from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.node.node import Node
+from rqproc.seed import with_demo
 from rqproc.settings import NodeSettings, resolve_namespace, resolve_url
 
 STOPPED_HARD = 1
@@ -102,8 +103,8 @@ def supervise(
         command=lambda child: _child_command(child, spec, options),
         environ={
             **os.environ,
-            "RQPROC_REDIS_URL": resolve_url(where.url),
-            "RQPROC_NAMESPACE": client.namespace,
+            "RQPROC_EXPLICIT_URL": resolve_url(where.url),
+            "RQPROC_EXPLICIT_NAMESPACE": client.namespace,
         },
         report_death=lambda child, pid: client.report_death(child, pid=pid, host=host),
     )
@@ -121,7 +122,8 @@ def _target(target: Target, app: App | None) -> Target:
 
 def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> list[str]:
     command = [sys.executable, "-m", "rqproc", "node", "start", "--name", child]
-    command += ["--parent", str(os.getpid()), "--log-level", options["log_level"]]
+    command += ["--count", "1", "--parent", str(os.getpid())]
+    command += ["--log-level", options["log_level"]]
     for option in ("concurrency", "lease", "heartbeat", "max_entries", "max_queue"):
         command += [f"--{option.replace('_', '-')}", str(options[option])]
     if options["json_logs"]:

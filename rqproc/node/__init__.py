@@ -10,7 +10,7 @@
                    │          ▼ lane per key
                    └─outcome─ runner (threads, one event loop)
 
-* ``worker`` owns the desk; every other thread sends it messages and wakes it.
+* ``worker`` alone touches the desk; every other thread sends it messages and wakes it.
 * ``desk``, ``lanes`` and ``entries`` are pure: no thread, no socket, no clock of their own.
 * ``heart`` keeps the lease and says how long it may be relied on.
 * ``node`` starts these in one order and stops them in another.

@@ -44,7 +44,10 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
         self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
-        self._ended: queue.SimpleQueue[tuple[str, subprocess.Popen[bytes]]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[str, subprocess.Popen[bytes] | None]] = (
+            queue.SimpleQueue()
+        )
+        self._pending: dict[str, threading.Timer] = {}
         self._stopping = threading.Event()
         self._code = 0
 
@@ -52,23 +55,31 @@ class Supervisor:
         """Supervise until all children have ended; return the exit code."""
         for name in self._names:
             self._start(name)
-        while self._children:
-            name, child = self._ended.get()
-            del self._children[name]
-            self._after(name, child)
+        while self._children or self._pending:
+            name, child = self._events.get()
+            if child is None:
+                self._pending.pop(name, None)
+                if not self._stopping.is_set():
+                    self._start(name)
+            else:
+                del self._children[name]
+                self._after(name, child)
         return self._code
 
     def stop(self) -> None:
         """Let every child drain, and start none anew. For signal handlers too."""
-        self._stopping.set()
-        self._signal(signal.SIGTERM)
+        self._stop(signal.SIGTERM)
 
     def kill(self) -> None:
         """End every child at once."""
-        self._stopping.set()
-        self._signal(signal.SIGKILL)
+        self._stop(signal.SIGKILL)
 
-    def _signal(self, signum: signal.Signals) -> None:
+    def _stop(self, signum: signal.Signals) -> None:
+        self._stopping.set()
+        for timer in list(self._pending.values()):
+            timer.cancel()
+        for name in list(self._pending):
+            self._events.put((name, None))
         for child in list(self._children.values()):
             child.send_signal(signum)
 
@@ -88,7 +99,7 @@ class Supervisor:
 
     def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
         child.wait()
-        self._ended.put((name, child))
+        self._events.put((name, child))
 
     def _after(self, name: str, child: subprocess.Popen[bytes]) -> None:
         code = child.returncode
@@ -103,9 +114,7 @@ class Supervisor:
             self.stop()
             return
         log.error("%s (pid %d) died: %s; starting it anew", name, child.pid, _cause(code))
-        self._pause(name)
-        if not self._stopping.is_set():
-            self._start(name)
+        self._start_later(name)
 
     def _report(self, name: str, pid: int) -> None:
         try:
@@ -113,13 +122,16 @@ class Supervisor:
         except ConnectionError as error:
             log.warning("the death of %s is not reported, its lease will run out: %s", name, error)
 
-    def _pause(self, name: str) -> None:
+    def _start_later(self, name: str) -> None:
         """A child that dies at once again and again is started less and less often."""
         lived_s = time.monotonic() - self._started_at[name]
         before = self._pauses_s[name]
         now = min(max(0.1, before * 2), LONGEST_PAUSE_S) if lived_s < QUICK_DEATH_S else 0.0
         self._pauses_s[name] = now
-        self._stopping.wait(now)
+        timer = threading.Timer(now, self._events.put, args=((name, None),))
+        timer.daemon = True
+        self._pending[name] = timer
+        timer.start()
 
 
 def _cause(code: int) -> str:
