@@ -198,7 +198,16 @@ async def _connect_once(way: Dial) -> _AsyncLink:
         raise RedisUnavailable(way.server, str(error)) from error
     except (redis.RedisError, OSError) as error:
         raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
-    return _AsyncLink(connection)
+    link = _AsyncLink(connection)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await link.exchange(
+                Send((("PING",),), CONNECT_TIMEOUT_S)
+            )  # what accepts may not answer
+    except OSError as error:
+        await link.close()
+        raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+    return link
 
 
 class _AsyncLink:

@@ -12,11 +12,11 @@ from functools import cached_property, update_wrapper
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from rqproc.calls import check_resource, check_result_ttl, check_timeout
+from rqproc.calls import check_result_ttl, check_timeout
 from rqproc.client import Client
 from rqproc.errors import ConfigError
 from rqproc.model import Reply
-from rqproc.placement import Id
+from rqproc.placement import Id, check_resource
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob

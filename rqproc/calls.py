@@ -17,7 +17,7 @@ from rqproc.cluster import Job, Kind, Order
 from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
 from rqproc.keys import Keys
 from rqproc.model import Reply, Request
-from rqproc.placement import Id, address, canonical
+from rqproc.placement import Id, address, canonical, check_resource
 
 MAX_TIMEOUT_S = 7 * 86400.0
 
@@ -35,20 +35,6 @@ def request_of(
 ) -> Request:
     """Raises: InvalidId, ConfigError."""
     return Request(check_resource(resource), canonical(id), tuple(args), kwargs or {})
-
-
-def check_resource(name: str) -> str:
-    """Return a resource's name unchanged.
-
-    Raises:
-        ConfigError: not an identifier-like name of up to 100 characters.
-    """
-    plain = name.replace(".", "_").replace("-", "_")
-    if not (
-        isinstance(name, str) and plain.isidentifier() and plain.isascii() and len(name) <= 100
-    ):
-        raise ConfigError(f"invalid resource name {name!r}: letters, digits, '_', '.', '-'")
-    return name
 
 
 def check_timeout(timeout_s: float) -> float:

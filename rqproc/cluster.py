@@ -231,7 +231,7 @@ class Cluster:
         args: list[Arg] = [inc, wire.utc(), int(draining)]
         for finish in finishes:
             claim = finish.claim
-            args += (claim.id, claim.address, claim.kind, claim.reply)
+            args += (_raw(claim.id), _raw(claim.address), claim.kind, _raw(claim.reply))
             args += (finish.outcome, finish.body, finish.note, finish.report, _ms(finish.keep_s))
         return self._run("finish", *args)
 
@@ -245,14 +245,14 @@ class Cluster:
         """The word of a parent that has seen its child die."""
         return self._run("leave", name, "", pid, host)
 
-    def inspect(self, job_ids: Iterable[str]) -> Command:
+    def inspect(self, job_ids: Iterable[bytes]) -> Command:
         """Its reply has each job's data, empty where there is none."""
         return self._run("inspect", *job_ids)
 
-    def adopt(self, job_id: str, address: str) -> Command:
+    def adopt(self, job_id: bytes, address: str) -> Command:
         return self._run("adopt", job_id, address, "", "", wire.utc())
 
-    def refuse(self, job_id: str, reason: str) -> Command:
+    def refuse(self, job_id: bytes, reason: str) -> Command:
         report = wire.failure_report("Unreadable", reason)
         return self._run("adopt", job_id, "", report, wire.exc_string(reason + "\n"), wire.utc())
 
@@ -260,15 +260,24 @@ class Cluster:
 def _claim(job: Sequence[Any]) -> Claim:
     id, token, address, kind, reply, deadline_ms, data, lost = job
     return Claim(
-        id.decode(),
+        _text(id),
         token,
-        address.decode(),
+        _text(address),
         kind.decode(),
-        reply.decode(),
+        _text(reply),
         int(deadline_ms),
         data,
         lost,
     )
+
+
+def _text(raw: bytes) -> str:
+    """What anyone may have written: bytes that are no text come back as they were, by ``_raw``."""
+    return raw.decode(errors="surrogateescape")
+
+
+def _raw(text: str) -> Arg:
+    return text if text.isascii() else text.encode(errors="surrogateescape")
 
 
 def _ms(seconds: float) -> int:

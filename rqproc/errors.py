@@ -29,7 +29,8 @@ class InvalidId(RqprocError, ValueError):
     exit_code = 2
 
     def __init__(self, id: object, reason: str) -> None:
-        shown = repr(id)
+        # Only what is surely short and flat is shown: a foreign job may bring anything.
+        shown = repr(id) if isinstance(id, str | int | float) else f"of type {type(id).__name__}"
         super().__init__(
             f"invalid id {shown if len(shown) <= 80 else shown[:77] + '...'}: {reason}"
         )

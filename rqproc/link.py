@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rqproc.errors import ConfigError, RedisUnavailable
+from rqproc.settings import without_password
 
 Arg = bytes | str | int | float
 Command = tuple[Arg, ...]
@@ -82,7 +83,8 @@ class Dial:
         try:
             pool = redis.ConnectionPool.from_url(url)
         except (ValueError, redis.RedisError) as error:
-            raise ConfigError(f"invalid server URL {url!r}: {error}") from error
+            shown_url = without_password(url)
+            raise ConfigError(f"invalid server URL {shown_url!r}: it cannot be read") from error
         self._class = pool.connection_class
         self._options: dict[str, Any] = dict(pool.connection_kwargs)
         self.revive = revive
@@ -139,7 +141,12 @@ class Dial:
             raise RedisUnavailable(self.server, str(error)) from error
         except (redis.RedisError, OSError) as error:
             raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
-        return Link(connection)
+        link = Link(connection)
+        try:
+            link.exchange((("PING",),), timeout_s=timeout_s)  # what accepts may not answer
+        except LinkLost as error:
+            raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+        return link
 
     def client(self) -> redis.Redis:
         """Return an ordinary redis-py client of the same server, for RQ's own classes."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from rqproc.errors import InvalidId
+from rqproc.errors import ConfigError, InvalidId
 
 Id = int | str
 
@@ -19,6 +19,7 @@ SLOT_BITS = 53
 
 MAX_ID_CHARS = 200
 
+_RESOURCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
 
@@ -34,7 +35,7 @@ def canonical(value: object) -> Id:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise InvalidId(value, f"an id is an int or a str, not {type(value).__name__}")
     if isinstance(value, int):
-        if abs(value) >= 10**MAX_ID_CHARS:
+        if not -(10 ** (MAX_ID_CHARS - 1)) < value < 10**MAX_ID_CHARS:
             raise InvalidId("(a very large integer)", f"an id has at most {MAX_ID_CHARS} digits")
         return value
     if not 1 <= len(value) <= MAX_ID_CHARS:
@@ -44,6 +45,17 @@ def canonical(value: object) -> Id:
     if any(0xD800 <= ord(char) < 0xE000 for char in value):
         raise InvalidId(value, "an id is valid Unicode text, without lone surrogates")
     return int(value) if _DECIMAL.fullmatch(value) else value
+
+
+def check_resource(name: object) -> str:
+    """Return a resource's name unchanged.
+
+    Raises:
+        ConfigError: not a letter or ``_``, then up to 99 of letters, digits, ``_``, ``.``, ``-``.
+    """
+    if isinstance(name, str) and _RESOURCE.fullmatch(name):
+        return name
+    raise ConfigError(f"invalid resource name {name!r:.80}: letters, digits, '_', '.', '-'")
 
 
 def slot(id: Id) -> int:

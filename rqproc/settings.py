@@ -6,6 +6,7 @@ Knows names of environment variables and what a sensible value is. Must not open
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from rqproc.keys import DEFAULT_NAMESPACE
 
 URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 """Where a server's URL is looked for after an explicit one, in this order."""
+
+MAX_LEASE_S = 3600.0
 
 EMBEDDED = "embedded"
 """The URL that stands for the server which rqproc starts itself."""
@@ -30,9 +33,14 @@ def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> st
     if found == EMBEDDED or found.startswith(("redis://", "rediss://", "unix://")):
         return found
     raise ConfigError(
-        f"invalid server URL {found!r}: give redis://HOST:PORT/DB, rediss://..., unix://PATH, "
-        f"or {EMBEDDED!r}"
+        f"invalid server URL {without_password(found)!r}: give redis://HOST:PORT/DB, rediss://..., "
+        f"unix://PATH, or {EMBEDDED!r}"
     )
+
+
+def without_password(url: str) -> str:
+    """Return a URL as people may see it."""
+    return re.sub(r"//.*@", "//***@", url)
 
 
 def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None = None) -> str:
@@ -66,8 +74,8 @@ class NodeSettings:
         for name in ("concurrency", "max_entries", "max_queue"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
-        if self.lease_s < 0.2:
-            raise ConfigError("--lease must be at least 0.2 s")
+        if not 0.2 <= self.lease_s <= MAX_LEASE_S:
+            raise ConfigError(f"--lease must be 0.2 to {MAX_LEASE_S:g} s")
         if not 0 < self.heartbeat_s <= self.lease_s / 2:
             raise ConfigError("--heartbeat must be positive and at most half of --lease")
 

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
 from rqproc.model import DEFAULT_RESOURCE, Reply, Request
-from rqproc.placement import Id, canonical
+from rqproc.placement import Id, canonical, check_resource
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
@@ -127,8 +127,10 @@ def _explicit(args: list[Any], kwargs: dict[str, Any]) -> Request:
     kwargs.pop("timeout", None)
     if len(args) != 1 or kwargs:
         raise Unreadable("call it as rqproc.request(ID, resource=NAME, args=[...], kwargs={...})")
-    if not isinstance(resource, str):
-        raise Unreadable("the resource is named by a string")
+    try:
+        check_resource(resource)
+    except ConfigError as error:
+        raise Unreadable(str(error)) from error
     if not isinstance(handler_args, list | tuple) or not isinstance(handler_kwargs, dict):
         raise Unreadable("args is a list and kwargs is a dict")
     return Request(resource, _id(args[0]), tuple(handler_args), handler_kwargs)
@@ -173,8 +175,11 @@ def _inflate(data: bytes) -> bytes:
     return raw
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it.
+
+    The one written in Python: the one in C makes room for whatever memo index a pickle names.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         raise Unreadable(f"rqproc does not unpickle {module}.{name}: pass plain values")

@@ -13,7 +13,7 @@ from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply
-from rqproc.placement import Id
+from rqproc.placement import Id, canonical
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -78,6 +78,7 @@ def _print(id: Id, outcome: Reply | RqprocError, *, verbose: bool, alone: bool) 
             click.echo(remote.rstrip(), err=True)
         return
     text = outcome.value if isinstance(outcome.value, str) else json.dumps(outcome.value)
+    text = text.encode(errors="backslashreplace").decode()
     click.echo(text if alone else f"{id}\t{text}")
     if verbose:
         click.echo(
@@ -160,7 +161,7 @@ def invalidate(
     A request made afterwards gets a value that was computed afterwards.
     """
     with Client(target.url, namespace=target.namespace) as client:
-        for id in ids:
+        for id in dict.fromkeys(canonical(id) for id in ids):
             dropped = client.invalidate(id, resource, timeout=timeout)
             if as_json:
                 click.echo(json.dumps({"id": id, "resource": resource, "dropped": dropped}))

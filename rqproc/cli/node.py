@@ -18,7 +18,9 @@ from rqproc.settings import NodeSettings
 DEFAULTS = NodeSettings()
 
 
-@click.group()
+@click.group(
+    epilog="\b\nExamples:\n  rqproc node start --name 1\n  rqproc node list\n  rqproc node drain 1"
+)
 def node() -> None:
     """Start, list, drain and check nodes."""
 

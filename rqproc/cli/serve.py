@@ -10,12 +10,14 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import click
 
 from rqproc.app import App
+from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.cluster import Joined
 from rqproc.errors import ConfigError
@@ -25,7 +27,18 @@ from rqproc.node.node import Node
 from rqproc.seed import with_demo
 from rqproc.settings import NodeSettings, resolve_namespace, resolve_url
 
+log = logging.getLogger("rqproc.node")
+
 STOPPED_HARD = 1
+
+
+def say(text: str) -> None:
+    """Tell on stderr, in the form that the logs have; nobody reading it changes nothing."""
+    with suppress(OSError):
+        if any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers):
+            log.warning("%s", text)
+        else:
+            click.echo(text, err=True)
 
 
 def load_app(spec: str) -> App:
@@ -45,7 +58,7 @@ def load_app(spec: str) -> App:
         raise ConfigError(
             f"cannot import {module_name!r}: {error}. Run in its folder, or install it"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = "".join(traceback.format_exception(error)[-2:]).strip()
         raise ConfigError(f"importing {module_name!r} failed:\n{text}") from error
     found: Any = module
@@ -62,6 +75,8 @@ def serve(
 ) -> int:  # fmt: skip
     """Run one node until it is told to stop; return the exit code."""
     where = _target(target, app)
+    if app:  # its own client, which handlers may use, asks where its node serves
+        app.url, app.namespace = where.url, where.namespace
     node = Node(
         dial(where.url),
         Keys(resolve_namespace(where.namespace)),
@@ -77,12 +92,12 @@ def serve(
         metrics.serve(metrics_port, node.tally)
 
     def ready(name: str, joined: Joined) -> None:
-        click.echo(f"node {name} ready (epoch {joined.epoch}, server {node.server})", err=True)
+        say(f"node {name} ready (epoch {joined.epoch}, server {node.server})")
 
     finished = node.run(ready=ready)
     if finished:
         return 0
-    click.echo("stopped with requests unfinished: other nodes run them", err=True)
+    say("stopped with requests unfinished: other nodes run them when the lease has run out")
     logging.shutdown()
     os._exit(STOPPED_HARD)  # a handler that never ends would keep its thread, and us
 
@@ -97,6 +112,7 @@ def supervise(
 
     where = _target(target, app)
     client = Client(where.url, namespace=where.namespace)
+    client.membership()  # nothing is started where there is no server
     host = socket.gethostname()
     supervisor = Supervisor(
         [f"{name or host}-{number}" for number in range(1, count + 1)],
@@ -143,8 +159,8 @@ def _on_stop(gently: Callable[[], None], *, hard: Callable[[], None]) -> None:
         if asked:
             hard()
         asked = True
-        click.echo("draining; once more to stop at once", err=True)
         gently()
+        say("draining; once more to stop at once")
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

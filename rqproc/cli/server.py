@@ -10,7 +10,7 @@ import click
 from rqproc.embedded import Embedded
 
 
-@click.group()
+@click.group(epilog="\b\nExamples:\n  rqproc server status\n  rqproc server stop")
 def server() -> None:
     """The embedded server: a Valkey that rqproc starts where no other server is named.
 

@@ -22,7 +22,7 @@ from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.entries import Entries, Entry
 from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
-from rqproc.placement import owner, parse_address
+from rqproc.placement import address, owner, parse_address
 
 log = logging.getLogger("rqproc.node")
 
@@ -100,7 +100,7 @@ class Desk:
         self._running: set[Run] = set()
         self._holds = Holds()
         self._guests: set[str] = set()
-        self._calls: LRUCache[bytes, wire.Call] = LRUCache(KNOWN_CALLS)
+        self._calls: LRUCache[bytes, tuple[str, wire.Call]] = LRUCache(KNOWN_CALLS)
         self._out: list[Finish] = []
         self._members: Sequence[str] = ()
         self._epoch = -1
@@ -114,7 +114,7 @@ class Desk:
             return
         self._holds.add(claim, due)
         try:
-            call = self._read(claim.data)
+            call = self._read(claim)
         except wire.Unreadable as error:
             self._fail(claim, Failed("Unreadable", str(error), ""))
             return
@@ -343,18 +343,21 @@ class Desk:
         due = self._holds.due(claim)
         return KEEP_S + max(0.0, due - now if due is not None else 0.0)
 
-    def _read(self, data: bytes) -> wire.Call:
+    def _read(self, claim: Claim) -> wire.Call:
         """Read a job's data; what asks without arguments, as hits do, is read once.
 
         Raises:
-            wire.Unreadable.
+            wire.Unreadable: it cannot be read, or asks for another id than it is addressed to.
         """
-        known = self._calls.get(data)
-        if known is not None:
-            return known
-        call = wire.decode_call(data, functions=self._functions)
-        if not call.request.args and not call.request.kwargs:
-            self._calls[data] = call
+        known = self._calls.get(claim.data)
+        if known is not None and known[0] == claim.address:
+            return known[1]
+        call = wire.decode_call(claim.data, functions=self._functions)
+        request = call.request
+        if address(request.resource, request.id) != claim.address:
+            raise wire.Unreadable("the job is addressed to another id than the one it asks for")
+        if not request.args and not request.kwargs:
+            self._calls[claim.data] = (claim.address, call)
         return call
 
 

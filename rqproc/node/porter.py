@@ -105,20 +105,19 @@ class Porter:
     def _carry(self, link: Link, ids: list[bytes]) -> None:
         if not ids:
             return
-        names = [id.decode(errors="replace") for id in ids]
-        found = link.exchange((self._cluster.inspect(names),), timeout_s=GRACE_S)[0]
+        found = link.exchange((self._cluster.inspect(ids),), timeout_s=GRACE_S)[0]
         link.exchange(
-            [self._sorted(name, data) for name, data in zip(names, found, strict=True)],
+            [self._sorted(id, data) for id, data in zip(ids, found, strict=True)],
             timeout_s=GRACE_S,
         )
 
-    def _sorted(self, job_id: str, data: bytes) -> Command:
+    def _sorted(self, job_id: bytes, data: bytes) -> Command:
         """The command that ends this job's stay: adopted by its target, or refused."""
         try:
             call = wire.decode_call(data, functions=self._functions)
             if call.function == wire.INVALIDATE:
                 raise wire.Unreadable("an invalidation is not a job")
         except wire.Unreadable as error:
-            log.warning("ingress: job %s refused: %s", job_id, error)
+            log.warning("ingress: job %r refused: %s", job_id, error)
             return self._cluster.refuse(job_id, str(error))
         return self._cluster.adopt(job_id, address(call.request.resource, call.request.id))
