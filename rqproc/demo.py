@@ -84,4 +84,4 @@ def _sweep(client: Client, url: str, nodes: Mapping[str, NodeProcess]) -> None:
     with dial(url).client() as redis:
         for key in redis.scan_iter(match=f"{client.keys.state}*"):
             redis.delete(key)
-        redis.srem(f"{RQ_PREFIX}:queues", client.keys.ingress)
+        redis.srem(f"{RQ_PREFIX}:queues", client.keys.ingress_queue)

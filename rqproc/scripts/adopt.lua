@@ -10,16 +10,16 @@ local id, address = ARGV[1], ARGV[2]
 reap(now_ms())
 if call('LREM', RQ .. 'queue:' .. INGRESS .. ':intermediate', 0, id) == 0 then return 0 end
 local job = JOB .. id
-local fields = redis.pcall('HMGET', job, 'status', 'ttl')
-if fields.err or fields[1] ~= 'queued' then return 0 end
+local status = redis.pcall('HGET', job, 'status')
+if status ~= 'queued' then return 0 end
 if address == '' then
   conclude(id, 'job', id, 0, false, ARGV[4], id .. ' error 0 0 0', ARGV[3], '', ARGV[5])
   return 1
 end
-local ttl = tonumber(fields[2] or '') or 0
+local left = call('PTTL', job) -- of the ttl that RQ gives a job to be started in
 call('PERSIST', job)
 call('HDEL', job, 'rqproc_lost') -- it may have been failed and requeued
 call('HSET', job, 'rqproc_address', address, 'rqproc_kind', 'job', 'rqproc_reply', id,
-  'rqproc_deadline', ttl > 0 and now_ms() + ttl * 1000 or 0)
+  'rqproc_deadline', left > 0 and now_ms() + left or 0)
 place(id, address)
 return 1

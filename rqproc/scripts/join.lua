@@ -24,7 +24,7 @@ call('HSET', NODE .. name, 'inc', inc, 'nonce', nonce, 'max_queue', ARGV[4], 'pi
 local joined = call('INCR', EPOCH)
 
 local worker = WORKER .. name
-call('SADD', RQ .. 'queues', INGRESS, NAMES .. name)
+call('SADD', RQ .. 'queues', RQ .. 'queue:' .. INGRESS, QUEUE .. name)
 call('SADD', RQ .. 'workers', worker)
 call('SADD', RQ .. 'workers:' .. NAMES .. name, worker)
 call('SADD', RQ .. 'workers:' .. INGRESS, worker)

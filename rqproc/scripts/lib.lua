@@ -21,7 +21,7 @@ local function epoch() return tonumber(call('GET', EPOCH) or 0) end
 
 -- What stands as an address in a job that anyone may have written; nil if it is none.
 local function address_in(text)
-  return type(text) == 'string' and #text < 500 and string.match(text, '^%d+|[%w_.-]+:.+$') or nil
+  return type(text) == 'string' and #text < 1000 and string.match(text, '^%d+|[%w_.-]+:.+$') or nil
 end
 
 -- members[slot % count]. fmod, since Lua's own % divides first and is off by one near 2^53.
@@ -115,7 +115,10 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
 
   call('HSET', JOB .. id, 'status', ok and 'finished' or 'failed', 'ended_at', ended_at)
   local kept = call('HMGET', JOB .. id, 'origin', ok and 'result_ttl' or 'failure_ttl')
-  local ttl = tonumber(kept[2] or '') or (ok and 500 or 86400) -- RQ's own; RQ's is a year
+  local ttl = tonumber(kept[2] or '')
+  if not ttl or ttl ~= math.floor(ttl) or ttl < -1 or ttl > 2147483647 then
+    ttl = ok and 500 or 86400 -- RQ's default; a day, where RQ's is a year
+  end
   local keys = { JOB .. id, RESULTS .. reply, JOB .. id .. ':dependents' }
   if ttl == 0 then
     call('DEL', unpack(keys))
@@ -141,7 +144,7 @@ local function drop(incs, died)
     if call('ZREM', MEMBERS, name) == 1 then call('INCR', EPOCH) end
     call('HDEL', NODES, name)
     call('DEL', NODE .. name)
-    call('SREM', RQ .. 'queues', NAMES .. name)
+    call('SREM', RQ .. 'queues', QUEUE .. name)
     call('SREM', RQ .. 'workers', WORKER .. name)
     call('SREM', RQ .. 'workers:' .. NAMES .. name, WORKER .. name)
     call('SREM', RQ .. 'workers:' .. INGRESS, WORKER .. name)

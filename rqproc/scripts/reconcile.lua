@@ -15,10 +15,10 @@ local flat = call('HGETALL', TAKEN .. inc)
 for i = 1, #flat, 2 do
   local id = flat[i]
   local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
-  local job = call('HMGET', JOB .. id, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
+  local job = redis.pcall('HMGET', JOB .. id, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
     'rqproc_lost')
   jobs[#jobs + 1] = { id, tonumber(token), address, job[1] or 'call', job[2] or id,
-    tonumber(job[3] or 0), job[4] or '', tonumber(job[5] or 0) }
+    tonumber(job[3] or '') or 0, job[4] or '', tonumber(job[5] or '') or 0 }
 end
 table.sort(jobs, function(a, b) return a[2] < b[2] end)
 return { 1, now, epoch(), call('ZRANGE', MEMBERS, 0, -1), jobs }

@@ -1,0 +1,28 @@
+"""What all tests share: one private server for a whole run, empty at the start of each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from servers import PrivateServer
+
+# The same examples in every run, however slow the machine: a red test is red for everyone.
+settings.register_profile("rqproc", derandomize=True, deadline=None, database=None)
+settings.load_profile("rqproc")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    """The run's own server."""
+    with PrivateServer() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: PrivateServer) -> str:
+    """The URL of the run's own server, with nothing in it."""
+    with server.client() as client:
+        client.flushall()
+    return server.url

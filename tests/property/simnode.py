@@ -1,0 +1,62 @@
+"""A node in a schedule: no process, only what a worker would know and believe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from ledger import name_of
+
+from rqproc import wire
+from rqproc.cluster import Claim, Finish
+
+
+@dataclass(eq=False)
+class SimNode:
+    """A node as it sees itself: what it has been given and has not seen the end of.
+
+    Attributes:
+        known: claims that it must answer.
+        unsure: ids among them whose finish was sent and not acknowledged.
+        done: finishes that were acknowledged.
+        blind: a reply was lost: it must open a new session before it takes again.
+        drained: it knows that it is no member any more, and has said so.
+    """
+
+    inc: str
+    pid: int
+    limit: int
+    session: int = 0
+    epoch: int = -1
+    known: dict[str, Claim] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    done: list[Finish] = field(default_factory=list)
+    blind: bool = True
+    drained: bool = False
+
+    @property
+    def name(self) -> str:
+        return name_of(self.inc)
+
+    @property
+    def nonce(self) -> str:
+        return f"nonce{self.pid}"
+
+    @property
+    def running(self) -> dict[str, str]:
+        return {id: claim.address for id, claim in self.known.items() if id not in self.unsure}
+
+    def word(self, claim: Claim) -> str:
+        """What it answers to a claim."""
+        return f"{self.inc} {claim.token}"
+
+    def outcome(self, claim: Claim, now: int, *, ok: bool = True) -> Finish:
+        """A value, or an error; for a claim whose caller has given up, no answer at all."""
+        if 0 < claim.deadline_ms <= now and not ok:
+            return Finish(claim, "expired")
+        note = wire.note(claim.id, "miss" if ok else "error", token=claim.token)
+        word = self.word(claim)
+        if ok:
+            return Finish(claim, "ok", wire.return_value(json.dumps(word), "json"), note)
+        report = wire.failure_report("ValueError", word)
+        return Finish(claim, "error", wire.exc_string(word), note, report)

@@ -1,0 +1,313 @@
+"""Simulated nodes on a world, and what each of their steps must lead to. It plays by no schedule.
+
+Knows what a node, a caller and a porter do with the scripts. Must not decide when: see ``machine``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ledger import MAX_ATTEMPTS, Ledger, Roll, Wanted, check_holds, name_of
+from simnode import SimNode
+from world import NODE_NAMES, Mutation, View, World
+
+from rqproc import wire
+from rqproc.cluster import Finish, Job, LeaseLost, Order, SessionSuperseded, Taken
+from rqproc.errors import NameTaken
+from rqproc.keys import job_key
+from rqproc.link import Command
+from rqproc.model import Request
+from rqproc.placement import address
+
+LEASE_MS = 1000
+IDS = (1, 2, 5, 2**53 - 1, "é:| x" + "€" * 100)
+HOST = "host"
+AT = "2026-01-01T00:00:00.000000Z"
+
+
+class Stage:
+    """A world, the expectation of it, and the steps that move both."""
+
+    def __init__(self, url: str, mutation: Mutation | None = None) -> None:
+        self.world = World(url, mutation)
+        self.cluster = self.world.cluster
+        self.roll = Roll()
+        self.ledger = Ledger()
+        self.nodes: list[SimNode] = []
+        self.limits: dict[str, int] = {}
+        self.orders: list[Order] = []
+        self.sound = True
+        self._serial = 0
+        self.view = self.look()
+
+    @property
+    def now(self) -> int:
+        return self.world.now
+
+    def number(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def look(self) -> View:
+        readable = [id for id, wanted in self.ledger.by_id.items() if wanted.junk != "text"]
+        self.view = self.world.look(list(self.limits), readable)
+        return self.view
+
+    def script(self, command: Command, *, reaps: bool = True) -> Any:
+        """Run one script; what it does to expired leases is expected here."""
+        self.sound = False
+        if reaps:
+            for inc in self.roll.reap(self.now):
+                self.ledger.died(self.view.taken[inc])
+        self._taken_before = self.view.taken
+        reply = self.world.run(command)
+        self.look()
+        return reply
+
+    def live(self, node: SimNode) -> bool:
+        return node.inc in self.roll.leases
+
+    def check(self) -> None:
+        """Hold the server's keys against what is expected."""
+        self.sound = False
+        view = self.look()
+        self.roll.check(view)
+        check_holds(view)
+        self.ledger.hear(self.world.new_answers(self.ledger.streams))
+        self.ledger.check(view, self.now)
+        at: dict[str, str] = {}
+        for node in filter(self.live, self.nodes):
+            assert node.running.keys() <= view.taken[node.inc].keys(), "what runs is taken"
+            for place in node.running.values():
+                assert at.setdefault(place, node.inc) == node.inc, f"two live nodes run {place}"
+            if node.drained:
+                self._check_drained(node, view)
+        self.sound = True
+
+    def _check_drained(self, node: SimNode, view: View) -> None:
+        """It takes nothing any more: its queue may only hold what goes with its holds."""
+        held = set(view.taken[node.inc].values())
+        for wanted in (self.ledger[id] for id in view.queues[node.name]):
+            stuck = wanted.open_at(self.now) and wanted.job.address not in held
+            assert not stuck or wanted.foreign, "what a drained node has is held or sent on"
+
+    # --- callers ---
+
+    def new_job(self, pick: int) -> Job:
+        id = IDS[pick % len(IDS)]
+        data = wire.encode_request(Request("r", id))
+        return Job(f"{self.world.keys.namespace}-{self.number()}", address("r", id), data)
+
+    def send(self, order: Order) -> None:
+        """Route an order, for the first time or again."""
+        before = {job.id: self.ledger.by_id.get(job.id) for job in order.jobs}
+        reports = self.script(self.cluster.route(order))
+        for job, report in zip(order.jobs, reports, strict=True):
+            known = before[job.id]
+            if known is None or (known.refused and order.kind == "job"):
+                self._expect_routed(order, job, report)
+            else:
+                assert report == b"", "a known id is left alone"
+
+    def _expect_routed(self, order: Order, job: Job, report: bytes) -> None:
+        deadline = self.now + round(order.timeout_s * 1000) if order.timeout_s else 0
+        wanted = self.ledger.add(Wanted(job, order.kind, order.reply or job.id, deadline))
+        target = self.view.target(job.address)
+        if report:
+            self._expect_refused(wanted, json.loads(report), target)
+        elif target is None:
+            assert order.kind == "job", "a call does not wait for a node"
+            assert job.id in self.view.waiting
+        else:
+            queue = self.view.queues[target]
+            assert job.id in queue, "it is queued at its one target"
+            assert len(queue) <= max(1, self._limit(target)), "the queue is bounded"
+
+    def _expect_refused(self, wanted: Wanted, report: dict[str, Any], target: str | None) -> None:
+        wanted.over = wanted.refused = True
+        if wanted.kind == "call":
+            wanted.expect = report["type"]
+        if target is None:
+            assert (report["type"], wanted.kind) == ("NoLiveNode", "call")
+            return
+        assert (report["type"], report.get("node")) == ("Overloaded", target)
+        assert len(self.view.queues[target]) >= report["limit"] == self._limit(target)
+
+    def _limit(self, name: str) -> int:
+        return self.limits[self.view.nodes[name]]
+
+    # --- nodes ---
+
+    def start_node(self, name: str, limit: int = 1000) -> SimNode | None:
+        """Join; None where a node of the name is alive."""
+        node = SimNode("", self.number(), limit)
+        joined = self.join(node, name)
+        if alive := self.roll.incarnation(name):
+            assert isinstance(joined, NameTaken), "a live node's name is refused"
+            assert joined.lease_left_s == (self.roll.leases[alive] - self.now) / 1000
+            return None
+        assert not isinstance(joined, NameTaken), "only a live node's name is refused"
+        assert node.inc not in self.limits, "an incarnation is new"
+        self.roll.join(node.inc, self.now + LEASE_MS)
+        self.limits[node.inc] = limit
+        self.nodes.append(node)
+        self.look()
+        return node
+
+    def start_any_node(self) -> SimNode:
+        started = map(self.start_node, NODE_NAMES)
+        return next(node for node in started if node)
+
+    def join(self, node: SimNode, name: str) -> int | NameTaken:
+        """Send a node's join, and return the epoch; sent again it changes nothing."""
+        command = self.cluster.join(
+            name,
+            lease_s=LEASE_MS / 1000,
+            nonce=node.nonce,
+            max_queue=node.limit,
+            pid=node.pid,
+            host=HOST,
+            versions=("3", "3"),
+        )
+        reply = self.script(command)
+        try:
+            joined = self.cluster.read_join(name, reply)
+        except NameTaken as error:
+            return error
+        node.inc = joined.incarnation
+        return joined.epoch
+
+    def lose(self, node: SimNode) -> None:
+        """It was told that its lease is gone: it forgets everything."""
+        assert not self.live(node), "only the dead are told so"
+        self.nodes.remove(node)
+
+    def open_session(self, node: SimNode) -> None:
+        """What a node does on a new connection: it is told all that it has taken."""
+        node.session += 1
+        reply = self.script(self.cluster.reconcile(node.inc, session=node.session))
+        try:
+            told = self.cluster.read_take(reply)
+        except LeaseLost:
+            self.lose(node)
+            return
+        assert self.live(node), "the dead are told so"
+        assert (told.epoch, told.members or ()) == (self.view.epoch, self.view.members)
+        ids = {claim.id for claim in told.claims}
+        assert ids == self.view.taken[node.inc].keys(), "it is told all that it has taken"
+        node.known |= {claim.id: claim for claim in told.claims if claim.id not in node.known}
+        node.epoch, node.blind = told.epoch, False
+
+    def take(self, node: SimNode, most: int, *, lost: bool = False) -> int:
+        """Take up to ``most``; with ``lost`` the node does not see the reply."""
+        taken = self.ask_to_take(node, most, session=node.session)
+        if taken is LeaseLost:
+            self.lose(node)
+            return 0
+        assert isinstance(taken, Taken), "its session is the latest"
+        assert self.live(node), "the dead take nothing"
+        news = None if node.epoch == self.view.epoch else self.view.members or None
+        assert (taken.epoch, taken.members) == (self.view.epoch, news), "a new epoch is told"
+        for claim in taken.claims:
+            self.ledger.claimed(claim, self.now)
+            assert self.view.target(claim.address) == node.name, "it takes what is its own"
+            assert node.name in self.view.members, "a draining node takes nothing"
+        node.blind = lost
+        if not lost:
+            node.epoch = taken.epoch
+            node.known |= {claim.id: claim for claim in taken.claims}
+        return len(taken.claims)
+
+    def ask_to_take(self, node: SimNode, most: int, *, session: int) -> Taken | type[Exception]:
+        """Return what a take gives, or the error that it is refused with."""
+        reply = self.script(
+            self.cluster.take(node.inc, session=session, epoch=node.epoch, most=most, at=AT)
+        )
+        try:
+            return self.cluster.read_take(reply)
+        except (LeaseLost, SessionSuperseded) as error:
+            return type(error)
+
+    def finish(self, node: SimNode, finishes: Sequence[Finish]) -> None:
+        """Send finishes; only those of what this very incarnation has still taken may count."""
+        mine = self.view.taken[node.inc]
+        counting = [finish for finish in finishes if finish.claim.id in mine]
+        sends_on = node.drained and self.live(node)
+        before = None if counting or sends_on else self.world.dump()
+        command = self.cluster.finish(node.inc, finishes, draining=node.drained)
+        self.script(command, reaps=False)
+        if before is not None:
+            assert self.world.dump() == before, "a finish of what is not held changes nothing"
+        for finish in counting:
+            wanted = self.ledger[finish.claim.id]
+            if wanted.gone or finish.outcome == "expired":
+                wanted.over = True
+            else:
+                wanted.expect = node.word(finish.claim)
+
+    def drain(self, name: str) -> None:
+        reply = self.script(self.cluster.drain(name))
+        assert reply == int(self.roll.incarnation(name) is not None), "only who is alive drains"
+        self.roll.retire(name)
+
+    def leave(self, inc: str) -> None:
+        reply = self.script(self.cluster.leave(name_of(inc), inc))
+        assert reply == int(inc in self.roll.leases), "a node may leave once"
+        if reply:
+            self.roll.drop(inc)
+
+    def report_death(self, node: SimNode) -> None:
+        """Its supervisor says so: like a lease that has run out."""
+        command = self.cluster.report_death(node.name, pid=node.pid, host=HOST)
+        reply = self.script(command)
+        assert reply == int(self.live(node)), "a successor is left alone"
+        if reply:
+            self.ledger.died(self._taken_before[node.inc])
+            self.roll.drop(node.inc)
+
+    # --- the ingress queue ---
+
+    def put(self, wanted: Wanted, queue: str, fields: dict[str, str | bytes]) -> None:
+        """Another application writes a job hash and queues it."""
+        id = self.ledger.add(wanted).job.id
+        if fields:
+            flat = [item for pair in fields.items() for item in pair]
+            self.world.run(("HSET", job_key(id), *flat))
+        self.world.run(("RPUSH", queue, id))
+        self.look()
+
+    def carry(self, *, refuse: bool = False) -> bool:
+        """What two porters do with one job of the ingress queue; False where there is none."""
+        keys = self.world.keys
+        lists = (keys.ingress_queue, keys.ingress_intermediate)
+        self.world.run(("LMOVE", *lists, "LEFT", "RIGHT"))
+        if not (left := self.look().intermediate):
+            return False
+        self.adopt(left[-1], refuse=refuse)
+        self.adopt(left[-1], refuse=refuse)
+        return True
+
+    def _queued_by_now(self, wanted: Wanted) -> bool:
+        """Whether RQ's status is that, once the dead have been dropped."""
+        id = wanted.job.id
+        dead = [inc for inc, expiry in self.roll.leases.items() if expiry <= self.now]
+        orphan = any(id in self.view.taken[inc] for inc in dead)
+        status = self.view.about.get(id, ("", 0))[0]
+        recovered = status == "started" and orphan and wanted.lost + 1 < MAX_ATTEMPTS
+        return status == "queued" or recovered
+
+    def adopt(self, id: str, *, refuse: bool) -> None:
+        wanted = self.ledger[id]
+        acts = id in self.view.intermediate and self._queued_by_now(wanted)
+        refuse = refuse or bool(wanted.junk)
+        adopt = self.cluster.adopt(id, wanted.job.address)
+        reply = self.script(self.cluster.refuse(id, "no") if refuse else adopt)
+        assert reply == int(acts), "the first to take it off the list acts"
+        if acts and refuse:
+            wanted.expect, wanted.over = "no", True
+        elif acts:
+            wanted.lost = min(wanted.lost, self.view.about[id][1])
+            wanted.deadline_ms = int(self.world.run(("HGET", job_key(id), "rqproc_deadline")))
+            assert 0 <= wanted.deadline_ms <= self.now + wanted.ttl_s * 1000, "its ttl"

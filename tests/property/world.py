@@ -1,0 +1,203 @@
+"""A namespace on a real server whose clock stands still: the scripts run there, step by step.
+
+Knows the scripts' calls and the keys. Must not know what ought to be in them: see ``ledger``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from rqproc import scripts, wire
+from rqproc.cluster import Cluster
+from rqproc.keys import RQ_PREFIX, Keys, job_key, results_key
+from rqproc.link import Command, Dial, Refused
+from rqproc.placement import owner
+from rqproc.scripts import NAMES as SCRIPT_NAMES
+from rqproc.scripts import VIRTUAL_CLOCK, Scripts
+
+NODE_NAMES = ("B", "a", "n10", "n9", "z")
+"""In the order of their bytes, as Redis sorts them."""
+
+START_MS = 4_000_000_000_000
+"""In a far future, so that nothing that RQ sees has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """Breaks one script (or ``lib``, which stands before all): a piece of its text is replaced."""
+
+    script: str
+    old: str
+    new: str
+
+
+_numbers = count()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the cluster's keys say at one instant.
+
+    Attributes:
+        taken: for each incarnation ever, the address of each id that it has taken.
+        about: for each id asked for, its job's status and the nodes that died on it.
+    """
+
+    members: tuple[str, ...]
+    leases: dict[str, int]
+    nodes: dict[str, str]
+    holders: dict[str, str]
+    epoch: int
+    token: int
+    waiting: list[str]
+    ingress: list[str]
+    intermediate: list[str]
+    queues: dict[str, list[str]]
+    taken: dict[str, dict[str, str]]
+    about: dict[str, tuple[str, int]]
+
+    def places(self) -> Counter[str]:
+        """Return in how many places each id is."""
+        lists = [self.waiting, self.ingress, self.intermediate, *self.queues.values()]
+        return Counter(id for ids in [*lists, *self.taken.values()] for id in ids)
+
+    def target(self, address: str) -> str | None:
+        """Return the node that requests of an address go to, by the rule in the design."""
+        if held := self.holders.get(address):
+            return held.partition("@")[0]
+        return owner(int(address.partition("|")[0]), self.members)
+
+
+class World:
+    """One namespace, with the scripts as they are, or broken by a mutation."""
+
+    def __init__(self, url: str, mutation: Mutation | None = None) -> None:
+        self.keys = Keys(f"w{next(_numbers)}")
+        self.cluster = Cluster(self.keys, _scripts(self.keys, mutation))
+        self.now = START_MS
+        self._dial = Dial(url)
+        self._link = self._dial.connect()
+        self._seen_entries: dict[str, str] = {}
+        clock: Command = ("SET", f"{self.keys.state}node:clock", self.now)
+        self.tell(("SCRIPT", "FLUSH", "SYNC"), *self.cluster.load(*SCRIPT_NAMES), clock)
+
+    def tell(self, *commands: Command) -> list[Any]:
+        return self._link.exchange(commands, timeout_s=10.0)
+
+    def run(self, command: Command) -> Any:
+        try:
+            return self.tell(command)[0]
+        except Refused as error:
+            raise AssertionError(f"the server refuses {command[0]}: {error}") from error
+
+    def advance(self, ms: int) -> None:
+        self.now += ms
+        self.tell(("SET", f"{self.keys.state}node:clock", self.now))
+
+    def look(self, incs: Sequence[str], ids: Sequence[str]) -> View:
+        """Return what is there, with the jobs ``ids`` in particular."""
+        keys, state = self.keys, self.keys.state
+        found = self.tell(
+            ("ZRANGE", f"{state}members", 0, -1),
+            ("ZRANGE", f"{state}leases", 0, -1, "WITHSCORES"),
+            ("HGETALL", f"{state}nodes"),
+            ("HGETALL", f"{state}holders"),
+            ("MGET", f"{state}epoch", f"{state}token"),
+            ("LRANGE", f"{state}waiting", 0, -1),
+            ("LRANGE", keys.ingress_queue, 0, -1),
+            ("LRANGE", keys.ingress_intermediate, 0, -1),
+            *(("LRANGE", keys.queue(name), 0, -1) for name in NODE_NAMES),
+            *(("HGETALL", f"{state}taken:{inc}") for inc in incs),
+            *(("HMGET", job_key(id), "status", "rqproc_lost") for id in ids),
+        )
+        after = 8 + len(NODE_NAMES)
+        taken, about = found[after : after + len(incs)], found[after + len(incs) :]
+        epoch, token = (int(number or 0) for number in found[4])
+        return View(
+            members=tuple(_texts(found[0])),
+            leases={inc: int(ms) for inc, ms in _pairs(found[1]).items()},
+            nodes=_pairs(found[2]),
+            holders=_pairs(found[3]),
+            epoch=epoch,
+            token=token,
+            waiting=_texts(found[5]),
+            ingress=_texts(found[6]),
+            intermediate=_texts(found[7]),
+            queues=dict(zip(NODE_NAMES, map(_texts, found[8:after]), strict=True)),
+            taken={inc: _addresses(flat) for inc, flat in zip(incs, taken, strict=True)},
+            about={
+                id: ((status or b"").decode(), int(lost or 0))
+                for id, (status, lost) in zip(ids, about, strict=True)
+            },
+        )
+
+    def new_answers(self, streams: Iterable[str]) -> list[wire.Answer]:
+        """Return what has come into these reply streams since the last time."""
+        for stream in streams:
+            self._seen_entries.setdefault(stream, "0-0")
+        if not self._seen_entries:
+            return []
+        names = list(self._seen_entries)
+        keys = [results_key(name) for name in names]
+        found = self.run(("XREAD", "STREAMS", *keys, *self._seen_entries.values()))
+        answers = []
+        for key, entries in found or ():
+            self._seen_entries[names[keys.index(key.decode())]] = entries[-1][0].decode()
+            answers += [wire.answer(flat) for _, flat in entries]
+        return answers
+
+    def dump(self) -> dict[bytes, bytes]:
+        """Return every key of the server with its value, to tell whether anything has changed."""
+        names = self.run(("KEYS", "*"))
+        return dict(zip(names, self.tell(*(("DUMP", name) for name in names)), strict=True))
+
+    def key_names(self) -> set[str]:
+        return set(_texts(self.run(("KEYS", "*"))))
+
+    def lasting_names(self) -> set[str]:
+        """Return the keys that stay when every node has left and nothing is wanted any more."""
+        own = {f"{self.keys.state}{name}" for name in ("epoch", "token", "node:clock")}
+        kept = ("finished:", "failed:")
+        return own | {f"{RQ_PREFIX}:queues"} | {f"{RQ_PREFIX}:{k}{self.keys.ingress}" for k in kept}
+
+    def close(self) -> None:
+        self._link.close()
+        last = self._dial.connect()
+        last.exchange((("FLUSHALL",),), timeout_s=10.0)
+        last.close()
+
+
+def _scripts(keys: Keys, mutation: Mutation | None) -> Scripts:
+    made = Scripts(keys, clock=VIRTUAL_CLOCK)
+    if mutation is None:
+        return made
+    # The text of a script has its constants written in already: so must what is looked for.
+    constants = scripts._constants(keys, scripts.DEFAULT_MAX_ATTEMPTS)
+    old, new = (
+        re.sub(r"\b[A-Z][A-Z_]+\b", lambda word: constants.get(word[0], word[0]), text)
+        for text in (mutation.old, mutation.new)
+    )
+    broken = SCRIPT_NAMES if mutation.script == "lib" else (mutation.script,)
+    texts = {name: made[name].text.replace(old, new) for name in broken}
+    assert any(texts[name] != made[name].text for name in broken), f"not there: {old}"
+    made._scripts |= {name: scripts._script(name, text) for name, text in texts.items()}
+    return made
+
+
+def _texts(raw: Iterable[bytes]) -> list[str]:
+    return [item.decode() for item in raw]
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    texts = _texts(flat)
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _addresses(flat: Sequence[bytes]) -> dict[str, str]:
+    """Of a ``taken`` hash: id -> address, without the token that stands before it."""
+    return {id: claim.partition(" ")[2] for id, claim in _pairs(flat).items()}
