@@ -160,7 +160,8 @@ class AsyncClient:
             await link.close()  # a reply may still be on its way
             if isinstance(error, OSError):
                 await self.close()  # the server has gone, and the idle links with it
-                raise LinkLost(str(error) or "timed out") from error
+                spent_s = step.within_s if isinstance(error, TimeoutError) else 0.0
+                raise LinkLost(str(error) or "timed out", spent_s=spent_s) from error
             raise
         if len(self._idle) < MAX_IDLE_LINKS:
             self._idle.append(link)

@@ -232,11 +232,13 @@ class Cluster:
         for finish in finishes:
             claim = finish.claim
             args += (_raw(claim.id), _raw(claim.address), claim.kind, _raw(claim.reply))
-            args += (finish.outcome, finish.body, finish.note, finish.report, _ms(finish.keep_s))
+            args += (finish.outcome, finish.body, _raw(finish.note), finish.report)
+            args.append(_ms(finish.keep_s))
         return self._run("finish", *args)
 
-    def drain(self, name: str) -> Command:
-        return self._run("drain", name)
+    def drain(self, name: str, inc: str = "") -> Command:
+        """``inc``: drain this incarnation alone, not a successor of its name."""
+        return self._run("drain", name, inc)
 
     def leave(self, name: str, inc: str) -> Command:
         return self._run("leave", name, inc)

@@ -36,7 +36,7 @@ BUFFER_BYTES = 65536
 class LinkLost(ConnectionError):
     """The connection broke; whether the server carried out the last packet is unknown.
 
-    ``spent_s`` are the seconds that an attempt to connect has already waited in vain.
+    ``spent_s`` are the seconds that were already waited in vain.
     """
 
     def __init__(self, reason: str, *, spent_s: float = 0.0) -> None:
@@ -289,4 +289,4 @@ class Link:
     def _lost(self, error: OSError) -> LinkLost:
         self.close()
         late = isinstance(error, BlockingIOError | TimeoutError)
-        return LinkLost("timed out" if late else str(error))
+        return LinkLost("timed out", spent_s=self._timeout_s) if late else LinkLost(str(error))

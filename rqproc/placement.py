@@ -55,7 +55,8 @@ def check_resource(name: object) -> str:
     """
     if isinstance(name, str) and _RESOURCE.fullmatch(name):
         return name
-    raise ConfigError(f"invalid resource name {name!r:.80}: letters, digits, '_', '.', '-'")
+    shown = repr(name[:80]) if isinstance(name, str) else f"of type {type(name).__name__}"
+    raise ConfigError(f"invalid resource name {shown}: letters, digits, '_', '.', '-'")
 
 
 def slot(id: Id) -> int:

@@ -69,6 +69,7 @@ class Node:
         self._parent = parent
         self._worker: Worker | None = None
         self._stopping = threading.Event()
+        self._nonce = token_hex(8)
 
     @property
     def server(self) -> str:
@@ -144,7 +145,7 @@ class Node:
         sent = self._cluster.join(
             name,
             lease_s=self.settings.lease_s,
-            nonce=token_hex(8),
+            nonce=self._nonce,
             max_queue=self.settings.max_queue,
             pid=os.getpid(),
             host=socket.gethostname(),

@@ -28,6 +28,7 @@ log = logging.getLogger("rqproc.node")
 BLOCK_S = 5.0
 GRACE_S = 2.0
 SWEEP_MOST = 256
+SHORTEST_PAUSE_S = 0.05
 
 
 class Porter:
@@ -47,6 +48,7 @@ class Porter:
         self._failed = failed
         self._stopped = threading.Event()
         self._link: Link | None = None
+        self._pause_s = SHORTEST_PAUSE_S
         self._thread = threading.Thread(target=self._run, name="rqproc-porter", daemon=True)
 
     def start(self) -> None:
@@ -60,17 +62,14 @@ class Porter:
         self._thread.join(timeout=BLOCK_S)
 
     def _run(self) -> None:
-        pause_s = 0.05
         try:
             while not self._stopped.is_set():
                 try:
                     self._serve()
                 except (LinkLost, Refused, RedisUnavailable) as error:
-                    if not self._stopped.wait(pause_s):
+                    if not self._stopped.wait(self._pause_s):
                         log.debug("ingress: %s", error)
-                    pause_s = min(pause_s * 2, 1.0)
-                else:
-                    pause_s = 0.05
+                    self._pause_s = min(self._pause_s * 2, 1.0)
         except Exception as error:  # noqa: BLE001 - jobs would wait unseen: the node must not go on
             self._failed(error)
 
@@ -86,6 +85,7 @@ class Porter:
                     sweep_at = time.monotonic() + BLOCK_S
                 if moved := self._next(link):
                     self._carry(link, [moved])
+                    self._pause_s = SHORTEST_PAUSE_S
         finally:
             link.close()
 

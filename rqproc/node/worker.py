@@ -36,7 +36,6 @@ log = logging.getLogger("rqproc.node")
 
 BLOCK_S = 5.0
 TALLY_S = 0.25
-HEALTHY_S = 5.0
 SHORTEST_PAUSE_S = 0.02
 GRACE_S = 2.0
 TAKE_MOST = 128
@@ -72,6 +71,7 @@ class Worker:
         self._failure: Exception | None = None
         self._session = 0
         self._drained = False
+        self._pause_s = SHORTEST_PAUSE_S
         self._due = 0.0
         self._asked: tuple[tuple[object, ...], bytes] = ((), b"")
         self._pull: Link | None = None
@@ -111,10 +111,8 @@ class Worker:
         Raises:
             Exception: what ``fail`` was given.
         """
-        pause_s = SHORTEST_PAUSE_S
         try:
             while not self._is_over():
-                began = time.monotonic()
                 try:
                     if self.term.over:
                         self._begin_term()
@@ -123,10 +121,8 @@ class Worker:
                     self._end_term()
                 except (LinkLost, Refused, RedisUnavailable, SessionSuperseded) as error:
                     log.warning("connection to Redis: %s", error)
-                    if time.monotonic() - began > HEALTHY_S:
-                        pause_s = SHORTEST_PAUSE_S
-                    self._wait_outside(pause_s)
-                    pause_s = min(pause_s * 2, 1.0)
+                    self._wait_outside(self._pause_s)
+                    self._pause_s = min(self._pause_s * 2, 1.0)
         finally:
             self._close_links()
             self._runner.stop()
@@ -300,6 +296,7 @@ class Worker:
 
     def _acknowledge(self, finishes: Sequence[Finish], reply: Sequence[bytes]) -> None:
         self._desk.acknowledged(finishes)
+        self._pause_s = SHORTEST_PAUSE_S  # the connection does its work
         if reply:
             self._ended([id.decode() for id in reply])
 
@@ -321,7 +318,9 @@ class Worker:
         """Say once, however the drain began, that this node is no member any more."""
         if self._draining and not self._drained:
             assert self._push
-            self._push.exchange((self._cluster.drain(self._name),), timeout_s=GRACE_S)
+            self._push.exchange(
+                (self._cluster.drain(self._name, self.term.incarnation),), timeout_s=GRACE_S
+            )
             self._drained = True
             if self._pull:
                 self._pull.sleep_through(0)  # from now on an acknowledgement alone matters

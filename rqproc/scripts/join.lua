@@ -1,17 +1,21 @@
 -- Makes a process a member: a new incarnation, in members and leases, epoch + 1.
 --
--- ARGV  1 name  2 lease in ms  3 nonce of this attempt  4 max queue  5 pid  6 host
+-- ARGV  1 name  2 lease in ms  3 nonce of this process  4 max queue  5 pid  6 host
 --       7 time as RQ writes it  8 RQ version  9 Python version
 -- returns {1, incarnation, epoch}
 --         {0, lease left in ms}     a node of this name is alive
 --
--- Repeated with the same nonce it answers as before: the caller lost the first reply.
+-- Repeated with the same nonce it answers as before and renews the lease: the caller lost the first
+-- reply.
 local name, lease_ms, nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = now_ms()
 reap(now)
 local present = call('HGET', NODES, name)
 if present then
-  if call('HGET', NODE .. name, 'nonce') == nonce then return { 1, present, epoch() } end
+  if call('HGET', NODE .. name, 'nonce') == nonce then
+    call('ZADD', LEASES, now + lease_ms, present)
+    return { 1, present, epoch() }
+  end
   return { 0, tonumber(call('ZSCORE', LEASES, present)) - now }
 end
 

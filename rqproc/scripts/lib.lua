@@ -120,6 +120,7 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
     ttl = ok and 500 or 86400 -- RQ's default; a day, where RQ's is a year
   end
   local keys = { JOB .. id, RESULTS .. reply, JOB .. id .. ':dependents' }
+  if ttl == 0 and call('EXISTS', keys[3]) == 1 then ttl = 60 end -- its dependents are read first
   if ttl == 0 then
     call('DEL', unpack(keys))
     return true

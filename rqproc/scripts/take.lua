@@ -48,7 +48,10 @@ local function claim(id)
   if call('HSETNX', TAKEN .. inc, id, token .. ' ' .. address) == 0 then return nil end
   call('HSET', HOLDERS, address, inc .. ' ' .. (held + 1))
   if kind == 'job' then
-    call('HSET', JOB .. id, 'status', 'started', 'started_at', at, 'worker_name', NAMES .. name)
+    -- `at` is when the node began to wait: a job that came later was started when it came.
+    local queued_at = call('HGET', JOB .. id, 'enqueued_at') or at
+    call('HSET', JOB .. id, 'status', 'started', 'started_at', queued_at > at and queued_at or at,
+      'worker_name', NAMES .. name)
   end
   return { id, token, address, kind, job[5] or id, deadline, job[6], tonumber(job[7] or '') or 0 }
 end
