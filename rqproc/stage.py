@@ -46,9 +46,13 @@ class PrivateServer:
     def __enter__(self) -> str:
         self._folder = tempfile.TemporaryDirectory(prefix="rqproc-")
         self._embedded = Embedded(Places.private(Path(self._folder.name)))
-        url = self._embedded.ensure()
-        with redis.Redis.from_url(url) as client:
-            client.config_set("appendonly", "no")
+        try:
+            url = self._embedded.ensure()
+            with redis.Redis.from_url(url) as client:
+                client.config_set("appendonly", "no")
+        except BaseException:  # Ctrl-C comes at any moment
+            self.__exit__()
+            raise
         return url
 
     def __exit__(self, *exc: object) -> None:

@@ -86,6 +86,7 @@ class Protocol(Outside):
         if self.stage.roll.leases.get(node.inc, 0) > self.stage.now:
             before = node.inc
             epoch = self.stage.join(node, node.name)
+            self.stage.roll.leases[node.inc] = self.stage.now + LEASE_MS
             assert (node.inc, epoch) == (before, self.stage.roll.epoch), "it is told so again"
 
     @rule(pick=picks, ms=st.sampled_from((0, 1, 100, 300)))
@@ -106,7 +107,7 @@ class Protocol(Outside):
         assert state == ("member" if node.name in stage.roll.members else "draining")
         stage.roll.leases[node.inc] = stage.now + LEASE_MS
         if state == "draining" and not node.drained:
-            stage.drain(node.name)
+            stage.drain(node.name, node.inc)
             node.drained = True
 
     @rule(pick=picks, most=st.sampled_from((1, 2, 128)), lost=st.sampled_from((False, False, True)))
@@ -173,7 +174,7 @@ class Protocol(Outside):
         node = self.busy_node(pick)
         self.what_is_held_is_asked_for(pick)
         if self.stage.live(node):
-            self.stage.drain(node.name)
+            self.stage.drain(node.name, "" if operator else node.inc)
             node.drained = not operator and self.stage.live(node)
 
     # --- time ---
@@ -181,7 +182,7 @@ class Protocol(Outside):
     @rule(
         survivors=st.sampled_from((15, 14, 13, 11, 7, 6, 0)),
         successor=coin,
-        late=st.sampled_from(("nothing", "call", "take", "beat", "leave")),
+        late=st.sampled_from(("nothing", "call", "take", "beat", "leave", "drain")),
         ids=id_picks,
     )
     def leases_run_out(self, survivors: int, successor: bool, late: str, ids: list[int]) -> None:
@@ -194,6 +195,9 @@ class Protocol(Outside):
         self.stage.world.advance(LEASE_MS * 4 // 10)
         if successor:
             self.join(paused.name, 1000)
+        self._come_late(paused, late, ids)
+
+    def _come_late(self, paused: SimNode, late: str, ids: list[int]) -> None:
         if late == "call":
             self.call(ids, 5.0, shared=False, twice=False)
         elif late == "take":
@@ -202,3 +206,5 @@ class Protocol(Outside):
             self._beat(paused)
         elif late == "leave":
             self.stage.leave(paused.inc)
+        elif late == "drain":
+            self.stage.drain(paused.name, paused.inc)

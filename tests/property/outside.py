@@ -95,7 +95,7 @@ class Outside(RuleBasedStateMachine):
         wanted = Wanted(job, "job", job.id, foreign=True, ttl_s=ttl_s, copies=1 + twice)
         self.stage.put(wanted, self._queue(pick, to_node), fields)
         if twice:
-            self.stage.world.run(("RPUSH", keys.ingress_queue, job.id))
+            self.stage.look(("RPUSH", keys.ingress_queue, job.id))
 
     def _queue(self, pick: int, to_node: bool) -> str:
         keys, names = self.stage.world.keys, sorted(self.stage.view.nodes)
@@ -135,7 +135,7 @@ class Outside(RuleBasedStateMachine):
         wanted = found[pick // 2 % len(found)]
         key = job_key(wanted.job.id)
         wanted.over, wanted.gone = True, deletes
-        stage.world.run(("DEL", key) if deletes else ("HSET", key, "status", "canceled"))
+        stage.look(("DEL", key) if deletes else ("HSET", key, "status", "canceled"))
 
     @rule(number=st.integers(0, 2**53 - 1), name=names)
     def someone_looks(self, number: int, name: str) -> None:

@@ -17,7 +17,7 @@ def come_to_rest(stage: Stage) -> None:
     assert last
     stage.open_session(last)
     for _ in range(100):
-        busy = stage.carry() + stage.take(last, 2)
+        busy = stage.carry() + stage.take(last, 3)
         stage.finish(last, [last.outcome(claim, stage.now) for claim in last.known.values()])
         last.known.clear()
         stage.check()

@@ -40,7 +40,8 @@ class Stage:
         self.orders: list[Order] = []
         self.sound = True
         self._serial = 0
-        self.view = self.look()
+        self.view: View
+        self.look()
 
     @property
     def now(self) -> int:
@@ -50,10 +51,14 @@ class Stage:
         self._serial += 1
         return self._serial
 
-    def look(self) -> View:
+    def look(self, *first: Command) -> list[Any]:
+        """Run commands, and look at what is there then."""
         readable = [id for id, wanted in self.ledger.by_id.items() if wanted.junk != "text"]
-        self.view = self.world.look(list(self.limits), readable)
-        return self.view
+        replies, self.view = self.world.look(
+            *first, incs=list(self.limits), ids=readable, streams=self.ledger.streams
+        )
+        self.ledger.hear(self.view.answers)
+        return replies
 
     def script(self, command: Command, *, reaps: bool = True) -> Any:
         """Run one script; what it does to expired leases is expected here."""
@@ -62,9 +67,7 @@ class Stage:
             for inc in self.roll.reap(self.now):
                 self.ledger.died(self.view.taken[inc])
         self._taken_before = self.view.taken
-        reply = self.world.run(command)
-        self.look()
-        return reply
+        return self.look(command)[0]
 
     def live(self, node: SimNode) -> bool:
         return node.inc in self.roll.leases
@@ -72,10 +75,9 @@ class Stage:
     def check(self) -> None:
         """Hold the server's keys against what is expected."""
         self.sound = False
-        view = self.look()
+        view = self.view
         self.roll.check(view)
         check_holds(view)
-        self.ledger.hear(self.world.new_answers(self.ledger.streams))
         self.ledger.check(view, self.now)
         at: dict[str, str] = {}
         for node in filter(self.live, self.nodes):
@@ -110,6 +112,7 @@ class Stage:
                 self._expect_routed(order, job, report)
             else:
                 assert report == b"", "a known id is left alone"
+        self.look()
 
     def _expect_routed(self, order: Order, job: Job, report: bytes) -> None:
         deadline = self.now + round(order.timeout_s * 1000) if order.timeout_s else 0
@@ -247,10 +250,14 @@ class Stage:
             else:
                 wanted.expect = node.word(finish.claim)
 
-    def drain(self, name: str) -> None:
-        reply = self.script(self.cluster.drain(name))
-        assert reply == int(self.roll.incarnation(name) is not None), "only who is alive drains"
-        self.roll.retire(name)
+    def drain(self, name: str, inc: str = "") -> None:
+        """By an operator who names a node, or by an incarnation for itself alone."""
+        reply = self.script(self.cluster.drain(name, inc))
+        present = self.roll.incarnation(name)
+        acts = present is not None and inc in ("", present)
+        assert reply == int(acts), "only who is alive drains"
+        if acts:
+            self.roll.retire(name)
 
     def leave(self, inc: str) -> None:
         reply = self.script(self.cluster.leave(name_of(inc), inc))
@@ -274,16 +281,15 @@ class Stage:
         id = self.ledger.add(wanted).job.id
         if fields:
             flat = [item for pair in fields.items() for item in pair]
-            self.world.run(("HSET", job_key(id), *flat))
-        self.world.run(("RPUSH", queue, id))
-        self.look()
+            self.look(("HSET", job_key(id), *flat))
+        self.look(("RPUSH", queue, id))
 
     def carry(self, *, refuse: bool = False) -> bool:
         """What two porters do with one job of the ingress queue; False where there is none."""
         keys = self.world.keys
         lists = (keys.ingress_queue, keys.ingress_intermediate)
-        self.world.run(("LMOVE", *lists, "LEFT", "RIGHT"))
-        if not (left := self.look().intermediate):
+        self.look(("LMOVE", *lists, "LEFT", "RIGHT"))
+        if not (left := self.view.intermediate):
             return False
         self.adopt(left[-1], refuse=refuse)
         self.adopt(left[-1], refuse=refuse)

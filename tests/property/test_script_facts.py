@@ -115,7 +115,7 @@ def test_a_claim_whose_job_is_gone_is_held_until_its_node_has_finished(stage: St
     job = called(stage, 1)
     stage.take(busy, 9)
     stage.ledger[job.id].over = stage.ledger[job.id].gone = True
-    stage.world.run(("DEL", job_key(job.id)))
+    stage.look(("DEL", job_key(job.id)))
     started(stage, "n9")
     stage.open_session(busy)
     stage.check()

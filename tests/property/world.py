@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from functools import lru_cache
 from typing import Any
 
 from rqproc import scripts, wire
@@ -36,9 +36,6 @@ class Mutation:
     new: str
 
 
-_numbers = count()
-
-
 @dataclass(frozen=True, slots=True)
 class View:
     """All that the cluster's keys say at one instant.
@@ -46,6 +43,7 @@ class View:
     Attributes:
         taken: for each incarnation ever, the address of each id that it has taken.
         about: for each id asked for, its job's status and the nodes that died on it.
+        answers: what has come into reply streams since the last view.
     """
 
     members: tuple[str, ...]
@@ -60,6 +58,7 @@ class View:
     queues: dict[str, list[str]]
     taken: dict[str, dict[str, str]]
     about: dict[str, tuple[str, int]]
+    answers: list[wire.Answer]
 
     def places(self) -> Counter[str]:
         """Return in how many places each id is."""
@@ -77,32 +76,66 @@ class World:
     """One namespace, with the scripts as they are, or broken by a mutation."""
 
     def __init__(self, url: str, mutation: Mutation | None = None) -> None:
-        self.keys = Keys(f"w{next(_numbers)}")
+        self.keys = Keys("w")
         self.cluster = Cluster(self.keys, _scripts(self.keys, mutation))
         self.now = START_MS
         self._dial = Dial(url)
         self._link = self._dial.connect()
-        self._seen_entries: dict[str, str] = {}
-        clock: Command = ("SET", f"{self.keys.state}node:clock", self.now)
-        self.tell(("SCRIPT", "FLUSH", "SYNC"), *self.cluster.load(*SCRIPT_NAMES), clock)
+        self._read_up_to: dict[str, str] = {}
+        # Small hashes keep their order, so that DUMP tells nothing but changes.
+        keep_order: Command = ("CONFIG", "SET", "hash-max-listpack-value", 4096)
+        load = self.cluster.load(*SCRIPT_NAMES)
+        self._link.exchange((keep_order, self._set_clock(), *load), timeout_s=10.0)
 
     def tell(self, *commands: Command) -> list[Any]:
-        return self._link.exchange(commands, timeout_s=10.0)
+        try:
+            return self._link.exchange(commands, timeout_s=10.0)
+        except Refused as error:
+            raise AssertionError(f"the server refuses {commands[0][0]}: {error}") from error
 
     def run(self, command: Command) -> Any:
-        try:
-            return self.tell(command)[0]
-        except Refused as error:
-            raise AssertionError(f"the server refuses {command[0]}: {error}") from error
+        return self.tell(command)[0]
 
     def advance(self, ms: int) -> None:
         self.now += ms
-        self.tell(("SET", f"{self.keys.state}node:clock", self.now))
+        self.run(self._set_clock())
 
-    def look(self, incs: Sequence[str], ids: Sequence[str]) -> View:
-        """Return what is there, with the jobs ``ids`` in particular."""
+    def _set_clock(self) -> Command:
+        return ("SET", f"{self.keys.state}node:clock", self.now)
+
+    def look(
+        self, *first: Command, incs: Sequence[str], ids: Sequence[str], streams: Iterable[str]
+    ) -> tuple[list[Any], View]:
+        """Run commands, and return their replies and what is there then.
+
+        Of jobs, taken requests and reply streams only those are looked at that are named.
+        """
+        for stream in streams:
+            self._read_up_to.setdefault(stream, "0-0")
+        found = iter(self.tell(*first, *self._reads(incs, ids)))
+        replies = [next(found) for _ in first]
+        members, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(8))
+        epoch, token = (int(number or 0) for number in numbers)
+        waiting, ingress, intermediate = map(_texts, lists)
+        return replies, View(
+            members=tuple(_texts(members)),
+            leases={inc: int(ms) for inc, ms in _pairs(leases).items()},
+            nodes=_pairs(nodes),
+            holders=_pairs(holders),
+            epoch=epoch,
+            token=token,
+            waiting=waiting,
+            ingress=ingress,
+            intermediate=intermediate,
+            queues={name: _texts(next(found)) for name in NODE_NAMES},
+            taken={inc: _addresses(next(found)) for inc in incs},
+            about={id: _about(next(found)) for id in ids},
+            answers=self._answers(next(found, None)),
+        )
+
+    def _reads(self, incs: Sequence[str], ids: Sequence[str]) -> list[Command]:
         keys, state = self.keys, self.keys.state
-        found = self.tell(
+        reads: list[Command] = [
             ("ZRANGE", f"{state}members", 0, -1),
             ("ZRANGE", f"{state}leases", 0, -1, "WITHSCORES"),
             ("HGETALL", f"{state}nodes"),
@@ -114,40 +147,17 @@ class World:
             *(("LRANGE", keys.queue(name), 0, -1) for name in NODE_NAMES),
             *(("HGETALL", f"{state}taken:{inc}") for inc in incs),
             *(("HMGET", job_key(id), "status", "rqproc_lost") for id in ids),
-        )
-        after = 8 + len(NODE_NAMES)
-        taken, about = found[after : after + len(incs)], found[after + len(incs) :]
-        epoch, token = (int(number or 0) for number in found[4])
-        return View(
-            members=tuple(_texts(found[0])),
-            leases={inc: int(ms) for inc, ms in _pairs(found[1]).items()},
-            nodes=_pairs(found[2]),
-            holders=_pairs(found[3]),
-            epoch=epoch,
-            token=token,
-            waiting=_texts(found[5]),
-            ingress=_texts(found[6]),
-            intermediate=_texts(found[7]),
-            queues=dict(zip(NODE_NAMES, map(_texts, found[8:after]), strict=True)),
-            taken={inc: _addresses(flat) for inc, flat in zip(incs, taken, strict=True)},
-            about={
-                id: ((status or b"").decode(), int(lost or 0))
-                for id, (status, lost) in zip(ids, about, strict=True)
-            },
-        )
+        ]
+        if self._read_up_to:
+            streams = map(results_key, self._read_up_to)
+            reads.append(("XREAD", "STREAMS", *streams, *self._read_up_to.values()))
+        return reads
 
-    def new_answers(self, streams: Iterable[str]) -> list[wire.Answer]:
-        """Return what has come into these reply streams since the last time."""
-        for stream in streams:
-            self._seen_entries.setdefault(stream, "0-0")
-        if not self._seen_entries:
-            return []
-        names = list(self._seen_entries)
-        keys = [results_key(name) for name in names]
-        found = self.run(("XREAD", "STREAMS", *keys, *self._seen_entries.values()))
+    def _answers(self, found: Sequence[Any] | None) -> list[wire.Answer]:
+        names = {results_key(name): name for name in self._read_up_to}
         answers = []
         for key, entries in found or ():
-            self._seen_entries[names[keys.index(key.decode())]] = entries[-1][0].decode()
+            self._read_up_to[names[key.decode()]] = entries[-1][0].decode()
             answers += [wire.answer(flat) for _, flat in entries]
         return answers
 
@@ -172,6 +182,7 @@ class World:
         last.close()
 
 
+@lru_cache(maxsize=2)
 def _scripts(keys: Keys, mutation: Mutation | None) -> Scripts:
     made = Scripts(keys, clock=VIRTUAL_CLOCK)
     if mutation is None:
@@ -201,3 +212,8 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
 def _addresses(flat: Sequence[bytes]) -> dict[str, str]:
     """Of a ``taken`` hash: id -> address, without the token that stands before it."""
     return {id: claim.partition(" ")[2] for id, claim in _pairs(flat).items()}
+
+
+def _about(fields: Sequence[bytes | None]) -> tuple[str, int]:
+    status, lost = fields
+    return (status or b"").decode(), int(lost or 0)

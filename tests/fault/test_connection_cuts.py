@@ -1,0 +1,201 @@
+"""Connections cut between a command and its reply: no request is lost, none is run twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fault.load import Load, assert_exactly_once
+from fault.proxy import Proxy
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+from integration.kit import Book
+from redis import Redis
+from rq import Queue
+from servers import PrivateServer
+
+from rqproc import AsyncClient, Client
+from rqproc.keys import Keys
+from rqproc.scripts import Scripts
+
+STEADY = ("--lease", "10", "--heartbeat", "0.3")
+CUTS = 12
+
+
+@pytest.fixture
+def proxy(shop_server: PrivateServer) -> Iterator[Proxy]:
+    with Proxy(shop_server.url) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("reply", [1, 2], ids=["at the first reply", "at the second"])
+def test_a_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy, reply: int
+) -> None:
+    cluster.start("a", "b", options=STEADY)
+    asked = ids(4)
+    with Client(proxy.url, namespace=cluster.namespace) as client:
+        for number in range(CUTS):
+            proxy.cut_replies(reply)
+            client.request(asked[number % 4], "charge", args=(number,))
+        proxy.cut_replies(reply)
+        assert list(client.request_many(asked, "charge")) == asked
+    assert proxy.cuts >= CUTS // reply
+    assert sum(book.count("charge", id) for id in asked) == CUTS + 4
+
+
+def test_an_asyncio_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("a", options=STEADY)
+    (id,) = ids(1)
+
+    async def ask() -> list[int]:
+        async with AsyncClient(proxy.url, namespace=cluster.namespace) as client:
+            found = []
+            for _ in range(CUTS):
+                proxy.cut_replies()
+                found.append((await client.request(id, "charge"))["n"])
+            return found
+
+    assert asyncio.run(ask()) == list(range(1, CUTS + 1))
+    assert proxy.cuts == CUTS
+
+
+def test_a_job_whose_enqueueing_is_cut_is_enqueued_once(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("a", options=STEADY)
+    (id,) = ids(1)
+    jobs = []
+    with Client(proxy.url, namespace=cluster.namespace) as client:
+        for number in range(CUTS):
+            proxy.cut_replies()
+            jobs.append(client.enqueue(id, "charge", args=(number,)))
+    for job in jobs:
+        kit.eventually(lambda job=job: book.redis.hget(job.key, "status") == b"finished")
+    assert book.order("charge", id) == [str(number) for number in range(CUTS)]
+
+
+def test_nodes_whose_connections_are_cut_run_each_request_once(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("a", "b", options=STEADY, url=proxy.url)
+    asked = ids(6)
+    with Load(cluster.client, "charge", asked, pause_s=0.002) as load:
+        for number in range(12):
+            load.more(5)
+            proxy.cut_replies(1 + number % 3)
+        load.all_ids_answered()
+    assert proxy.cuts >= 10
+    assert load.failures == []
+    assert_exactly_once(load, book, "charge", asked)
+    assert book.redis.hlen(f"rqproc:{cluster.namespace}:holders") == 0
+
+
+def test_jobs_of_the_ingress_queue_survive_the_cuts_of_those_who_carry_them(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("a", "b", options=STEADY, url=proxy.url)
+    queue = Queue(f"rqproc.{cluster.namespace}", connection=book.redis)
+    asked = ids(CUTS * 2)
+    jobs = []
+    for id in asked:
+        proxy.cut_replies(1 + id % 2)
+        jobs.append(queue.enqueue("rqproc.request", id, resource="charge"))
+    for job in jobs:
+        kit.eventually(lambda job=job: job.get_status() == "finished")
+    assert [book.count("charge", id) for id in asked] == [1] * len(asked)
+
+
+def test_a_drain_whose_connections_are_cut_loses_nothing(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("b", options=STEADY)
+    (node,) = cluster.start("a", options=STEADY, url=proxy.url)
+    asked = ids(6)
+    with Load(cluster.client, "charge", asked, pause_s=0.01) as load:
+        load.more(20)
+        cutting = threading.Event()
+        cutter = threading.Thread(target=_cut_until, args=(proxy, cutting))
+        cutter.start()
+        node.signal(signal.SIGTERM)
+        code = node.wait()
+        cutting.set()
+        cutter.join()
+        load.all_ids_answered()
+    assert code == 0
+    assert load.failures == []
+    assert_exactly_once(load, book, "charge", asked)
+
+
+def _cut_until(proxy: Proxy, end: threading.Event) -> None:
+    while not end.wait(0.03):
+        proxy.cut_replies()
+
+
+def test_a_node_that_cannot_rejoin_at_once_goes_on_trying(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    (node,) = cluster.start("a", url=proxy.url)
+    join = Scripts(Keys(cluster.namespace))["join"].sha.encode()
+    seen = threading.Event()
+
+    def swallow(chunk: bytes) -> bool:
+        if join in chunk:
+            seen.set()
+        return join in chunk
+
+    proxy.swallow = swallow
+    node.signal(signal.SIGSTOP)
+    kit.eventually(lambda: cluster.client.members() == (), within_s=4)
+    node.signal(signal.SIGCONT)
+    assert seen.wait(5)
+    node.says("Redis at .* is not available", within_s=9)
+    proxy.swallow = lambda _: False
+    kit.eventually(lambda: cluster.client.members() == ("a",), within_s=6)
+    assert cluster.client.request(ids(1)[0], "charge")["n"] == 1
+
+
+def test_a_node_that_is_told_to_stop_after_its_lease_leaves_its_successor_alone(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    # Full with one request, it waits for no other: nothing but a beat could tell it of its end.
+    (old,) = cluster.start("a", options=(*kit.BRISK, "--max-queue", "1"), url=proxy.url)
+    (id,) = ids(1)
+    job = cluster.client.enqueue(id, "gated")
+    book.started("gated", id)
+    beat = Scripts(Keys(cluster.namespace))["beat"].sha.encode()
+    proxy.swallow = lambda chunk: beat in chunk  # it is cut off, and cannot know
+    kit.eventually(lambda: cluster.client.members() == (), within_s=4)
+    cluster.start("a")  # as a supervisor, or a container's, would
+    book.started("gated", id)
+    old.signal(signal.SIGTERM)
+    old.says("draining")
+    book.release("gated", id, times=2)
+    old.wait()
+    assert job.latest_result(timeout=4)
+    assert cluster.client.members() == ("a",)
+    assert cluster.nodes["a"].process.poll() is None
+
+
+def test_many_short_connections_do_not_pile_up(
+    cluster: Cluster, shop_redis: Redis, ids: Fresh
+) -> None:
+    cluster.start("a", options=STEADY)
+    (id,) = ids(1)
+    kit.settle(cluster.client)
+    cluster.client.request(id, "price")
+    before = len(shop_redis.client_list())
+
+    def ask(_: int) -> object:
+        with Client(cluster.url, namespace=cluster.namespace) as client:
+            return client.request(id, "price")["n"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(ask, range(60))) == {1}
+    kit.eventually(lambda: len(shop_redis.client_list()) <= before)

@@ -1,0 +1,147 @@
+"""The server dies, forgets or stands still: nodes come back by themselves, and nothing hangs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+from fault.load import Load, assert_exactly_once, assert_never_older
+from fault.server import Server
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+from integration.kit import Book
+from servers import PrivateServer
+
+from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
+
+SHORT = ("--lease", "1.5", "--heartbeat", "0.3")
+NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
+
+Stage = Callable[..., tuple[Server, Cluster]]
+
+
+@pytest.fixture
+def stage(shop_server: PrivateServer) -> Iterator[Stage]:
+    """A server of the test's own with nodes; the handlers keep their book on another, sound one."""
+    with ExitStack() as stack:
+
+        def make(
+            *names: str, keeps: bool, options: Sequence[str] = SHORT
+        ) -> tuple[Server, Cluster]:
+            server = stack.enter_context(Server(keeps=keeps))
+            cluster = Cluster(stack, server.url, "fault", book_url=shop_server.url)
+            cluster.start(*names, options=options)
+            return server, cluster
+
+        yield make
+
+
+def _errors(load: Load) -> set[type]:
+    return {type(answer.error) for answer in load.answers if answer.error}
+
+
+def _all_run(cluster: Cluster) -> bool:
+    return all(node.process.poll() is None for node in cluster.nodes.values())
+
+
+def test_a_server_killed_and_started_again_with_its_data_is_an_interruption(
+    stage: Stage, book: Book, ids: Fresh
+) -> None:
+    server, cluster = stage("a", "b", "c", keeps=True, options=("--lease", "5"))
+    asked = ids(9)
+    with Load(cluster.client, "charge", asked, pause_s=0.002) as load:
+        load.more(50)
+        for _ in range(2):
+            server.kill()
+            server.start()
+            load.all_ids_answered()
+    assert load.failures == []
+    assert _all_run(cluster)
+    assert cluster.client.members() == ("a", "b", "c")
+    assert_exactly_once(load, book, "charge", asked)
+
+
+def test_an_outage_longer_than_the_lease_ends_with_all_nodes_back(stage: Stage, ids: Fresh) -> None:
+    server, cluster = stage("a", "b", "c", keeps=True)
+    with Load(cluster.client, "price", ids(9), timeout=5) as load:
+        load.more(50)
+        server.kill()
+        time.sleep(2.0)  # the outage itself
+        server.start()
+        kit.eventually(lambda: cluster.client.members() == ("a", "b", "c"), within_s=5)
+        load.all_ids_answered()
+    assert _all_run(cluster)
+    assert _errors(load) <= NAMED
+    assert_never_older(load)
+
+
+def test_a_server_that_has_forgotten_everything_gets_its_nodes_back(
+    stage: Stage, ids: Fresh
+) -> None:
+    server, cluster = stage("a", "b", "c", keeps=False)
+    with Load(cluster.client, "price", ids(9), timeout=3) as load:
+        load.more(50)
+        server.kill()
+        server.start()
+        kit.eventually(lambda: cluster.client.members() == ("a", "b", "c"), within_s=5)
+        load.all_ids_answered()
+    assert _errors(load) <= NAMED
+    assert [node.stop() for node in cluster.nodes.values()] == [0, 0, 0]
+
+
+def test_flushing_the_server_is_the_same(stage: Stage, ids: Fresh) -> None:
+    server, cluster = stage("a", "b", keeps=False)
+    with Load(cluster.client, "price", ids(6), timeout=1.5) as load:
+        load.more(30)
+        with server.client() as redis:
+            redis.flushall()
+        load.all_ids_answered()
+    assert _errors(load) <= NAMED
+    assert _all_run(cluster)
+    kit.eventually(lambda: cluster.client.members() == ("a", "b"))
+
+
+def test_a_pause_shorter_than_the_lease_fails_nothing(stage: Stage, book: Book, ids: Fresh) -> None:
+    server, cluster = stage("a", "b", "c", keeps=False, options=("--lease", "8"))
+    asked = ids(9)
+    with Load(cluster.client, "charge", asked, pause_s=0.002) as load:
+        load.more(50)
+        server.pause()
+        time.sleep(2.0)  # the pause itself
+        server.go_on()
+        load.all_ids_answered()
+    assert load.failures == []
+    assert_exactly_once(load, book, "charge", asked)
+
+
+def test_a_pause_longer_than_the_lease_ends_with_all_nodes_back(stage: Stage, ids: Fresh) -> None:
+    server, cluster = stage("a", "b", "c", keeps=False, options=kit.BRISK)
+    with Load(cluster.client, "price", ids(9)) as load:
+        load.more(50)
+        server.pause()
+        time.sleep(2.0)  # the pause itself
+        server.go_on()
+        kit.eventually(lambda: cluster.client.members() == ("a", "b", "c"))
+        load.all_ids_answered()
+    assert _errors(load) <= {NoLiveNode}
+    assert _all_run(cluster)
+    assert_never_older(load)
+
+
+def test_scripts_that_the_server_forgets_are_told_again(
+    stage: Stage, book: Book, ids: Fresh
+) -> None:
+    server, cluster = stage("a", "b", keeps=False, options=("--lease", "10"))
+    asked = ids(6)
+    with Load(cluster.client, "charge", asked, pause_s=0.001) as load, server.client() as redis:
+        for _ in range(12):
+            load.more(3)
+            redis.script_flush()
+        load.all_ids_answered()
+        job = cluster.client.enqueue(asked[0], "echo")
+        assert job.latest_result(timeout=4)
+        assert cluster.client.members() == ("a", "b")
+    assert load.failures == []
+    assert_exactly_once(load, book, "charge", asked)

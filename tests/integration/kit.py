@@ -1,0 +1,311 @@
+"""Nodes and commands as processes, the shop's book, and waiting for conditions.
+
+Everything started here is ended here; nothing is waited for by sleeping a fixed time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pytest
+import redis
+from rq.job import Job
+
+import rqproc
+from rqproc import Client, cli
+from rqproc.errors import Overloaded
+
+SOURCE = Path(rqproc.__file__).parents[1]
+HERE = Path(__file__).parent
+RQPROC = (sys.executable, "-m", "rqproc")
+BRISK = ("--lease", "1", "--heartbeat", "0.2")
+
+T = TypeVar("T")
+
+
+def environ(url: str, namespace: str, **more: str) -> dict[str, str]:
+    """The environment of a process that plays on this server, with none of the caller's knobs."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQPROC_", "RQ_", "REDIS_"))}
+    path = os.pathsep.join((str(SOURCE), str(HERE)))
+    ours = {"RQPROC_REDIS_URL": url, "RQPROC_NAMESPACE": namespace, "PYTHONPATH": path}
+    ours["SHOP_URL"] = url
+    return {**clean, **ours, **more}
+
+
+def eventually(
+    look: Callable[[], T], *, within_s: float = 10.0, what: str = "", every_s: float = 0.01
+) -> T:
+    """Return the first truthy thing that ``look`` returns."""
+    end = time.monotonic() + within_s
+    while True:
+        if found := look():
+            return found
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {within_s:g} s: {what or look}")
+        time.sleep(every_s)
+
+
+def settle(client: Client) -> None:
+    """Wait until every node has beaten: what follows is about nodes that have been up a while."""
+    left = {node.name: node.lease_left_s for node in client.membership().nodes}
+    waiting = set(left)
+
+    def beaten() -> bool:
+        for node in client.membership().nodes:
+            if node.lease_left_s > left[node.name]:
+                waiting.discard(node.name)
+            left[node.name] = node.lease_left_s
+        return not waiting
+
+    eventually(beaten, every_s=0.002)
+
+
+def fill(client: Client, id: int) -> tuple[list[Job], Overloaded]:
+    """Enqueue until the one node is full; return what it has accepted, and the last refusal."""
+    accepted: list[Job] = []
+
+    def refusal() -> Overloaded | None:
+        try:
+            accepted.append(client.enqueue(id, "gated"))
+        except Overloaded as error:
+            (node,) = client.membership().nodes  # what it still has room for, it takes any moment
+            return error if node.held == node.queued == error.limit else None
+        return None
+
+    refused = eventually(refusal, what="a full node")
+    assert refused
+    return accepted, refused
+
+
+class Running:
+    """A process whose stderr is read line by line. ``with`` kills it at the end."""
+
+    def __init__(
+        self, command: Sequence[str], *, env: dict[str, str], cwd: Path | None = None
+    ) -> None:
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self.out: list[str] = []
+        self._news = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipe, lines), daemon=True)
+            for pipe, lines in (
+                (self.process.stderr, self.lines),
+                (self.process.stdout, self.out),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def stdout(self) -> str:
+        return "".join(self.out)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join(5)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+    def says(self, pattern: str, *, within_s: float = 15.0, since: int = 0) -> re.Match[str]:
+        """Wait until a line of stderr matches, looking from line ``since`` on."""
+        end = time.monotonic() + within_s
+        with self._news:
+            while True:
+                for line in self.lines[since:]:
+                    if match := re.search(pattern, line):
+                        return match
+                left_s = end - time.monotonic()
+                if left_s <= 0 or (self.process.poll() is not None and not self._reading()):
+                    raise AssertionError(f"{pattern!r} was not said: {self.stderr}")
+                self._news.wait(min(left_s, 0.1))
+
+    def ready(self) -> Self:
+        """Wait until it, a node, serves."""
+        self.says(r"node \S+ ready \(")
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self, *, within_s: float = 15.0) -> int:
+        """Wait for its end; return the exit code. All that it said can be read then."""
+        code = self.process.wait(within_s)
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    def stop(self, *, within_s: float = 15.0) -> int:
+        """Drain it; return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(within_s=within_s)
+
+    def _reading(self) -> bool:
+        return any(reader.is_alive() for reader in self._readers)
+
+    def _read(self, pipe: Any, lines: list[str]) -> None:
+        for line in pipe:
+            with self._news:
+                lines.append(line)
+                self._news.notify_all()
+
+
+def node(
+    url: str, namespace: str, name: str, *arguments: str, app: str | None = "shop:app",
+    cwd: Path | None = None, **env: str,
+) -> Running:  # fmt: skip
+    """A node, on its way; ``ready()`` waits for it."""
+    spec = (app,) if app else ()
+    command = (*RQPROC, "node", "start", "--name", name, *arguments, *spec)
+    return Running(command, env=environ(url, namespace, **env), cwd=cwd)
+
+
+def command(url: str, namespace: str, *arguments: str, **env: str) -> Running:
+    """A ``rqproc`` command, on its way."""
+    return Running((*RQPROC, *arguments), env=environ(url, namespace, **env))
+
+
+def finished(
+    url: str, namespace: str, *arguments: str, within_s: float = 20.0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """A ``rqproc`` command that has ended."""
+    return subprocess.run(
+        (*RQPROC, *arguments),
+        env=environ(url, namespace, **env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+
+
+def script(text: str, url: str, namespace: str, *arguments: str) -> str:
+    """Run a Python program; return what it printed."""
+    done = subprocess.run(
+        (sys.executable, "-W", "error", "-c", text, *arguments),
+        env=environ(url, namespace),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Line:
+    """Runs commands in this process, as if typed; what they raise in vain is the test's error."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *args: str) -> tuple[int, str, str]:
+        """Return the exit code, what was printed, and what went to stderr."""
+        self._capsys.readouterr()
+        code = cli.run(args)
+        said = self._capsys.readouterr()
+        return code, said.out, said.err
+
+    def json(self, *args: str) -> list[Any]:
+        code, out, err = self(*args, "--json")
+        assert (code, err) == (0, "")
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class Book:
+    """What the shop's handlers have told, and the gates that they wait at."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+
+    def started(self, resource: str, id: object, *, within_s: int = 15) -> str:
+        """Wait for the next start of a handler of this id; return its tag."""
+        found: Any = self.redis.blpop([f"test:started:{resource}:{id}"], timeout=within_s)
+        assert found, f"no handler of {resource} {id} started"
+        return str(found[1].decode())
+
+    def has_started(self, resource: str, id: object) -> bool:
+        """Whether a start has not been waited for yet."""
+        return bool(self.redis.exists(f"test:started:{resource}:{id}"))
+
+    def release(self, resource: str, id: object, *, times: int = 1, on: str = "") -> None:
+        """Let handlers of this id go on, whichever; or those ``on`` one node."""
+        gate = f"test:gate:{resource}:{id}"
+        self.redis.rpush(f"{gate}:{on}" if on else gate, *["go"] * times)
+
+    def count(self, resource: str, id: object) -> int:
+        """How often the value of this id was computed."""
+        found: Any = self.redis.get(f"test:count:{resource}:{id}")
+        return int(found or 0)
+
+    def log(self, resource: str, id: object) -> list[tuple[str, str, str]]:
+        """Every (start or end, tag, node) of this id, in order."""
+        lines: Any = self.redis.lrange(f"test:log:{resource}:{id}", 0, -1)
+        return [tuple(line.decode().split(" ")) for line in lines]
+
+    def order(self, resource: str, id: object) -> list[str]:
+        """The tags of the runs of this id, in order of their starts."""
+        return [tag for what, tag, _ in self.log(resource, id) if what == "start"]
+
+
+def overlaps(
+    log: Iterable[tuple[str, str, str]], *, dead: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """Return the pairs of tags whose runs overlap; a run on a ``dead`` node ends with its node."""
+    running: dict[str, str] = {}
+    found = []
+    gone = set(dead)
+    for what, tag, where in log:
+        if what == "end":
+            running.pop(tag, None)
+            continue
+        found += [(other, tag) for other, at in running.items() if at not in gone]
+        running[tag] = where
+    return found

@@ -1,0 +1,183 @@
+"""The app that the test clusters serve.
+
+Handlers tell what they do in Redis lists, and wait there to be released: so tests make
+interleavings on purpose and read afterwards what happened. See ``kit.Book`` for the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from functools import cache
+from typing import Any
+
+import redis
+
+from rqproc import App, current
+
+GATE_S = 30
+
+app = App()
+
+
+@cache
+def _book() -> redis.Redis:
+    """A connection of the tests' own, which no proxy cuts."""
+    return redis.Redis.from_url(os.environ["SHOP_URL"], socket_timeout=None)
+
+
+def _where() -> str:
+    run = current()
+    return f"{run.resource}:{run.id}"
+
+
+def _count() -> dict[str, Any]:
+    """One computation: its number, counted in Redis, tells it from all others of this id."""
+    n = _book().incr(f"test:count:{_where()}")
+    return {"n": n, "node": current().node, "pid": os.getpid()}
+
+
+def _begin(tag: object) -> None:
+    text = f"start {tag} {current().node}"
+    with _book().pipeline() as pipe:
+        pipe.rpush(f"test:log:{_where()}", text)
+        pipe.rpush(f"test:started:{_where()}", str(tag))
+        pipe.execute()
+
+
+def _end(tag: object) -> None:
+    _book().rpush(f"test:log:{_where()}", f"end {tag} {current().node}")
+
+
+def _wait() -> None:
+    """Wait for any release of this id, or for one on this node."""
+    gate = f"test:gate:{_where()}"
+    if _book().blpop([gate, f"{gate}:{current().node}"], timeout=GATE_S) is None:
+        raise TimeoutError("the test did not open the gate")
+
+
+@app.resource(ttl=60)
+def price(id: Any) -> dict[str, Any]:
+    return _count()
+
+
+@app.resource(ttl=0.6)
+def brief(id: Any) -> dict[str, Any]:
+    return _count()
+
+
+@app.resource(ttl=60)
+async def aprice(id: Any) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return _count()
+
+
+@app.resource(ttl=60)
+def slow_price(id: Any) -> dict[str, Any]:
+    _begin("price")
+    _wait()
+    return _count()
+
+
+@app.resource(ttl=0)
+def charge(id: Any, tag: object = "-", pause_s: float = 0.0) -> dict[str, Any]:
+    """Logs its start and its end, and counts."""
+    _begin(tag)
+    time.sleep(pause_s)
+    counted = _count()
+    _end(tag)
+    return counted
+
+
+@app.resource(ttl=0)
+async def acharge(id: Any, tag: object = "-", pause_s: float = 0.0) -> dict[str, Any]:
+    _begin(tag)
+    await asyncio.sleep(pause_s)
+    counted = _count()
+    _end(tag)
+    return counted
+
+
+@app.resource(ttl=0)
+def gated(id: Any, tag: object = "-") -> dict[str, Any]:
+    """As charge, but it ends when the test says so."""
+    _begin(tag)
+    _wait()
+    counted = _count()
+    _end(tag)
+    return counted
+
+
+@app.resource(ttl=0)
+def echo(id: Any, *args: Any, **kwargs: Any) -> Any:
+    return {"id": id, "args": list(args), "kwargs": kwargs, "token": current().token}
+
+
+@app.resource(ttl=0)
+def nested(id: Any) -> dict[str, Any]:
+    """Asks the cluster for another resource, from within a node."""
+    found: dict[str, Any] = price.request(id)
+    return found
+
+
+@app.resource(ttl=0)
+def give(id: Any, what: str) -> Any:
+    """Values that are hard to carry."""
+    values = {
+        "set": {1, 2},
+        "nan": float("nan"),
+        "bytes": b"x",
+        "large": "x" * (1024 * 1024),
+        "fits": "x" * (1024 * 1024 - 2),
+        "surrogate": "\ud800",
+        "none": None,
+        "deep": _deep(100_000),
+    }
+    return values[what]
+
+
+def _deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+class Mute(Exception):
+    """An error that cannot be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@app.resource(ttl=0)
+def explode(id: Any, how: str = "value") -> Any:
+    _begin(how)
+    errors: dict[str, BaseException] = {
+        "value": ValueError(f"no such id: {id}"),
+        "exit": SystemExit(3),
+        "interrupt": KeyboardInterrupt(),
+        "mute": Mute(),
+        "long": ValueError("x" * 3_000_000),
+        "surrogate": ValueError("\ud800"),
+    }
+    raise errors[how]
+
+
+@app.resource(ttl=60)
+def fragile(id: Any) -> dict[str, Any]:
+    """Fails the first time, then works."""
+    counted = _count()
+    if counted["n"] == 1:
+        raise ValueError("the first time fails")
+    return counted
+
+
+@app.resource(ttl=0)
+def die(id: Any) -> Any:
+    """Takes its process with it."""
+    _begin("die")
+    sys.stderr.flush()
+    os._exit(9)

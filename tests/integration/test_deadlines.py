@@ -1,0 +1,89 @@
+"""Timeouts and full queues: what is not answered in time is not run later."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+from integration.kit import Book
+
+from rqproc import Client
+from rqproc.errors import ConfigError, Overloaded, RequestTimeout
+
+
+def test_a_request_past_its_deadline_is_never_run(client: Client, book: Book, ids: Fresh) -> None:
+    (id,) = ids(1)
+    with ThreadPoolExecutor(1) as pool:
+        blocking = pool.submit(client.request, id, "gated", args=("blocks",))
+        book.started("gated", id)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeout) as caught:
+            client.request(id, "gated", args=("late",), timeout=0.3)
+        assert 0.3 <= time.monotonic() - began < 1.5
+        assert (caught.value.resource, caught.value.id) == ("gated", id)
+        book.release("gated", id, times=3)
+        blocking.result()
+    assert client.request(id, "gated", args=("after",))["n"] == 2
+    assert book.order("gated", id) == ["blocks", "after"]
+
+
+def test_a_caller_that_gives_up_leaves_the_computation_to_the_others(
+    client: Client, book: Book, ids: Fresh
+) -> None:
+    (id,) = ids(1)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(RequestTimeout):
+            client.request(id, "slow_price", timeout=0.2)
+        patient = pool.submit(client.reply, id, "slow_price")
+        kit.eventually(lambda: sum(n.held for n in client.membership().nodes) >= 2)
+        book.release("slow_price", id)
+        assert patient.result().source == "joined"
+    assert book.count("slow_price", id) == 1
+
+
+def test_of_many_ids_the_one_that_is_late_times_out_alone(
+    client: Client, book: Book, ids: Fresh
+) -> None:
+    late, *others = ids(4)
+    for id in others:
+        book.release("slow_price", id)
+    found = client.request_many([late, *others], "slow_price", timeout=0.5, return_exceptions=True)
+    assert isinstance(found[late], RequestTimeout)
+    assert [found[id]["n"] for id in others] == [1, 1, 1]
+    book.release("slow_price", late)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "5", 8 * 86400])
+def test_a_timeout_that_makes_no_sense_is_refused(client: Client, timeout: float) -> None:
+    with pytest.raises(ConfigError):
+        client.request(1, timeout=timeout)
+
+
+def _overload(cluster: Cluster, book: Book, id: int, *, asked: int) -> list[object]:
+    """Send many requests of an id whose lane is blocked; return what each of them came to."""
+    with ThreadPoolExecutor(asked) as pool:
+        first = pool.submit(cluster.client.request, id, "gated", args=("first",))
+        book.started("gated", id)
+        others = [
+            pool.submit(cluster.client.request, id, "gated", args=(n,)) for n in range(asked - 1)
+        ]
+        kit.eventually(
+            lambda: (
+                sum(o.done() for o in others)
+                or sum(n.held + n.queued for n in cluster.client.membership().nodes) == asked
+            )
+        )
+        book.release("gated", id, times=asked)
+        return [first.result(), *(o.exception() or o.result() for o in others)]
+
+
+def test_a_node_with_a_full_queue_says_so_at_once(cluster: Cluster, book: Book, ids: Fresh) -> None:
+    cluster.start("a", options=("--max-queue", "4"))
+    outcomes = _overload(cluster, book, ids(1)[0], asked=20)
+    refused = [o for o in outcomes if isinstance(o, Overloaded)]
+    assert len(refused) >= 20 - 2 * 4
+    assert {(o.node, o.limit) for o in refused} == {("a", 4)}
+    assert all(isinstance(o, Overloaded | dict) for o in outcomes)

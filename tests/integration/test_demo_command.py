@@ -1,0 +1,106 @@
+"""`rqproc demo`: tells its story, and leaves nothing, however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+from integration import kit
+from integration.kit import Running
+from integration.test_supervised_nodes import _marked
+from servers import PrivateServer
+
+WITHIN_S = 30.0
+
+
+class Stage:
+    """A demo on its way, in a temporary folder and with a mark that all its processes bear."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="demo-")
+        self.mark = token_hex(8)
+        env = kit.environ("", "")
+        del env["RQPROC_REDIS_URL"], env["RQPROC_NAMESPACE"]
+        marks = {"TMPDIR": self._folder.name, "MARK": self.mark, "PYTHONUNBUFFERED": "1"}
+        options = ("--url", url) if url else ()
+        self.running = Running((*kit.RQPROC, *options, "demo"), env={**env, **marks})
+
+    def prints(self, text: str) -> None:
+        kit.eventually(lambda: text in self.running.stdout, within_s=WITHIN_S, what=text)
+
+    def left(self) -> list[str]:
+        """Folders and processes that are still there."""
+        found = [path.name for path in Path(self._folder.name).iterdir()]
+        if sys.platform == "linux":
+            found += [str(pid) for pid in _marked(self.mark)]
+        return found
+
+    def close(self) -> None:
+        self.running.__exit__(None, None, None)
+        for pid in _marked(self.mark):
+            os.kill(pid, signal.SIGKILL)
+        self._folder.cleanup()
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Stage]:
+    """A demo that plays to its end while others are interrupted."""
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def stage(whole: Stage) -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "starting a server",
+        "waiting 5 s",
+    ],
+)
+def test_an_interrupted_demo_cleans_up_too(
+    stage: Stage, number: signal.Signals, moment: str
+) -> None:
+    stage.prints(moment)
+    stage.running.signal(number)
+    assert stage.running.wait() == 130
+    assert "Traceback" not in stage.running.stderr
+    kit.eventually(lambda: not stage.left(), within_s=3, what="nothing is left")
+
+
+def test_the_demo_on_a_server_of_ones_own_leaves_no_keys_when_interrupted() -> None:
+    with PrivateServer() as server, server.client() as redis:
+        stage = Stage(server.url)
+        stage.prints("waiting 5 s")
+        stage.running.signal(signal.SIGINT)
+        assert stage.running.wait() == 130
+        stage.close()
+        assert set(redis.scan_iter()) == set()
+
+
+def test_the_demo_tells_its_story_and_leaves_nothing(whole: Stage) -> None:
+    assert whole.running.wait(within_s=WITHIN_S) == 0
+    rows = re.findall(r"^│ +(\d) │(.*)│$", whole.running.stdout, re.MULTILINE)
+    assert [int(id) for id, _ in rows] == [1, 2, 3, 4, 5, 6]
+    for _, row in rows:
+        first, again, expired, killed, last = (cell.split() for cell in row.split("│"))
+        assert (first[2], again) == ("new", [*first[:2], "hit"])
+        assert (expired[0], expired[2]) == (first[0], "new")
+        assert "n2" not in (killed[0], last[0])
+    assert "0 failed" in whole.running.stdout
+    assert "Traceback" not in whole.running.stderr
+    kit.eventually(lambda: not whole.left(), within_s=3, what="nothing is left")

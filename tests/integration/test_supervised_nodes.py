@@ -1,0 +1,200 @@
+"""`rqproc node start --count N`: what a supervisor does for its nodes, and they without it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+from integration.kit import Book, Running
+
+LONG = ("--lease", "30", "--heartbeat", "0.3")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _pids(cluster: Cluster) -> dict[str, int]:
+    return {node.name: node.pid for node in cluster.client.membership().nodes}
+
+
+@pytest.fixture
+def pair(cluster: Cluster) -> Iterator[Running]:
+    """A supervisor of w-1 and w-2, with leases so long that nobody waits for one to run out."""
+    with kit.node(cluster.url, cluster.namespace, "w", "--count", "2", *LONG) as supervisor:
+        pids = []
+        try:
+            kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
+            pids = list(_pids(cluster).values())
+            yield supervisor
+        finally:
+            supervisor.stop()
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_child_is_reported_at_once_and_started_anew(
+    cluster: Cluster, book: Book, ids: Fresh, pair: Running
+) -> None:
+    (id,) = ids(1, of=0, modulo=2)
+    victim = _pids(cluster)["w-1"]
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(cluster.client.reply, id, "gated")
+        book.started("gated", id)
+        began = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        book.started("gated", id)
+        assert time.monotonic() - began < 2, "the lease is 30 s"
+        book.release("gated", id)
+        assert held.result().value["n"] == 1
+    pair.says(rf"w-1 \(pid {victim}\) died: SIGKILL; starting it anew")
+    kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
+    assert _pids(cluster)["w-1"] != victim
+
+
+def test_sigterm_drains_every_child(
+    cluster: Cluster, book: Book, ids: Fresh, pair: Running
+) -> None:
+    one, two = ids(2)
+    jobs = [cluster.client.enqueue(id, "gated") for id in (one, two)]
+    for id in (one, two):
+        book.started("gated", id)
+    pair.signal(signal.SIGTERM)
+    kit.eventually(lambda: cluster.client.members() == ())
+    for id in (one, two):
+        book.release("gated", id)
+    assert pair.wait() == 0
+    assert [job.get_status() for job in jobs] == ["finished", "finished"]
+    assert cluster.client.membership().nodes == ()
+
+
+def test_children_without_their_supervisor_drain_and_end(
+    cluster: Cluster, book: Book, ids: Fresh, pair: Running
+) -> None:
+    (id,) = ids(1)
+    job = cluster.client.enqueue(id, "gated")
+    book.started("gated", id)
+    pids = _pids(cluster).values()
+    pair.kill()
+    kit.eventually(lambda: cluster.client.members() == ())
+    book.release("gated", id)
+    assert job.latest_result(timeout=4)
+    kit.eventually(lambda: not any(_alive(pid) for pid in pids), what="the children's end")
+
+
+def test_a_child_that_dies_again_and_again_does_not_delay_the_report_of_another(
+    cluster: Cluster, book: Book, ids: Fresh, pair: Running
+) -> None:
+    def kill(name: str) -> None:
+        pid = kit.eventually(lambda: _pids(cluster).get(name))
+        os.kill(pid, signal.SIGKILL)
+        kit.eventually(lambda: _pids(cluster).get(name) != pid)
+
+    for _ in range(4):  # pauses of 0.1, 0.2, 0.4, 0.8 s
+        kill("w-1")
+    other = _pids(cluster)["w-2"]
+    began = time.monotonic()
+    os.kill(other, signal.SIGKILL)
+    kit.eventually(lambda: _pids(cluster).get("w-2") != other)
+    assert time.monotonic() - began < 0.4
+
+
+def test_a_child_whose_name_is_still_taken_waits_for_it(cluster: Cluster) -> None:
+    """As after a death that could not be reported: the dead one's lease is still there."""
+    (other,) = cluster.start("w-1", options=("--lease", "1.5", "--heartbeat", "0.2"))
+    with kit.node(cluster.url, cluster.namespace, "w", "--count", "2", *LONG) as supervisor:
+        kit.eventually(lambda: "w-2" in cluster.client.members())
+        other.kill()
+        kit.eventually(lambda: {"w-1": other.pid, **_pids(cluster)}["w-1"] != other.pid)
+        assert cluster.client.members() == ("w-1", "w-2")
+        assert supervisor.stop() == 0
+
+
+def test_a_supervisor_whose_app_is_wrong_ends(cluster: Cluster) -> None:
+    with kit.node(
+        cluster.url, cluster.namespace, "w", "--count", "2", app="nothing_here:app"
+    ) as supervisor:
+        assert supervisor.wait() == 2
+    assert "cannot import" in supervisor.stderr
+
+
+def test_each_child_has_a_metrics_port_of_its_own(cluster: Cluster) -> None:
+    pytest.importorskip("prometheus_client")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    options = ("--count", "2", "--metrics-port", str(port))
+    with kit.node(cluster.url, cluster.namespace, "w", *options) as supervisor:
+        kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
+        for number in (port, port + 1):
+            socket.create_connection(("127.0.0.1", number), timeout=5).close()
+        assert supervisor.stop() == 0
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes that have inherited a mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_a_count_from_the_environment_is_the_supervisors_alone(cluster: Cluster) -> None:
+    mark = token_hex(8)
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come to us, not to init
+    with kit.node(
+        cluster.url, cluster.namespace, "w", RQPROC_NODE_START_COUNT="2", MARK=mark
+    ) as supervisor:
+        try:
+            kit.eventually(lambda: cluster.client.members() or len(_marked(mark)) > 3)
+            names = kit.eventually(
+                lambda: cluster.client.members() if len(_marked(mark)) == 3 else ("too many",)
+            )
+            assert set(names) <= {"w-1", "w-2"}
+            assert supervisor.stop() == 0
+        finally:
+            _end_all(mark)
+
+
+def _end_all(mark: str) -> None:
+    """End processes that may be starting others as fast as they are ended."""
+    while left := _marked(mark):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+
+
+def test_the_names_of_children_can_be_told_from_their_host(cluster: Cluster) -> None:
+    command = (*kit.RQPROC, "node", "start", "--count", "2")
+    with kit.Running(command, env=kit.environ(cluster.url, cluster.namespace)) as supervisor:
+        kit.eventually(lambda: len(cluster.client.members()) == 2)
+        host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48]
+        assert cluster.client.members() == (f"{host}-1", f"{host}-2")
+        assert supervisor.stop() == 0

@@ -1,0 +1,143 @@
+"""Commands as the scripts' contracts want them, and the reading of the scripts' answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from rqproc import wire
+from rqproc.cluster import (
+    Claim,
+    Cluster,
+    Finish,
+    Job,
+    LeaseLost,
+    Order,
+    SessionSuperseded,
+    Tally,
+)
+from rqproc.errors import NameTaken
+from rqproc.keys import Keys
+from rqproc.link import Command, pack
+from rqproc.scripts import NAMES, Scripts, scripts_of
+
+KEYS = Keys("shop")
+CLUSTER = Cluster(KEYS)
+CLAIM = Claim("j", 7, "1|r:1", "call", "j", 0, b"[]", 0)
+
+COMMANDS: dict[str, Command] = {
+    "join": CLUSTER.join(
+        "a", lease_s=5, nonce="x", max_queue=9, pid=1, host="h", versions=("3", "3.11")
+    ),
+    "beat": CLUSTER.beat("a@1", lease_s=5, tally=Tally()),
+    "route": CLUSTER.route(Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j")),
+    "take": CLUSTER.take("a@1", session=1, epoch=2, most=3, at="now"),
+    "reconcile": CLUSTER.reconcile("a@1", session=1),
+    "finish": CLUSTER.finish("a@1", [Finish(CLAIM, "ok", "body", "note")]),
+    "drain": CLUSTER.drain("a"),
+    "leave": CLUSTER.leave("a", "a@1"),
+    "inspect": CLUSTER.inspect([b"j"]),
+    "adopt": CLUSTER.adopt(b"j", "1|r:1"),
+    "survey": CLUSTER.survey(),
+    "locate": CLUSTER.locate("r", [1, "é"]),
+}
+
+
+def claimed(id: bytes, address: bytes = b"1|r:1") -> Claim:
+    """A claim as it is read from a take's reply."""
+    job = [id, 7, address, b"job", id, 0, b"[]", 0]
+    (claim,) = CLUSTER.read_take([1, 0, 1, [], [job]]).claims
+    return claim
+
+
+def test_every_script_has_its_command() -> None:
+    assert COMMANDS.keys() == set(NAMES)
+    for name, command in COMMANDS.items():
+        assert command[:3] == ("EVALSHA", scripts_of(KEYS)[name].sha, 0)
+        assert pack([command]).startswith(b"*")
+
+
+def test_the_scripts_of_a_namespace_are_made_once() -> None:
+    assert scripts_of(Keys("shop")) is scripts_of(Keys("shop"))
+    assert scripts_of(Keys("shop"))["take"] == Scripts(KEYS)["take"]
+
+
+def test_scripts_are_loaded_by_their_texts() -> None:
+    assert CLUSTER.load("take", "beat") == tuple(
+        ("SCRIPT", "LOAD", scripts_of(KEYS)[name].text) for name in ("take", "beat")
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ms"), [(0.0, 0), (0.0001, 1), (1.5, 1500), (0.0014, 1), (604800, 604_800_000)]
+)
+def test_seconds_become_milliseconds_and_only_none_becomes_none(seconds: float, ms: int) -> None:
+    assert CLUSTER.route(Order("call", (), seconds))[4] == ms
+
+
+def test_an_order_sent_again_has_the_time_that_is_left() -> None:
+    order = Order("call", (), 5.0)
+    assert CLUSTER.route(order, timeout_s=1.25)[4] == 1250
+
+
+def test_the_default_ttl_of_a_result_is_rqs_own() -> None:
+    assert CLUSTER.route(Order("job", ()))[7] == ""
+    assert CLUSTER.route(Order("job", (), result_ttl_s=0))[7] == 0
+
+
+def test_a_refused_join_names_the_lease_that_is_left() -> None:
+    with pytest.raises(NameTaken) as caught:
+        CLUSTER.read_join("a", [0, 1500])
+    assert (caught.value.name, caught.value.lease_left_s) == ("a", 1.5)
+
+
+def test_a_lost_lease_and_a_newer_session_are_told_apart() -> None:
+    with pytest.raises(LeaseLost):
+        CLUSTER.read_beat([0])
+    with pytest.raises(LeaseLost):
+        CLUSTER.read_take([0])
+    with pytest.raises(SessionSuperseded):
+        CLUSTER.read_take([-1])
+
+
+def test_members_are_none_where_the_epoch_is_the_one_seen() -> None:
+    assert CLUSTER.read_take([1, 5, 2, [], []]).members is None
+    assert CLUSTER.read_take([1, 5, 2, [b"a", b"b"], []]).members == ("a", "b")
+
+
+@pytest.mark.parametrize("id", [b"plain", "é".encode(), b"\xff\xfe", b"a\x00b", "\ue000".encode()])
+def test_whatever_bytes_an_id_has_its_finish_names_them(id: bytes) -> None:
+    """Another application's job may have any id; a node must answer it, and go on."""
+    claim = claimed(id, b"1|r:" + id)
+    finish = Finish(claim, "ok", "body", "note")
+    packed = pack([CLUSTER.finish("a@1", [finish])])
+    assert packed.count(id + b"\r\n") == 3, "id, address and reply"
+
+
+def test_the_note_of_an_answer_can_be_sent_whatever_the_id() -> None:
+    claim = claimed(b"\xff\xfe")
+    finish = Finish(claim, "ok", "body", wire.note(claim.id, "miss", token=7))
+    assert b"miss 0 0 7" in pack([CLUSTER.finish("a@1", [finish])])
+
+
+def test_a_location_is_read_beside_the_id_that_it_was_asked_for() -> None:
+    reply = [3, [b"a", b"b"], [[b"b", b""], [b"a", b"b"]]]
+    one, other = CLUSTER.read_locate(CLUSTER.locate("r", [1, "é"]), reply)
+    assert (one.id, one.slot, one.owner, one.holder) == (1, 1, "b", None)
+    assert (other.id, other.owner, other.holder) == ("é", "a", "b")
+    assert (other.epoch, other.members) == (3, ("a", "b"))
+
+
+def test_nobody_alive_is_no_owner() -> None:
+    (found,) = CLUSTER.read_locate(CLUSTER.locate("r", [1]), [0, [], [[b"", b""]]])
+    assert (found.owner, found.members) == (None, ())
+
+
+def test_a_survey_is_read_into_nodes() -> None:
+    row = [b"a", b"a@3", b"draining", 1500, 2, 1, b"4", b"5", b"6", b"7", b"99", b"host"]
+    membership = CLUSTER.read_survey([8, [], [row]])
+    (node,) = membership.nodes
+    assert (membership.epoch, membership.members) == (8, ())
+    assert (node.name, node.state, node.lease_left_s) == ("a", "draining", 1.5)
+    assert (node.queued, node.held, node.entries, node.hits) == (2, 1, 4, 5)
+    assert (node.joined, node.misses, node.pid, node.host) == (6, 7, 99, "host")
+    assert node.queue == KEYS.queue_name("a")
