@@ -54,10 +54,10 @@ def play(url: str | None) -> Iterator[Doing | Round]:
         where = url or stack.enter_context(PrivateServer())
         namespace = f"demo-{token_hex(4)}"
         client = stack.enter_context(Client(where, namespace=namespace))
-        nodes = {name: NodeProcess(name, where, namespace, BRISK) for name in NODES}
+        nodes: dict[str, NodeProcess] = {}
         stack.callback(_sweep, client, where, nodes)
-        for node in nodes.values():
-            stack.enter_context(node)
+        for name in NODES:
+            nodes[name] = stack.enter_context(NodeProcess(name, where, namespace, BRISK))
         for node in nodes.values():
             node.wait_ready()
         yield _ask(client, "first")

@@ -66,7 +66,9 @@ class NodeProcess:
 
     def __init__(self, name: str, url: str, namespace: str, arguments: Sequence[str] = ()) -> None:
         self.name = name
-        command = [sys.executable, "-m", "rqproc", "node", "start", "--name", name, *arguments]
+        command = [sys.executable, "-m", "rqproc", "node", "start", "--name", name]
+        # Should we be interrupted before this context is entered, the node ends by itself.
+        command += ["--parent", str(os.getpid()), *arguments]
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
             command,
             env={**os.environ, "RQPROC_REDIS_URL": url, "RQPROC_NAMESPACE": namespace},
