@@ -15,7 +15,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from servers import PrivateServer
 from simnode import SimNode
-from stage import LEASE_MS, Stage
+from stage import HOST, LEASE_MS, Stage
 
 from rqproc.cluster import Job, Order, Taken
 from rqproc.keys import job_key, results_key
@@ -193,6 +193,21 @@ def test_an_answer_is_kept_longer_than_its_caller_may_ask_again(stage: Stage) ->
     stage.send(Order("call", jobs, 600.0, "shared"))
     assert [stage.ledger[job.id].expect for job in jobs] == [None, "Overloaded", "Overloaded"]
     assert stage.world.run(("PTTL", results_key("shared"))) > 600_000
+
+
+@pytest.mark.xfail(strict=True, reason="recover passes over a job that is queued again")
+def test_a_running_job_that_is_enqueued_again_survives_its_node(stage: Stage) -> None:
+    """RQ sets its status to queued; take leaves the second copy to the run; the run dies."""
+    node = started(stage)
+    job = enqueued(stage)
+    stage.take(node, 9)
+    stage.look(("HSET", job_key(job.id), "status", "queued"))
+    stage.look(("RPUSH", stage.world.keys.ingress_queue, job.id))
+    stage.carry()
+    stage.ask_to_take(node, 9, session=node.session)
+    stage.world.run(stage.cluster.report_death("a", pid=node.pid, host=HOST))
+    stage.look()
+    assert stage.view.places()[job.id] == 1
 
 
 # --- RQ's own rules ---
