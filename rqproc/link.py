@@ -9,6 +9,7 @@ does. Nothing is repeated here: what may be sent again, only the caller of a com
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import struct
@@ -259,6 +260,20 @@ class Link:
                 continue
             self.receive()
         return replies
+
+    def server_id(self, *, timeout_s: float) -> str:
+        """Return the run id of the server's process; empty where it may not be asked.
+
+        Raises:
+            LinkLost.
+        """
+        self.send(pack((("INFO", "server"),)), timeout_s=timeout_s)
+        reply: Any = False
+        while reply is False:
+            self.receive()
+            reply = self._reader.gets()
+        found = re.search(rb"run_id:(\w+)", reply) if isinstance(reply, bytes) else None
+        return found[1].decode() if found else ""
 
     def sleep_through(self, size: int) -> None:
         """Until the next bytes are taken in, do not report so few as readable.

@@ -59,6 +59,7 @@ class NodeInfo:
     queue: str
     queued: int
     held: int
+    stuck: int
     entries: int
     hits: int
     joined: int

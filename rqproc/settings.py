@@ -60,7 +60,10 @@ class NodeSettings:
         max_entries: values kept; past it the least recently used one goes.
         max_queue: requests that may wait for this node, past which callers get Overloaded; as many
             again may be held in it.
+        max_waiters: requests of one id that may be under way here, past which its callers get
+            Overloaded.
         drain_s: seconds that a graceful stop may take before it is a hard one.
+        strict: end the process where a handler still runs when the lease may not be relied on.
     """
 
     concurrency: int = 32
@@ -68,10 +71,12 @@ class NodeSettings:
     heartbeat_s: float = 1.0
     max_entries: int = 100_000
     max_queue: int = 10_000
+    max_waiters: int = 10_000
     drain_s: float = 60.0
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "max_entries", "max_queue"):
+        for name in ("concurrency", "max_entries", "max_queue", "max_waiters"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
         if not 0.2 <= self.lease_s <= MAX_LEASE_S:

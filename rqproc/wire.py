@@ -272,6 +272,10 @@ def unknown_resource_report(resource: str, known: Collection[str]) -> str:
     return json.dumps({"type": "UnknownResource", "resource": resource, "known": sorted(known)})
 
 
+def overdue_report(timeout_s: float, *, stuck: bool) -> str:
+    return json.dumps({"type": "HandlerTimeout", "timeout_s": timeout_s, "stuck": stuck})
+
+
 def failure_report(type: str, message: str, traceback: str = "") -> str:
     """Return the report of a handler's error; long texts are cut, since nobody reads a megabyte."""
     return json.dumps(

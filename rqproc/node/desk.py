@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from cachetools import LRUCache
 
 from rqproc import wire
 from rqproc.app import Resource
 from rqproc.cluster import Claim, Finish, Tally
-from rqproc.model import DEFAULT_RESOURCE, Request
+from rqproc.model import DEFAULT_RESOURCE
 from rqproc.node.entries import Entries, Entry
 from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Waiting
 from rqproc.placement import address, owner, parse_address
 
 log = logging.getLogger("rqproc.node")
@@ -29,53 +29,8 @@ log = logging.getLogger("rqproc.node")
 KEEP_S = 60.0
 KNOWN_CALLS = 4096
 
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A handler's value, as JSON text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A handler's error, as its caller will see it."""
-
-    type: str
-    reason: str
-    traceback: str
-
-
-Outcome = Done | Failed
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """A claim that waits for a run's end.
-
-    Attributes:
-        due: moment, on the desk's clock, at which its caller gives up; None for never.
-    """
-
-    claim: Claim
-    call: wire.Call
-    due: float | None
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One run of a handler, and everyone who waits for it; the first of them caused it."""
-
-    address: str
-    resource: Resource[..., Any]
-    request: Request
-    token: int
-    waiting: list[Waiting] = field(default_factory=list)
-    keeps: bool = True
-
-    @property
-    def deadline(self) -> float | None:
-        return self.waiting[0].due if self.waiting else None
+STUCK_AFTER_S = 0.2
+"""Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
 
 
 class Desk:
@@ -98,6 +53,7 @@ class Desk:
         self._clock = clock
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
+        self._stuck: dict[str, Overdue] = {}
         self._holds = Holds()
         self._guests: set[str] = set()
         self._calls: LRUCache[bytes, tuple[str, wire.Call]] = LRUCache(KNOWN_CALLS)
@@ -125,6 +81,8 @@ class Desk:
             self._refuse(claim, report, f"unknown resource {call.request.resource!r}\n")
         elif call.function == wire.INVALIDATE:
             self._invalidate(waiting)
+        elif stuck := self._stuck.get(claim.address):
+            self._fail(claim, stuck)
         elif resource.ttl_s > 0:
             self._serve_kept(waiting, resource)
         else:
@@ -133,19 +91,33 @@ class Desk:
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered."""
         self._running.remove(run)
+        self._stuck.pop(run.address, None)
         self._lanes.done(run.address)
         self._leave_flight(run)
-        if isinstance(outcome, Failed):
+        if run.hold:
+            self._out.append(Finish(run.hold, "released"))
+        elif isinstance(outcome, Done):
+            self._answer_all(run, outcome)
+        else:
             for waiting in run.waiting:
                 self._fail(waiting.claim, outcome)
+
+    def change_slot(self, run: Run, slot: Slot) -> None:
+        """A handler waits for another id, or has its answer: meanwhile another may run."""
+        if run not in self._running or run.address in self._stuck:
             return
+        run.asks += 1 if slot == "given back" else -1
+        if run.asks:
+            self._lanes.pause(run.address)
+        else:
+            self._lanes.go_on(run.address)
+
+    def mind_the_time(self) -> None:
+        """Answer for runs that take too long. They go on, and keep their ids from all others."""
         now = self._clock()
-        ttl_s = run.resource.ttl_s if run.keeps else 0.0
-        entry = Entry(outcome.text, now, now + ttl_s, run.token)
-        if ttl_s > 0:
-            self._keep(run.address, entry)
-        for place, waiting in enumerate(run.waiting):
-            self._answer(waiting, entry, "joined" if place else "miss", now)
+        for run in [r for r in self._running if r.overdue_at is not None and r.overdue_at <= now]:
+            run.overdue_at = None
+            self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
 
     def learn(self, epoch: int, members: Sequence[str] | None) -> None:
         """Take in the member list, before anything else is served.
@@ -171,14 +143,13 @@ class Desk:
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
         self._entries.clear()
-        for run in self._running:
-            run.waiting.clear()
-            run.keeps = False
         self._joinable.clear()
         self._lanes.clear()
         self._holds.clear()
         self._guests.clear()
         self._out.clear()
+        for run in self._running:
+            self._holds.add(run.orphan(), None)
         self._epoch = -1
 
     def forget_entries(self) -> None:
@@ -190,7 +161,7 @@ class Desk:
     def acknowledged(self, finishes: Sequence[Finish]) -> None:
         """The server has carried these out."""
         for finish in finishes:
-            if finish.claim in self._holds:
+            if finish.claim in self._holds and finish.outcome != "stuck":
                 self._holds.remove(finish.claim)
                 self._show_out(finish.claim.address)
 
@@ -214,6 +185,8 @@ class Desk:
             if run.waiting:
                 self._misses += 1
                 self._running.add(run)
+                if run.resource.timeout_s is not None:
+                    run.overdue_at = now + run.resource.timeout_s + STUCK_AFTER_S
                 return run
             self._lanes.done(run.address)
             self._leave_flight(run)
@@ -229,6 +202,23 @@ class Desk:
         return self._epoch
 
     @property
+    def running(self) -> bool:
+        """Whether any handler runs, be it for nobody."""
+        return bool(self._running)
+
+    @property
+    def overdue_at(self) -> float | None:
+        """When, on its clock, a run will have taken too long; None while none may."""
+        times = [run.overdue_at for run in self._running if run.overdue_at is not None]
+        return min(times) if times else None
+
+    def unfinished(self) -> list[Claim]:
+        """Return what this node has no answer for yet, and what keeps ids from others."""
+        runs = [*self._running, *self._lanes.waiting()]
+        claims = [waiting.claim for run in runs for waiting in run.waiting]
+        return claims + [run.hold for run in runs if run.hold]
+
+    @property
     def held(self) -> int:
         """How many requests are taken and not acknowledged as finished."""
         return len(self._holds)
@@ -240,10 +230,11 @@ class Desk:
 
     def changed_since(self, tally: Tally) -> bool:
         """Whether anything was answered after a tally was taken."""
-        return (self._hits, self._succeeded, self._failed) != (
+        return (self._hits, self._succeeded, self._failed, len(self._stuck)) != (
             tally.hits,
             tally.succeeded,
             tally.failed,
+            tally.stuck,
         )
 
     def tally(self) -> Tally:
@@ -254,9 +245,33 @@ class Desk:
             misses=self._misses,
             succeeded=self._succeeded,
             failed=self._failed,
+            stuck=len(self._stuck),
         )
 
     # --- inside ---
+
+    def _answer_all(self, run: Run, done: Done) -> None:
+        now = self._clock()
+        ttl_s = run.resource.ttl_s if run.keeps else 0.0
+        entry = Entry(done.text, now, now + ttl_s, run.token)
+        if ttl_s > 0:
+            self._keep(run.address, entry)
+        for place, waiting in enumerate(run.waiting):
+            self._answer(waiting, entry, "joined" if place else "miss", now)
+
+    def _give_up_on(self, run: Run, overdue: Overdue) -> None:
+        """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
+        self._stuck[run.address] = overdue
+        self._leave_flight(run)
+        self._lanes.pause(run.address)
+        behind = [w for other in self._lanes.drop(run.address) for w in other.waiting]
+        for waiting in run.waiting[1:] + behind:
+            self._fail(waiting.claim, overdue)
+        if run.waiting:
+            run.hold = run.waiting[0].claim
+            self._fail(run.hold, overdue, stuck=True)
+        run.waiting.clear()
+        log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 
     def _owns(self, address: str) -> bool:
         slot = int(address.partition("|")[0])
@@ -328,15 +343,15 @@ class Desk:
         body = entry.body(waiting.call.serializer)
         self._out.append(Finish(claim, "ok", body, note, keep_s=self._keep_s(claim, now)))
 
-    def _fail(self, claim: Claim, failure: Failed) -> None:
-        report = wire.failure_report(failure.type, failure.reason, failure.traceback)
-        self._refuse(claim, report, failure.traceback or f"{failure.type}: {failure.reason}\n")
+    def _fail(self, claim: Claim, failure: Failed | Overdue, *, stuck: bool = False) -> None:
+        self._refuse(claim, failure.report, failure.text, stuck=stuck)
 
-    def _refuse(self, claim: Claim, report: str, text: str) -> None:
+    def _refuse(self, claim: Claim, report: str, text: str, *, stuck: bool = False) -> None:
         self._failed += 1
         note = wire.note(claim.id, "error", token=claim.token)
         keep_s = self._keep_s(claim, self._clock())
-        self._out.append(Finish(claim, "error", wire.exc_string(text), note, report, keep_s))
+        how: Literal["error", "stuck"] = "stuck" if stuck else "error"
+        self._out.append(Finish(claim, how, wire.exc_string(text), note, report, keep_s))
 
     def _keep_s(self, claim: Claim, now: float) -> float:
         """An answer outlives its caller's patience by a minute."""

@@ -14,6 +14,7 @@ from rqproc.errors import RedisUnavailable
 from rqproc.link import Dial, Link, LinkLost, Refused
 from rqproc.node.clock import suspend_proof
 from rqproc.node.term import Term
+from rqproc.node.watchdog import Watch
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
@@ -27,13 +28,14 @@ class Heart:
         tally: gives the counts that the beat carries.
         wake: called after each change of the term that the worker must act on.
         failed: called if the thread itself ends with an error: the node must not go on.
+        watch: told of each renewal.
         may_live: asked before each beat; False makes the node drain (its parent has gone).
     """
 
     def __init__(
         self, dial: Dial, cluster: Cluster, settings: NodeSettings, *, term: Callable[[], Term],
         tally: Callable[[], Tally], wake: Callable[[], None], failed: Callable[[Exception], None],
-        may_live: Callable[[], bool],
+        may_live: Callable[[], bool], watch: Watch,
     ) -> None:  # fmt: skip
         self._dial = dial
         self._cluster = cluster
@@ -43,6 +45,7 @@ class Heart:
         self._wake = wake
         self._failed = failed
         self._may_live = may_live
+        self._watch = watch
         self._link: Link | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rqproc-heart", daemon=True)
@@ -88,6 +91,7 @@ class Heart:
             return False
         else:
             term.trusted_until = sent_at + self._settings.trust_s
+            self._watch.renewed(trusted_s=term.trusted_s)
             if state == "draining" and not term.draining:
                 term.draining = True
                 self._wake()

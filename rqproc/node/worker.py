@@ -23,13 +23,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from rqproc import wire
-from rqproc.cluster import Claim, Cluster, Finish, LeaseLost, SessionSuperseded, Tally
+from rqproc.cluster import (
+    Claim,
+    Cluster,
+    Finish,
+    LeaseLost,
+    SessionSuperseded,
+    Settling,
+    Tally,
+)
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
 from rqproc.node.bell import Bell
-from rqproc.node.desk import Desk, Outcome, Run
+from rqproc.node.desk import Desk
 from rqproc.node.runner import Runner
+from rqproc.node.runs import Outcome, Run, Slot
 from rqproc.node.term import Term
+from rqproc.node.watchdog import Watch
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
@@ -38,6 +48,7 @@ BLOCK_S = 5.0
 TALLY_S = 0.25
 SHORTEST_PAUSE_S = 0.02
 GRACE_S = 2.0
+SETTLE_S = 0.1
 TAKE_MOST = 128
 FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
 SCRIPTS = ("take", "finish", "reconcile", "drain")
@@ -50,26 +61,30 @@ class Worker:
         term: the first term.
         join: begins a new term; called whenever a lease was lost.
         ended: called with the ids of finished jobs that others depend on.
+        watch: told whether handlers run.
     """
 
     def __init__(
         self, dial: Dial, cluster: Cluster, desk: Desk, *, settings: NodeSettings, node: str,
-        term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
+        term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None], watch: Watch,
     ) -> None:  # fmt: skip
         self._dial = dial
         self._cluster = cluster
         self._desk = desk
         self._join = join
         self._ended = ended
+        self._watch = watch
         self._name = node
         self._max_held = settings.max_queue
-        self._runner = Runner(node, threads=settings.concurrency, report=self._report)
-        self._outcomes: deque[tuple[Run, Outcome]] = deque()
+        self._runner = Runner(node, cluster.keys.namespace, report=self._report)
+        self._news: deque[tuple[Run, Outcome | Slot]] = deque()
         self._bell = Bell()
         self._poll = select.poll()
         self._stop_by: float | None = None
         self._failure: Exception | None = None
         self._session = 0
+        self._rejoined = False
+        self._ask_after = 0.0
         self._drained = False
         self._pause_s = SHORTEST_PAUSE_S
         self._due = 0.0
@@ -99,8 +114,8 @@ class Worker:
         self._failure = error
         self._bell.ring()
 
-    def _report(self, run: Run, outcome: Outcome) -> None:
-        self._outcomes.append((run, outcome))
+    def _report(self, run: Run, news: Outcome | Slot) -> None:
+        self._news.append((run, news))
         self._bell.ring()
 
     # --- the worker's own thread ---
@@ -136,7 +151,7 @@ class Worker:
             return False
         if self._stop_by is not None and time.monotonic() >= self._stop_by:
             return True
-        return self._desk.idle and not self._outcomes
+        return self._desk.idle and not self._news
 
     def _end_term(self) -> None:
         self._close_links()
@@ -147,6 +162,7 @@ class Worker:
 
     def _begin_term(self) -> None:
         self.term = self._join()
+        self._rejoined = True
         log.warning("joined anew as %s", self.term.incarnation)
 
     def _wait_outside(self, pause_s: float) -> None:
@@ -155,7 +171,8 @@ class Worker:
         end = time.monotonic() + pause_s
         while (left_s := end - time.monotonic()) > 0 and not self._failure:
             self._bell.wait(left_s)
-            self._take_in_outcomes()
+            self._take_in_news()
+            self._mind_the_runs()
             if not self.term.trusted:
                 self._desk.forget_entries()
 
@@ -166,6 +183,7 @@ class Worker:
             self._mind_the_lease()
             self._mind_the_drain()
             self._start_runs()
+            self._mind_the_runs()
             self._send()
             self._count()
             if not self._is_over():
@@ -182,7 +200,9 @@ class Worker:
 
     @property
     def _may_ask(self) -> bool:
-        return not self._expected and not self._draining and self._room > 0
+        if self._expected or self._draining or self._room <= 0:
+            return False
+        return not self._ask_after or time.monotonic() >= self._ask_after
 
     @property
     def _room(self) -> int:
@@ -200,7 +220,13 @@ class Worker:
         self._poll.register(self._bell.fileno(), select.POLLIN)
         self._poll.register(self._pull.fileno(), select.POLLIN)
         self._session += 1
-        reconcile = self._cluster.reconcile(self.term.incarnation, session=self._session)
+        reconcile = self._cluster.reconcile(
+            self.term.incarnation,
+            session=self._session,
+            server=self._pull.server_id(timeout_s=GRACE_S),
+            rejoined=self._rejoined,
+            held=self._desk.unfinished(),
+        )
         replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
         self._take_in(replies[-1])
 
@@ -247,7 +273,7 @@ class Worker:
         ready = {file for file, _ in self._poll.poll(self._patience_s() * 1000)}
         if self._bell.fileno() in ready:
             self._bell.clear()
-            self._take_in_outcomes()
+            self._take_in_news()
             ready.remove(self._bell.fileno())
         if ready:
             self._read()
@@ -263,8 +289,12 @@ class Worker:
     def _patience_s(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""
         left_s = BLOCK_S + GRACE_S
+        if self._ask_after:
+            left_s = max(0.0, self._ask_after - time.monotonic())
+        if (overdue_at := self._desk.overdue_at) is not None:
+            left_s = min(left_s, max(0.0, overdue_at - self.term.clock()))
         if self._desk.changed_since(self._tally[1]):
-            left_s = TALLY_S
+            left_s = min(left_s, TALLY_S)
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - time.monotonic()))
         return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
@@ -284,7 +314,12 @@ class Worker:
                 self._acknowledge(expected, reply)
 
     def _take_in(self, reply: Sequence[Any]) -> None:
-        taken = self._cluster.read_take(reply)
+        try:
+            taken = self._cluster.read_take(reply)
+        except Settling as error:
+            self._ask_after = time.monotonic() + min(error.left_s, SETTLE_S)
+            return
+        self._ask_after = 0.0
         self._desk.learn(taken.epoch, taken.members)
         self._mind_the_lease()
         for claim in taken.claims:
@@ -300,13 +335,21 @@ class Worker:
         if reply:
             self._ended([id.decode() for id in reply])
 
-    def _take_in_outcomes(self) -> None:
-        while self._outcomes:
-            self._desk.complete(*self._outcomes.popleft())
+    def _take_in_news(self) -> None:
+        while self._news:
+            run, news = self._news.popleft()
+            if isinstance(news, str):
+                self._desk.change_slot(run, news)
+            else:
+                self._desk.complete(run, news)
 
     def _start_runs(self) -> None:
         while self.term.trusted and (run := self._desk.next_run()):
             self._runner.start(run)
+
+    def _mind_the_runs(self) -> None:
+        self._desk.mind_the_time()
+        self._watch.busy(self._desk.running, trusted_s=self.term.trusted_s)
 
     def _mind_the_lease(self) -> None:
         if self.term.over:

@@ -85,7 +85,7 @@ def caller() -> Caller:
 def routed(command: Command) -> list[str]:
     """The ids of the jobs that a route command carries."""
     assert command[:2] == CLUSTER.route(calls.batch([], kind="job").order)[:2]
-    return [str(id) for id in command[8::3]]
+    return [str(id) for id in command[9::3]]
 
 
 def ids(caller: Caller) -> list[str]:
