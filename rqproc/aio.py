@@ -19,10 +19,10 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from rqproc import calls, conversation, wire
 from rqproc.cluster import Cluster
 from rqproc.conversation import Conversation, Pause, Send
-from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.errors import RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, dial
-from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack
+from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack, why
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply, Request
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
@@ -158,6 +158,8 @@ class AsyncClient:
                 replies = await link.exchange(step, limit)
         except BaseException as error:
             await link.close()  # a reply may still be on its way
+            if isinstance(error, Refused) and error.moved:
+                await self.close()
             if isinstance(error, OSError):
                 await self.close()  # the server has gone, and the idle links with it
                 spent_s = step.within_s if isinstance(error, TimeoutError) else 0.0
@@ -178,7 +180,7 @@ class AsyncClient:
 
 
 async def _connect(way: Dial) -> _AsyncLink:
-    """Raises: LinkLost, RedisUnavailable: the server refused the credentials."""
+    """Raises: as ``Dial.connect``."""
     try:
         return await _connect_once(way)
     except LinkLost:
@@ -190,21 +192,23 @@ async def _connect(way: Dial) -> _AsyncLink:
 
 async def _connect_once(way: Dial) -> _AsyncLink:
     began = time.monotonic()
-    options = way.options(CONNECT_TIMEOUT_S)
+    timeout_s = CONNECT_TIMEOUT_S
+    options = (
+        await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
+    )
     kind = SSLConnection if way.secure else Connection
     connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
-    except redis.AuthenticationError as error:
-        raise RedisUnavailable(way.server, str(error)) from error
     except (redis.RedisError, OSError) as error:
-        raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
+        raise why(error, spent_s=time.monotonic() - began) from error
     link = _AsyncLink(connection)
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await link.exchange(
-                Send((("PING",),), CONNECT_TIMEOUT_S)
-            )  # what accepts may not answer
+        async with asyncio.timeout(timeout_s):
+            await link.exchange(Send((("PING",),), timeout_s))  # what accepts may not answer
+    except Refused:
+        await link.close()
+        raise
     except OSError as error:
         await link.close()
         raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error

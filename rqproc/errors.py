@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
+
 
 class RqprocError(Exception):
     """The root of all errors raised by rqproc."""
@@ -82,11 +84,8 @@ class RedisUnavailable(RqprocError, ConnectionError):
 
     exit_code = 5
 
-    def __init__(self, server: str, reason: str) -> None:
-        super().__init__(
-            f"Redis at {server} is not available: {reason}. Check that it runs, and the URL "
-            "(--url, RQPROC_REDIS_URL)"
-        )
+    def __init__(self, server: str, reason: str, *, advice: str = DEFAULT_ADVICE) -> None:
+        super().__init__(f"Redis at {server} is not available: {reason}. {advice}")
         self.server = server
         self.reason = reason
 

@@ -18,6 +18,8 @@ URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 
 MAX_LEASE_S = 3600.0
 
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+
 EMBEDDED = "embedded"
 """The URL that stands for the server which rqproc starts itself."""
 
@@ -30,17 +32,18 @@ def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> st
     """
     values = os.environ if environ is None else environ
     found = url or next((values[name] for name in URL_VARIABLES if values.get(name)), EMBEDDED)
-    if found == EMBEDDED or found.startswith(("redis://", "rediss://", "unix://")):
+    scheme, separator, _ = found.partition("://")
+    if found == EMBEDDED or (separator and scheme in SCHEMES):
         return found
     raise ConfigError(
         f"invalid server URL {without_password(found)!r}: give redis://HOST:PORT/DB, rediss://..., "
-        f"unix://PATH, or {EMBEDDED!r}"
+        f"unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME, or {EMBEDDED!r}"
     )
 
 
 def without_password(url: str) -> str:
     """Return a URL as people may see it."""
-    return re.sub(r"//.*@", "//***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url))
 
 
 def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None = None) -> str:

@@ -28,12 +28,14 @@ LAYERS = (
     ("cluster",),
     ("scripts",),
     ("link", "wire"),
+    ("whereabouts",),
+    ("sentinel",),
     ("embedded",),
     ("settings",),
     ("keys",),
     ("model", "context"),
-    ("placement",),
-    ("errors",),
+    ("placement", "trouble"),
+    ("errors", "backoff"),
 )
 """From top to bottom; those of one line do not know each other."""
 
@@ -47,7 +49,17 @@ HOMES = {
 }
 """Packages that only these may load; to name one for a type alone is free."""
 
-PURE = ("placement", "errors", "model", "context", "node.lanes", "node.holds", "node.entries")
+PURE = (
+    "placement",
+    "errors",
+    "backoff",
+    "trouble",
+    "model",
+    "context",
+    "node.lanes",
+    "node.holds",
+    "node.entries",
+)
 """Modules without input, output or a clock of their own (but for what ``context`` is asked)."""
 
 
