@@ -90,8 +90,8 @@ class Node:
         """
         name, joined, term = self._first_join()
         worker = self._worker = self._make_worker(name, term)
-        heart = self._make_heart(worker)
         porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
+        heart = self._make_heart(worker, porter)
         with ThreadPoolExecutor(1, thread_name_prefix="rqproc-dependents") as self._after:
             heart.start()
             porter.start()
@@ -144,6 +144,7 @@ class Node:
                 self._stopping.wait(min(error.lease_left_s, 1.0) + 0.05)
 
     def _join(self, name: str) -> tuple[Joined, Term]:
+        self._lines.close()  # an idle link may lead to a server that hangs, or was replaced
         sent_at = suspend_proof()
         sent = self._cluster.join(
             name,
@@ -193,7 +194,11 @@ class Node:
             watch=self._watch,
         )
 
-    def _make_heart(self, worker: Worker) -> Heart:
+    def _make_heart(self, worker: Worker, porter: Porter) -> Heart:
+        def moved() -> None:
+            worker.reconnect()
+            porter.reconnect()
+
         return Heart(
             self._dial,
             self._cluster,
@@ -202,6 +207,7 @@ class Node:
             tally=self.tally,
             wake=worker.wake,
             failed=worker.fail,
+            moved=moved,
             watch=self._watch,
             may_live=lambda: self._parent is None or os.getppid() == self._parent,
         )

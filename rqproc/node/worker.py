@@ -16,6 +16,7 @@ After a broken connection nobody knows which packets were carried out, so a new 
 from __future__ import annotations
 
 import logging
+import random
 import select
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from rqproc import wire
+from rqproc.backoff import Backoff
 from rqproc.cluster import (
     Claim,
     Cluster,
@@ -38,6 +40,7 @@ from rqproc.node.bell import Bell
 from rqproc.node.desk import Desk
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.node.spell import Spell
 from rqproc.node.term import Term
 from rqproc.node.watchdog import Watch
 from rqproc.settings import NodeSettings
@@ -46,7 +49,6 @@ log = logging.getLogger("rqproc.node")
 
 BLOCK_S = 5.0
 TALLY_S = 0.25
-SHORTEST_PAUSE_S = 0.02
 GRACE_S = 2.0
 SETTLE_S = 0.1
 TAKE_MOST = 128
@@ -86,7 +88,9 @@ class Worker:
         self._rejoined = False
         self._ask_after = 0.0
         self._drained = False
-        self._pause_s = SHORTEST_PAUSE_S
+        self._moved = False
+        self._spell = Spell(log, "connection to Redis")
+        self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=random.random)
         self._due = 0.0
         self._asked: tuple[tuple[object, ...], bytes] = ((), b"")
         self._pull: Link | None = None
@@ -103,6 +107,11 @@ class Worker:
     def stop(self, *, within_s: float) -> None:
         """Finish what is held, then end; give up what is not finished in ``within_s`` seconds."""
         self._stop_by = time.monotonic() + within_s
+        self._bell.ring()
+
+    def reconnect(self) -> None:
+        """Begin a new session: the server may be somewhere else by now."""
+        self._moved = True
         self._bell.ring()
 
     def tally(self) -> Tally:
@@ -135,9 +144,8 @@ class Worker:
                 except LeaseLost:
                     self._end_term()
                 except (LinkLost, Refused, RedisUnavailable, SessionSuperseded) as error:
-                    log.warning("connection to Redis: %s", error)
-                    self._wait_outside(self._pause_s)
-                    self._pause_s = min(self._pause_s * 2, 1.0)
+                    self._spell.goes_on(error)
+                    self._wait_outside(self._backoff.next_s())
         finally:
             self._close_links()
             self._runner.stop()
@@ -178,8 +186,12 @@ class Worker:
 
     def _serve_session(self) -> None:
         """Connect, reconcile, and serve until over or the connection breaks."""
+        self._moved = False
         self._open_session()
+        self._spell.is_over()
         while not self._is_over():
+            if self._moved:
+                raise LinkLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
             self._mind_the_drain()
             self._start_runs()
@@ -331,7 +343,7 @@ class Worker:
 
     def _acknowledge(self, finishes: Sequence[Finish], reply: Sequence[bytes]) -> None:
         self._desk.acknowledged(finishes)
-        self._pause_s = SHORTEST_PAUSE_S  # the connection does its work
+        self._backoff.reset()  # the connection does its work
         if reply:
             self._ended([id.decode() for id in reply])
 
