@@ -16,7 +16,7 @@ ROOT = Path(rqproc.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("demo", "bench", "doctor"),
+    ("demo", "bench", "doctor", "torture"),
     ("stage",),
     ("node",),
     ("seed",),
@@ -59,6 +59,8 @@ PURE = (
     "node.lanes",
     "node.holds",
     "node.entries",
+    *(f"torture.{name}" for name in ("records", "telling", "breach", "runs", "answers", "history")),
+    *(f"torture.{name}" for name in ("figures", "schedule")),
 )
 """Modules without input, output or a clock of their own (but for what ``context`` is asked)."""
 
