@@ -357,6 +357,8 @@ class Worker:
 
     def _start_runs(self) -> None:
         while self.term.trusted and (run := self._desk.next_run()):
+            # Before it starts: it may never let go of the interpreter.
+            self._watch.busy(True, trusted_s=self.term.trusted_s)
             self._runner.start(run)
 
     def _mind_the_runs(self) -> None:

@@ -85,7 +85,7 @@ end
 -- Raises the tokens above all that were ever given, even those that the server has forgotten: at
 -- fewer than 100,000 a second no token is ahead of the clock.
 local function raise_tokens(now)
-  local floor = (math.floor(now / 1000) - 1700000000) * 100000
+  local floor = (now - 1700000000000) * 100
   if tonumber(call('GET', TOKEN) or 0) < floor then
     call('SET', TOKEN, string.format('%d', floor))
   end

@@ -115,6 +115,21 @@ def echo(id: Any, *args: Any, **kwargs: Any) -> Any:
     return {"id": id, "args": list(args), "kwargs": kwargs, "token": current().token}
 
 
+@app.resource(ttl=0, timeout=0.3)
+def overlong(id: Any, tag: object = "-") -> dict[str, Any]:
+    """Waits for the test, whatever its timeout says: a thread cannot be ended."""
+    _begin(tag)
+    _wait()
+    _end(tag)
+    return _count()
+
+
+@app.resource(ttl=0, timeout=0.3)
+async def aoverlong(id: Any, tag: object = "-") -> None:
+    _begin(tag)
+    await asyncio.sleep(GATE_S)
+
+
 @app.resource(ttl=0)
 def nested(id: Any) -> dict[str, Any]:
     """Asks the cluster for another resource, from within a node."""
