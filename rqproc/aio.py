@@ -22,7 +22,7 @@ from rqproc.conversation import Conversation, Pause, Send
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, dial
-from rqproc.link import CONNECT_TIMEOUT_S, LinkLost, Refused, pack
+from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply, Request
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
@@ -118,20 +118,20 @@ class AsyncClient:
     ) -> dict[Id, Reply | RqprocError]:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
         sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=wire.REQUEST)
+        wanted = conversation.Wanted(sent.order)
         litter = list(self._litter)
         self._litter.clear()
-        answers = await self._hold(
+        await self._hold(
             conversation.ask(
                 self._cluster,
-                sent.order,
+                wanted,
                 litter=litter,
                 server=self._dial.server,
                 clock=time.monotonic,
             )
         )
-        if len(answers) == len(sent.requests):
-            self._litter.extend(conversation.left_behind(sent.order))
-        return calls.outcomes(sent, answers, self.keys)
+        self._litter.extend(wanted.litter)
+        return calls.outcomes(sent, wanted.answers, self.keys)
 
     async def _hold(self, talk: Conversation[T]) -> T:
         """Do what a conversation asks for, until it returns."""
@@ -154,8 +154,8 @@ class AsyncClient:
             return []
         link = self._take_idle() or await _connect(self._dial)
         try:
-            async with asyncio.timeout(step.within_s):
-                replies = await link.exchange(step)
+            async with asyncio.timeout(step.within_s) as limit:
+                replies = await link.exchange(step, limit)
         except BaseException as error:
             await link.close()  # a reply may still be on its way
             if isinstance(error, OSError):
@@ -225,7 +225,7 @@ class _AsyncLink:
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
 
-    async def exchange(self, step: Send) -> list[Any]:
+    async def exchange(self, step: Send, limit: asyncio.Timeout | None = None) -> list[Any]:
         """Raises: OSError, Refused."""
         reader, writer = self._streams
         writer.write(pack(step.commands))
@@ -236,6 +236,9 @@ class _AsyncLink:
                 if not (chunk := await reader.read(65536)):
                     raise ConnectionResetError("the server closed the connection")
                 self._parser.feed(chunk)
+                if limit:  # a long reply that is late has more time as long as it flows
+                    flow_until = asyncio.get_running_loop().time() + FLOW_S
+                    limit.reschedule(max(limit.when() or 0.0, flow_until))
             elif isinstance(reply, hiredis.ReplyError):
                 raise Refused(str(reply))
             else:

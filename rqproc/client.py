@@ -227,15 +227,15 @@ class Client:
     ) -> dict[Id, Reply | RqprocError]:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
         sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=function)
+        wanted = conversation.Wanted(sent.order)
         litter = self._sweep()
-        answers = self._lines.hold(
+        self._lines.hold(
             conversation.ask(
-                self._cluster, sent.order, litter=litter, server=self.server, clock=time.monotonic
+                self._cluster, wanted, litter=litter, server=self.server, clock=time.monotonic
             )
         )
-        if len(answers) == len(sent.requests):
-            self._litter.extend(conversation.left_behind(sent.order))
-        return calls.outcomes(sent, answers, self.keys)
+        self._litter.extend(wanted.litter)
+        return calls.outcomes(sent, wanted.answers, self.keys)
 
     def _sweep(self) -> list[str]:
         swept: list[str] = []

@@ -8,12 +8,13 @@ may be sent again: always, since the scripts know a job's id when they see it tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from rqproc import wire
-from rqproc.cluster import Cluster, Order
+from rqproc.cluster import Cluster, Job, Order
 from rqproc.errors import RedisUnavailable
 from rqproc.keys import results_key
 from rqproc.link import Command, LinkLost, Refused
@@ -27,6 +28,9 @@ unnoticed, a wrong URL is told within five seconds."""
 REPLY_GRACE_S = 1.5
 """Seconds past a blocking read's end after which the server itself is late."""
 
+NUDGE_S = 2.0
+"""Seconds after which whoever still waits sends its calls again; a quarter of the timeout if that
+is sooner."""
 
 SHORTEST_ERROR_BYTES = 20
 """``-NOSCRIPT No matching script.`` has 31, and the others are longer."""
@@ -62,6 +66,7 @@ class _Patience:
         self._since: float | None = None
         self._pause_s = 0.01
         self._last: LinkLost | Refused | None = None
+        self.limit_s = OUTAGE_S
 
     def renew(self) -> None:
         self._since, self._pause_s, self._last = None, 0.01, None
@@ -79,7 +84,7 @@ class _Patience:
         self._last = error
         if self._since is None:
             self._since = now - (error.spent_s if isinstance(error, LinkLost) else 0.0)
-        if now - self._since >= OUTAGE_S:
+        if now - self._since >= self.limit_s:
             raise RedisUnavailable(self._server, str(error)) from error
         pause = Pause(self._pause_s)
         self._pause_s = min(self._pause_s * 2, 0.5)
@@ -112,60 +117,163 @@ def _with_script(cluster: Cluster, script: str, error: LinkLost | Refused) -> tu
     return cluster.load(script) if unknown else ()
 
 
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """Calls whose answers come in one stream, and up to where that has been read."""
+
+    order: Order
+    missing: dict[str, Job]
+    cursor: bytes | str = "0-0"
+
+
+class Wanted:
+    """The calls of one order: the answers that have come, and where the others are awaited.
+
+    Attributes:
+        answers: by job id.
+        sure: no packet was lost, so none can still be on its way.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.timeout_s = order.timeout_s
+        self.answers: dict[str, wire.Answer] = {}
+        self.sure = True
+        self._streams = {_name(order): _Stream(order, {job.id: job for job in order.jobs})}
+        self._left: list[str] = []
+        self._moves = 0
+
+    def __len__(self) -> int:
+        """How many answers are missing."""
+        return sum(len(stream.missing) for stream in self._streams.values())
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """What is to be sent (again): the calls without an answer, stream by stream."""
+        return tuple(
+            stream.order
+            if len(stream.missing) == len(stream.order.jobs)
+            else replace(stream.order, jobs=tuple(stream.missing.values()))
+            for stream in self._streams.values()
+        )
+
+    @property
+    def litter(self) -> list[str]:
+        """The streams that nobody reads again, once all is answered.
+
+        A packet that is late on its way would have its calls run again if their stream were gone:
+        where one may be, the streams stay until they expire.
+        """
+        return self._left if self.sure and not self else []
+
+    def read(self, wait_s: float) -> Command:
+        """The blocking look at what has come since the last one."""
+        names = (name.decode() for name in self._streams)
+        cursors = (stream.cursor for stream in self._streams.values())
+        wait_ms = max(1, round(wait_s * 1000))  # 0 would be for ever
+        return ("XREAD", "BLOCK", wait_ms, "STREAMS", *names, *cursors)
+
+    def take_in(self, found: Iterable[Sequence[Any]], *, known: bool) -> None:
+        """Read what a look has brought; ``known``: the server has had these calls before."""
+        for name, entries in found:
+            stream = self._streams[name]
+            refused = []
+            for stream.cursor, flat in entries:
+                answer = wire.answer(flat)
+                job = stream.missing.pop(answer.job_id, None)
+                if job is None:
+                    continue  # it came twice
+                if known and _nobody_lives(answer):
+                    refused.append(job)
+                else:
+                    self.answers[job.id] = answer
+            if not stream.missing:
+                self._left.append(name.decode())
+                del self._streams[name]
+            if refused:
+                self._await_elsewhere(stream.order, refused)
+
+    def _await_elsewhere(self, order: Order, jobs: Sequence[Job]) -> None:
+        """Ask again for calls in a new stream: in the old one they stand as answered."""
+        self._moves += 1
+        name = order.reply.partition("+")[0]
+        again = replace(order, jobs=tuple(jobs), reply=f"{name}+{self._moves}")
+        self._streams[_name(again)] = _Stream(again, {job.id: job for job in jobs})
+
+
+def _nobody_lives(answer: wire.Answer) -> bool:
+    return answer.report is not None and answer.report.get("type") == "NoLiveNode"
+
+
+def _name(order: Order) -> bytes:
+    return results_key(order.reply).encode()
+
+
 def ask(
-    cluster: Cluster, order: Order, *, litter: Sequence[str], server: str, clock: Clock
-) -> Conversation[dict[str, wire.Answer]]:
+    cluster: Cluster, wanted: Wanted, *, litter: Sequence[str], server: str, clock: Clock
+) -> Conversation[None]:
     """Route calls and wait for their answers, in one packet where nothing goes wrong.
 
-    ``litter`` are keys that earlier calls have left; they are removed in the same packet.
+    ``litter`` are keys that earlier calls have left; they are removed in the same packet. The
+    answers stand in ``wanted``; those that did not come in time are missing.
 
-    Returns:
-        The answers by job id; those that did not come in time are missing.
+    Whoever still waits after a while sends the calls without an answer again. That drops nodes
+    which have died where nobody else asks, brings back what a server has lost, and notices one that
+    stands still. Nothing is run for it that was answered, since route leaves alone what it knows:
+
+      1. A call is queued or runs: its job is known, until it is answered, and a minute longer than
+         its deadline. Route does nothing.
+      2. It is answered at the moment at which the nudge is on its way: the answer was written as
+         the job went, in one script. A call with a stream of its own is known by that stream, calls
+         that share one are known as soon as it holds any answer: they entered together, so what has
+         no job by then has its answer. It stands behind our cursor, and the same packet reads it.
+      3. We have read the answer: that call is not sent again. The stream still stands for it, since
+         every answer is kept for a minute past the deadline, and we remove it, as litter, in a
+         later packet than all of ours, and not at all if one of them may be late on its way.
+      4. The server has lost its data, answers too: neither job nor stream is known, and what has no
+         answer yet is queued anew. New entries are read though the cursor is of an old stream: ids
+         of entries begin with the server's time. What nodes still run is not answered to us: they
+         have lost their leases with the rest, and their finish is refused.
+      5. Then nobody may live yet, for the nodes have to join anew first. A call that was known
+         before is not given up for that: route has answered it in its stream, so it is sent again
+         with another one.
 
     Raises:
-        RedisUnavailable: not reachable, or it refuses the command.
+        RedisUnavailable: it refuses the command; or it is not reachable, by the deadline if it has
+            had these calls, else for ``OUTAGE_S``.
     """
-    end = clock() + order.timeout_s
+    end = clock() + wanted.timeout_s
+    slice_s = min(NUDGE_S, wanted.timeout_s / 4)
     patience = _Patience(server, clock)
-    tidy: tuple[Command, ...] = (("UNLINK", *litter),) if litter else ()
-    before: tuple[Command, ...] = (*tidy, cluster.route(order))
-    answers: dict[str, wire.Answer] = {}
-    cursor: bytes | str = "0-0"
-    while len(answers) < len(order.jobs) and (left_s := end - clock()) > 0:
-        wait_ms = max(1, int(left_s * 1000))
-        read: Command = ("XREAD", "BLOCK", wait_ms, "STREAMS", results_key(order.reply), cursor)
+    before: tuple[Command, ...] = (("UNLINK", *litter),) if litter else ()
+    nudge_at, known = clock(), False
+    while wanted and (left_s := end - (now := clock())) > 0:
+        if now >= nudge_at:
+            routes = (cluster.route(order, timeout_s=left_s) for order in wanted.orders)
+            before, nudge_at = (*before, *routes), now + slice_s
+        wait_s = min(left_s, nudge_at - now)
         try:
             replies = yield Send(
-                (*before, read),
-                within_s=left_s + REPLY_GRACE_S,
-                prelude_bytes=_size(before, order),
+                (*before, wanted.read(wait_s)),
+                within_s=wait_s + REPLY_GRACE_S,
+                prelude_bytes=_size(before, len(wanted)),
             )
         except (LinkLost, Refused) as error:
+            wanted.sure &= isinstance(error, Refused)  # what is refused has arrived
             yield patience.after(error)
-            route = cluster.route(order, timeout_s=max(end - clock(), 0.001))
-            before = (*_with_script(cluster, "route", error), route)
+            before, nudge_at = _with_script(cluster, "route", error), clock()
             continue
         patience.renew()
-        before = ()
-        for entry_id, flat in replies[-1][0][1] if replies[-1] else ():
-            cursor = entry_id
-            found = wire.answer(flat)
-            answers.setdefault(found.job_id, found)
-    if len(answers) < len(order.jobs):
+        wanted.take_in(replies[-1] or (), known=known)
+        before, known, patience.limit_s = (), True, math.inf
+    if wanted:
         patience.check()
-    return answers
 
 
-def _size(before: tuple[Command, ...], order: Order) -> int:
-    """Bytes of the replies that tell a caller nothing: ``:1`` of UNLINK, an empty text per job.
+def _size(before: tuple[Command, ...], calls: int) -> int:
+    """Bytes of the replies that tell a caller nothing: ``:1`` of UNLINK, an empty text per call.
 
     Never as many as the shortest error of a server has: an error must wake the caller.
     """
     if not before:
         return 0
-    return min(4 * (len(before) - 1) + 4 + 6 * len(order.jobs), SHORTEST_ERROR_BYTES - 1)
-
-
-def left_behind(order: Order) -> list[str]:
-    """Return the keys of calls that have been answered: nobody reads them again."""
-    return [results_key(order.reply)]
+    return min(4 * len(before) + 6 * calls, SHORTEST_ERROR_BYTES - 1)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rqproc import conversation
 from rqproc.cluster import Cluster
 from rqproc.conversation import Conversation, Pause, Send
-from rqproc.link import Command, Dial, Link, LinkLost, Refused
+from rqproc.link import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused
 from rqproc.settings import EMBEDDED, resolve_url
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Lines:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return []
-        link = self._take()
+        link = self._take(step.within_s)
         try:
             replies: list[Any] = link.exchange(
                 step.commands, timeout_s=step.within_s, prelude_bytes=step.prelude_bytes
@@ -126,11 +126,11 @@ class Lines:
         self._keep(link)
         return replies
 
-    def _take(self) -> Link:
+    def _take(self, within_s: float) -> Link:
         try:
             return self._idle.pop()
         except IndexError:
-            return self.dial.connect()
+            return self.dial.connect(timeout_s=min(CONNECT_TIMEOUT_S, within_s))
 
     def _keep(self, link: Link) -> None:
         if len(self._idle) < MAX_IDLE_LINKS:

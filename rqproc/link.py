@@ -32,6 +32,9 @@ Command = tuple[Arg, ...]
 CONNECT_TIMEOUT_S = 3.0
 BUFFER_BYTES = 65536
 
+FLOW_S = 0.25
+"""Seconds within which the next bytes of a reply come that is late but on its way."""
+
 
 class LinkLost(ConnectionError):
     """The connection broke; whether the server carried out the last packet is unknown.
@@ -174,6 +177,7 @@ class Link:
         self._plain = not isinstance(self._socket, ssl.SSLSocket)
         self._no_wait = socket.MSG_DONTWAIT if self._plain else 0
         self._timeout_s = -1.0
+        self._sent_at = time.monotonic()
         self._low_water = 1
         if self._plain:
             self._socket.settimeout(None)  # the kernel keeps the time: no poll before each call
@@ -195,6 +199,7 @@ class Link:
         Raises:
             LinkLost: not written whole within the timeout.
         """
+        self._sent_at = time.monotonic()
         try:
             self._set_timeout(timeout_s)
             self._socket.sendall(packet)
@@ -252,12 +257,16 @@ class Link:
         self.send(pack(commands), timeout_s=timeout_s)
         self._set_low_water(prelude_bytes + 1)
         replies: list[Any] = []
+        partly = False
         while len(replies) < len(commands):
             arrived, reply = self.next_reply()
             if arrived:
                 replies.append(reply)
                 continue
-            self.receive()
+            if partly:  # the rest has only the time that is left, as long as it takes if it flows
+                left_s = self._sent_at + timeout_s - time.monotonic()
+                self._set_timeout(max(left_s, FLOW_S))
+            partly = self.receive()
         return replies
 
     def sleep_through(self, size: int) -> None:
@@ -289,4 +298,5 @@ class Link:
     def _lost(self, error: OSError) -> LinkLost:
         self.close()
         late = isinstance(error, BlockingIOError | TimeoutError)
-        return LinkLost("timed out", spent_s=self._timeout_s) if late else LinkLost(str(error))
+        spent_s = time.monotonic() - self._sent_at
+        return LinkLost("timed out", spent_s=spent_s) if late else LinkLost(str(error))

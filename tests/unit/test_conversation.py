@@ -10,13 +10,14 @@ import pytest
 from rqproc import calls, wire
 from rqproc.cluster import Cluster
 from rqproc.conversation import (
+    NUDGE_S,
     OUTAGE_S,
     REPLY_GRACE_S,
     Conversation,
     Pause,
     Send,
+    Wanted,
     ask,
-    left_behind,
     run,
 )
 from rqproc.errors import RedisUnavailable
@@ -26,6 +27,8 @@ from rqproc.model import Request
 
 CLUSTER = Cluster(Keys("shop"))
 NOSCRIPT = Refused("NOSCRIPT No matching script.")
+
+Entry = tuple[bytes, list[bytes]]
 
 
 class Caller:
@@ -39,9 +42,8 @@ class Caller:
         self.talk: Conversation[Any] = iter(())  # type: ignore[assignment]
 
     def ask(self, *, litter: Sequence[str] = ()) -> Send:
-        self.talk = ask(
-            CLUSTER, self.batch.order, litter=litter, server="there", clock=lambda: self.now
-        )
+        self.wanted = Wanted(self.batch.order)
+        self.talk = ask(CLUSTER, self.wanted, litter=litter, server="there", clock=lambda: self.now)
         return self.sent(next(self.talk))
 
     def run(self) -> Send:
@@ -62,15 +64,30 @@ class Caller:
 
     def answer(self, *places: int, nothing: bool = False) -> Send | dict[str, wire.Answer]:
         """The server answers with entries for these jobs; return the next step, or the end."""
-        entries = [self.entry(place) for place in places]
-        found = None if nothing else [[b"the stream", entries]]
-        try:
-            return self.sent(self.talk.send([[b"", b""], found]))
-        except StopIteration as stop:
-            answers: dict[str, wire.Answer] = stop.value
-            return answers
+        return self.hear({0: [self.entry(place) for place in places]} if not nothing else {})
 
-    def entry(self, place: int) -> tuple[bytes, list[bytes]]:
+    def refuse(self, *places: int, stream: int = 0) -> Send | dict[str, wire.Answer]:
+        """The server says that nobody lives."""
+        return self.hear({stream: [self.refusal(place) for place in places]})
+
+    def hear(self, entries: dict[int, list[Entry]]) -> Send | dict[str, wire.Answer]:
+        """``entries``: by the stream's number, in the order in which they were first read."""
+        name = results_key(self.batch.order.reply)
+        found = [
+            [(name + (f"+{stream}" if stream else "")).encode(), told]
+            for stream, told in entries.items()
+        ]
+        try:
+            return self.sent(self.talk.send([[b"", b""], found or None]))
+        except StopIteration:
+            return self.wanted.answers
+
+    def refusal(self, place: int) -> Entry:
+        note = wire.note(self.batch.order.jobs[place].id, "error")
+        fields = {"type": "2", "rqproc": note, "rqproc_error": '{"type":"NoLiveNode"}'}
+        return f"{place}-1".encode(), [part.encode() for pair in fields.items() for part in pair]
+
+    def entry(self, place: int) -> Entry:
         note = wire.note(self.batch.order.jobs[place].id, "miss", token=place)
         body = wire.return_value(str(place), "json")
         fields = {"type": "1", "worker_name": "n", "return_value": body, "rqproc": note}
@@ -96,9 +113,9 @@ def test_a_request_and_the_wait_for_its_answer_are_one_packet(caller: Caller) ->
     step = caller.ask()
     route, read = step.commands
     assert routed(route) == ids(caller)
-    assert read[:3] == ("XREAD", "BLOCK", 10_000)
+    assert read[:3] == ("XREAD", "BLOCK", 2_000)
     assert read[-2:] == (results_key(caller.batch.order.reply), "0-0")
-    assert step.within_s == 10.0 + REPLY_GRACE_S
+    assert step.within_s == NUDGE_S + REPLY_GRACE_S
 
 
 def test_what_earlier_calls_have_left_goes_in_the_same_packet_once(caller: Caller) -> None:
@@ -108,7 +125,21 @@ def test_what_earlier_calls_have_left_goes_in_the_same_packet_once(caller: Calle
 
 
 def test_what_a_call_leaves_behind_is_its_stream(caller: Caller) -> None:
-    assert left_behind(caller.batch.order) == [results_key(caller.batch.order.reply)]
+    caller.ask()
+    caller.answer(0)
+    assert caller.wanted.litter == []
+    caller.answer(1)
+    assert caller.wanted.litter == [results_key(caller.batch.order.reply)]
+
+
+def test_after_a_lost_packet_the_stream_stays_since_it_tells_that_all_is_answered(
+    caller: Caller,
+) -> None:
+    """The packet may be on its way still, and would have its calls run once more."""
+    caller.ask()
+    caller.fail(LinkLost("cut"))
+    assert isinstance(caller.answer(0, 1), dict)
+    assert caller.wanted.litter == []
 
 
 def test_all_answers_end_it(caller: Caller) -> None:
@@ -124,7 +155,7 @@ def test_it_reads_on_behind_the_last_answer_and_asks_no_more(caller: Caller) -> 
     step = caller.answer(0)
     assert isinstance(step, Send)
     (read,) = step.commands
-    assert read == ("XREAD", "BLOCK", 8_500, "STREAMS", read[4], b"0-1")
+    assert read == ("XREAD", "BLOCK", 500, "STREAMS", read[4], b"0-1")
     assert step.prelude_bytes == 0
     assert isinstance(caller.answer(1), dict)
 
@@ -141,7 +172,7 @@ def test_after_a_late_cut_the_jobs_are_sent_again_and_the_reading_goes_on(caller
     caller.ask()
     caller.answer(0)
     again = caller.fail(LinkLost("cut"))
-    assert routed(again.commands[0]) == ids(caller)
+    assert routed(again.commands[0]) == ids(caller)[1:], "what was answered is not sent again"
     assert again.commands[1][-1] == b"0-1", "what was read is not read again"
     found = caller.answer(1)
     assert isinstance(found, dict)
@@ -201,7 +232,7 @@ def test_a_wait_is_never_without_end(caller: Caller) -> None:
     caller.now += 9.9999
     step = caller.answer(nothing=True)
     assert isinstance(step, Send)
-    assert step.commands[0][2] == 1
+    assert step.commands[-1][2] == 1
 
 
 @pytest.mark.parametrize("reason", ["READONLY no", "OOM no", "NOPERM no", "WRONGTYPE no", "ERR x"])
@@ -279,3 +310,125 @@ def test_the_thread_is_not_put_to_sleep_over_an_error(caller: Caller) -> None:
     one = caller.ask().prelude_bytes
     assert one == len(b"*1\r\n$0\r\n\r\n")
     assert one < many < len(b"-ERR unknown command\r\n")
+
+
+def nudge(caller: Caller) -> Send:
+    """Nothing comes for as long as the read waits; return what is sent then."""
+    caller.now += NUDGE_S
+    step = caller.answer(nothing=True)
+    assert isinstance(step, Send)
+    return step
+
+
+def test_whoever_waits_sends_the_calls_without_an_answer_again(caller: Caller) -> None:
+    caller.ask()
+    caller.answer(0)
+    route, read = nudge(caller).commands
+    assert routed(route) == ids(caller)[1:]
+    assert route[4] == 8_000
+    assert read == ("XREAD", "BLOCK", 2_000, "STREAMS", read[4], b"0-1")
+    assert [command[0] for command in nudge(caller).commands] == ["EVALSHA", "XREAD"]
+
+
+def test_the_thread_sleeps_over_what_a_nudge_brings_back_too(caller: Caller) -> None:
+    assert caller.ask().prelude_bytes == nudge(caller).prelude_bytes > 0
+
+
+def test_an_answer_between_two_nudges_does_not_put_the_next_one_off(caller: Caller) -> None:
+    caller.ask()
+    caller.now += 1.9
+    step = caller.answer(0)
+    assert isinstance(step, Send)
+    assert step.commands[0][2] == 100
+    caller.now += 0.1
+    step = caller.answer(nothing=True)
+    assert isinstance(step, Send)
+    assert routed(step.commands[0]) == ids(caller)[1:]
+
+
+def test_short_waits_have_short_slices(caller: Caller) -> None:
+    caller.batch = calls.batch([Request("price", 1)], kind="call", timeout_s=1.0)
+    step = caller.ask()
+    assert step.commands[1][2] == 250
+    assert step.within_s == 0.25 + REPLY_GRACE_S
+
+
+def test_the_last_slice_ends_at_the_deadline(caller: Caller) -> None:
+    caller.ask()
+    caller.now += 9.5
+    step = caller.answer(nothing=True)
+    assert isinstance(step, Send)
+    assert step.commands[-1][2] == 500
+
+
+def test_once_the_server_has_had_a_call_an_outage_is_waited_out(caller: Caller) -> None:
+    caller.ask()
+    nudge(caller)
+    assert outage(caller, LinkLost("refused")) == pytest.approx(10.0 - NUDGE_S, abs=0.6)
+
+
+def test_a_server_that_stands_still_is_an_outage_from_when_its_reply_was_due(
+    caller: Caller,
+) -> None:
+    step = caller.ask()
+    caller.now += step.within_s
+    with pytest.raises(RedisUnavailable, match="timed out"):
+        caller.talk.throw(LinkLost("timed out", spent_s=step.within_s))
+
+
+def test_where_nobody_lives_a_call_that_is_new_is_told_so(caller: Caller) -> None:
+    caller.ask()
+    found = caller.refuse(0, 1)
+    assert isinstance(found, dict)
+    assert [found[id].report for id in ids(caller)] == [{"type": "NoLiveNode"}] * 2
+
+
+def test_where_nobody_lives_any_more_a_call_is_sent_again_with_another_stream(
+    caller: Caller,
+) -> None:
+    """The server has lost its data, and the nodes have not joined anew yet."""
+    caller.ask()
+    caller.answer(0)
+    nudge(caller)
+    waiting = caller.refuse(1)
+    assert isinstance(waiting, Send)
+    old = results_key(caller.batch.order.reply)
+    assert waiting.commands == (("XREAD", "BLOCK", 2_000, "STREAMS", old + "+1", "0-0"),)
+    route, read = nudge(caller).commands
+    assert routed(route) == ids(caller)[1:]
+    assert (route[5], read[4]) == (caller.batch.order.reply + "+1", old + "+1")
+    found = caller.hear({1: [caller.entry(1)]})
+    assert isinstance(found, dict)
+    assert [found[id].value for id in ids(caller)] == [0, 1]
+    assert caller.wanted.litter == [old, old + "+1"]
+
+
+def test_calls_that_only_some_of_which_were_refused_are_awaited_in_two_streams(
+    caller: Caller,
+) -> None:
+    """A draining node may hold one of them: it will answer where it was asked to."""
+    caller.ask()
+    nudge(caller)
+    waiting = caller.refuse(1)
+    assert isinstance(waiting, Send)
+    old = results_key(caller.batch.order.reply)
+    assert waiting.commands[0][4:] == (old, old + "+1", b"1-1", "0-0")
+    one, other, _ = nudge(caller).commands
+    assert (routed(one), one[5]) == (ids(caller)[:1], caller.batch.order.reply)
+    assert (routed(other), other[5]) == (ids(caller)[1:], caller.batch.order.reply + "+1")
+    found = caller.hear({0: [caller.entry(0)], 1: [caller.entry(1)]})
+    assert isinstance(found, dict)
+    assert [found[id].value for id in ids(caller)] == [0, 1]
+
+
+def test_calls_refused_one_after_the_other_have_streams_of_their_own(caller: Caller) -> None:
+    caller.ask()
+    nudge(caller)
+    caller.refuse(1)
+    waiting = caller.refuse(0)
+    assert isinstance(waiting, Send)
+    old = results_key(caller.batch.order.reply)
+    assert waiting.commands[0][4:6] == (old + "+1", old + "+2")
+    found = caller.hear({1: [caller.entry(1)], 2: [caller.entry(0)]})
+    assert isinstance(found, dict)
+    assert len(found) == 2
