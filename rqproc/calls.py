@@ -14,7 +14,13 @@ from typing import Any
 
 from rqproc import wire
 from rqproc.cluster import Job, Kind, Order
-from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
+from rqproc.errors import (
+    ConfigError,
+    RedisUnavailable,
+    RequestTimeout,
+    RqprocError,
+    from_remote,
+)
 from rqproc.keys import Keys
 from rqproc.model import Reply, Request
 from rqproc.placement import Id, address, canonical, check_resource
@@ -98,11 +104,20 @@ def _plain(resource: str, id: Id, function: str) -> tuple[str, bytes]:
 
 
 def outcomes(
-    sent: Batch, answers: Mapping[str, wire.Answer], keys: Keys
+    sent: Batch,
+    answers: Mapping[str, wire.Answer],
+    keys: Keys,
+    *,
+    outage: RedisUnavailable | None = None,
 ) -> dict[Id, Reply | RqprocError]:
-    """Return for each id, in the order asked, its reply or its error."""
+    """Return for each id, in the order asked, its reply or its error.
+
+    ``outage``: why the answers that are missing did not come, if that is known.
+    """
     return {
-        request.id: _outcome(request, answers.get(job_id), sent.order, keys)
+        request.id: outage
+        if outage and job_id not in answers
+        else _outcome(request, answers.get(job_id), sent.order, keys)
         for job_id, request in sent.requests.items()
     }
 

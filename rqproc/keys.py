@@ -6,7 +6,8 @@ key (prefix rqproc:NS:)      type     ttl                       written by
 members                      zset     none                      join, drain, drop
 leases                       zset     none; score = expiry, ms  join, beat, drop
 nodes                        hash     none; name -> incarnation join, drop
-node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop
+node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop;
+                                                                its lease is read by withdraw
 taken:INCARNATION            hash     gone with the node        take, finish, drop
 holders                      hash     none; empty when idle     take, finish, drop
 epoch                        integer  none                      join, drain, drop

@@ -85,6 +85,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
     on the import path. Without it the node serves the default resource alone.
     """
     from rqproc.cli import serve
+    from rqproc.cli.apps import load_app
     from rqproc.cli.output import log_to_stderr
 
     log_to_stderr(level=options["log_level"], as_json=options["json_logs"])
@@ -95,7 +96,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         max_entries=options["max_entries"],
         max_queue=options["max_queue"],
     )
-    loaded = serve.load_app(app) if app else None
+    loaded = load_app(app) if app else None
     if count > 1:
         return serve.supervise(target, loaded, app, name=name, count=count, options=options)
     return serve.serve(

@@ -23,7 +23,7 @@ local inc = name .. '@' .. call('INCR', TOKEN)
 call('ZADD', LEASES, now + lease_ms, inc)
 call('ZADD', MEMBERS, 0, name)
 call('HSET', NODES, name, inc)
-call('HSET', NODE .. name, 'inc', inc, 'nonce', nonce, 'max_queue', ARGV[4], 'pid', ARGV[5], 'host', ARGV[6],
+call('HSET', NODE .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms, 'max_queue', ARGV[4], 'pid', ARGV[5], 'host', ARGV[6],
   'session', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
 local joined = call('INCR', EPOCH)
 
