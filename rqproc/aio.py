@@ -16,16 +16,19 @@ import hiredis
 import redis.asyncio
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-from rqproc import calls, conversation, wire
+from rqproc import calls, conversation
 from rqproc.cluster import Cluster
+from rqproc.context import asking
 from rqproc.conversation import Conversation, Pause, Send
-from rqproc.errors import RqprocError
+from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, dial
 from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack, why
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply, Request
+from rqproc.losses import Declaring, Errand, Losses, Servable
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
+from rqproc.wanted import Wanted
 
 if TYPE_CHECKING:
     from rqproc.link import Dial
@@ -39,7 +42,7 @@ class AsyncClient:
     """Asks a cluster for values from asyncio; in one event loop at a time.
 
     Args:
-        url, namespace, timeout: as for ``Client``.
+        url, namespace, timeout, on_lost, app: as for ``Client``.
 
     Example:
         >>> async with AsyncClient("redis://localhost:6379") as client:
@@ -52,9 +55,12 @@ class AsyncClient:
         *,
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
+        on_lost: OnLost = "wait",
+        app: Declaring | Mapping[str, Servable] | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         self.timeout_s = calls.check_timeout(timeout)
+        self._losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
         self._idle: deque[_AsyncLink] = deque()
@@ -80,9 +86,12 @@ class AsyncClient:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> Any:
         """Return the value of an id. Raises: as ``Client.request``."""
-        reply = await self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout)
+        reply = await self.reply(
+            id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost
+        )
         return reply.value
 
     async def reply(
@@ -93,10 +102,11 @@ class AsyncClient:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> Reply:
         """Return the value of an id with its story. Raises: as ``Client.request``."""
         request = calls.request_of(id, resource, args, kwargs)
-        (outcome,) = (await self._ask([request], timeout)).values()
+        (outcome,) = (await self._ask([request], timeout=timeout, on_lost=on_lost)).values()
         return calls.value_or_raise(outcome)
 
     async def request_many(
@@ -105,20 +115,45 @@ class AsyncClient:
         resource: str = DEFAULT_RESOURCE,
         *,
         timeout: float | None = None,
+        on_lost: OnLost | None = None,
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
         wanted = dict.fromkeys(canonical(id) for id in ids)
         requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        outcomes = await self._ask(requests, timeout) if requests else {}
+        if not requests:
+            return {}
+        outcomes = await self._ask(requests, timeout=timeout, on_lost=on_lost)
         return calls.values(outcomes, return_exceptions=return_exceptions)
 
     async def _ask(
-        self, requests: Sequence[Request], timeout: float | None
+        self, requests: Sequence[Request], *, timeout: float | None, on_lost: OnLost | None
     ) -> dict[Id, Reply | RqprocError]:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
-        sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=wire.REQUEST)
-        wanted = conversation.Wanted(sent.order)
+        wish = self._losses.choose(requests[0].resource, on_lost)
+        deadline = time.monotonic() + timeout_s
+        with asking(self.keys.namespace) as parent:
+            sent = calls.batch(requests, kind="call", timeout_s=timeout_s, parent=parent)
+            return await self._ask_for(sent, wish, deadline=deadline)
+
+    async def _ask_for(
+        self, sent: calls.Batch, wish: OnLost, *, deadline: float
+    ) -> dict[Id, Reply | RqprocError]:
+        wanted, outage = Wanted(sent.order), None
+        try:
+            await self._converse(wanted, wish)
+        except RedisUnavailable as error:
+            if wish != "local":
+                raise
+            outage = error
+        self._litter.extend(wanted.litter)
+        outcomes = calls.outcomes(sent, wanted.answers, self.keys, outage=outage)
+        if wish == "local":
+            errands = self._losses.errands(outcomes, sent, deadline=deadline, keys=self.keys)
+            outcomes |= await self._run_here(errands)
+        return outcomes
+
+    async def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
         litter = list(self._litter)
         self._litter.clear()
         await self._hold(
@@ -128,10 +163,18 @@ class AsyncClient:
                 litter=litter,
                 server=self._dial.server,
                 clock=time.monotonic,
+                on_lost=on_lost,
             )
         )
-        self._litter.extend(wanted.litter)
-        return calls.outcomes(sent, wanted.answers, self.keys)
+
+    @staticmethod
+    async def _run_here(errands: Sequence[Errand]) -> dict[Id, Reply | RqprocError]:
+        if not errands:
+            return {}
+        from rqproc import local
+
+        ids = (errand.request.id for errand in errands)
+        return dict(zip(ids, await local.aserve_many(errands), strict=True))
 
     async def _hold(self, talk: Conversation[T]) -> T:
         """Do what a conversation asks for, until it returns."""

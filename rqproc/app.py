@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, update_wrapper
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 
 from rqproc.calls import check_result_ttl, check_timeout
 from rqproc.client import Client
 from rqproc.errors import ConfigError
-from rqproc.model import Reply
+from rqproc.losses import check_on_lost
+from rqproc.model import OnLost, Reply
 from rqproc.placement import Id, check_resource
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ class Options:
 
     timeout: float | None = None
     result_ttl: int | None = None
+    on_lost: OnLost | None = None
+
+
+class Wishes(TypedDict):
+    """Those options that ``Client.request`` takes."""
+
+    timeout: float | None
+    on_lost: OnLost | None
 
 
 class Resource(Generic[P, R]):
@@ -68,18 +77,28 @@ class Resource(Generic[P, R]):
         return self.handler(*args, **kwargs)
 
     @property
+    def on_lost(self) -> OnLost | None:
+        """What to do where no node can answer; None where the client decides."""
+        return self._options.on_lost
+
+    @property
     def path(self) -> str:
         """The handler's dotted path, by which RQ applications may name it."""
         return f"{self.handler.__module__}.{self.handler.__qualname__}"
 
     def with_options(
-        self, *, timeout: float | None = None, result_ttl: int | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        result_ttl: int | None = None,
+        on_lost: OnLost | None = None,
     ) -> Resource[P, R]:
         """Return this resource with other options; all arguments of ``request`` are the handler's.
 
         Args:
             timeout: seconds to wait for an answer.
             result_ttl: seconds that the result of ``enqueue`` is kept.
+            on_lost: what to do where no node can answer; see ``Client``.
 
         Raises:
             ConfigError: out of bounds.
@@ -89,6 +108,8 @@ class Resource(Generic[P, R]):
             options = replace(options, timeout=check_timeout(timeout))
         if result_ttl is not None:
             options = replace(options, result_ttl=check_result_ttl(result_ttl))
+        if on_lost is not None:
+            options = replace(options, on_lost=check_on_lost(on_lost))
         return Resource(
             self.app,
             self.handler,
@@ -98,32 +119,31 @@ class Resource(Generic[P, R]):
             timeout_s=self.timeout_s,
         )
 
+    @property
+    def _wishes(self) -> Wishes:
+        return {"timeout": self._options.timeout, "on_lost": self._options.on_lost}
+
     def request(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """Return the value of an id; blocks. Raises: as ``Client.request``."""
         return self.reply(id, *args, **kwargs).value
 
     def reply(self, id: Id, *args: Any, **kwargs: Any) -> Reply:
         """Like ``request``, with the story of the value. Raises: as ``Client.request``."""
-        return self.app.client.reply(
-            id, self.name, args=args, kwargs=kwargs, timeout=self._options.timeout
-        )
+        return self.app.client.reply(id, self.name, args=args, kwargs=kwargs, **self._wishes)
 
     def request_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request``."""
         client: Client = self.app.client
-        return client.request_many(ids, self.name, timeout=self._options.timeout)
+        return client.request_many(ids, self.name, **self._wishes)
 
     async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """``request`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.request(
-            id, self.name, args=args, kwargs=kwargs, timeout=self._options.timeout
-        )
+        client: AsyncClient = self.app.async_client
+        return await client.request(id, self.name, args=args, kwargs=kwargs, **self._wishes)
 
     async def arequest_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """``request_many`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.request_many(
-            ids, self.name, timeout=self._options.timeout
-        )
+        return await self.app.async_client.request_many(ids, self.name, **self._wishes)
 
     def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
@@ -156,7 +176,12 @@ class App:
         self._resources: dict[str, Resource[..., Any]] = {}
 
     def resource(
-        self, *, ttl: float, name: str | None = None, timeout: float | None = None
+        self,
+        *,
+        ttl: float,
+        name: str | None = None,
+        timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> Callable[[Callable[P, R]], Resource[P, R]]:
         """Declare a handler: ``handler(id)`` makes the value of an id.
 
@@ -166,6 +191,8 @@ class App:
             timeout: seconds that a run may take, after which its callers get HandlerTimeout. A
                 coroutine is cancelled; a thread cannot be ended, so it runs on, and its id is not
                 served until it has ended.
+            on_lost: what to do where no node can answer, where a request does not say; see
+                ``Client``.
 
         Raises:
             ConfigError: a ttl out of 0..86400, a name that is taken, or a handler whose signature
@@ -178,7 +205,7 @@ class App:
                 raise ConfigError(f"the app has a resource {found!r} already")
             _check_signature(handler, found, keeps=ttl > 0)
             declared = Resource(
-                self, handler, name=found, ttl_s=float(ttl), options=Options(),
+                self, handler, name=found, ttl_s=float(ttl), options=options,
                 timeout_s=None if timeout is None else check_timeout(timeout),
             )  # fmt: skip
             self._resources[found] = declared
@@ -186,6 +213,7 @@ class App:
 
         if not isinstance(ttl, int | float) or not 0 <= ttl <= MAX_TTL_S:
             raise ConfigError(f"invalid ttl {ttl!r}: seconds, 0 to {MAX_TTL_S:g}")
+        options = Options(on_lost=None if on_lost is None else check_on_lost(on_lost))
         return declare
 
     @property
@@ -195,14 +223,14 @@ class App:
     @cached_property
     def client(self) -> Client:
         """The client behind ``Resource.request``, made at its first use."""
-        return Client(self.url, namespace=self.namespace)
+        return Client(self.url, namespace=self.namespace, app=self)
 
     @cached_property
     def async_client(self) -> AsyncClient:
         """The client behind ``Resource.arequest``, made at its first use."""
         from rqproc.aio import AsyncClient
 
-        return AsyncClient(self.url, namespace=self.namespace)
+        return AsyncClient(self.url, namespace=self.namespace, app=self)
 
 
 def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:

@@ -14,7 +14,13 @@ from typing import Any
 
 from rqproc import wire
 from rqproc.cluster import Job, Kind, Order
-from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
+from rqproc.errors import (
+    ConfigError,
+    RedisUnavailable,
+    RequestTimeout,
+    RqprocError,
+    from_remote,
+)
 from rqproc.keys import Keys
 from rqproc.model import Reply, Request
 from rqproc.placement import Id, address, canonical, check_resource
@@ -66,8 +72,11 @@ def batch(
     timeout_s: float = 0.0,
     result_ttl_s: int | None = None,
     function: str = wire.REQUEST,
+    parent: str = "",
 ) -> Batch:
     """Make one job of each request; a single call's stream bears its job's own name.
+
+    ``parent`` is the address whose handler asks, empty outside of handlers.
 
     Raises:
         ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
@@ -79,7 +88,7 @@ def batch(
         jobs.append(job)
         by_job[job.id] = request
     reply = "" if kind == "job" else jobs[0].id if len(jobs) == 1 else token_hex(12)
-    order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s)
+    order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s, parent)
     return Batch(order, by_job)
 
 
@@ -98,11 +107,20 @@ def _plain(resource: str, id: Id, function: str) -> tuple[str, bytes]:
 
 
 def outcomes(
-    sent: Batch, answers: Mapping[str, wire.Answer], keys: Keys
+    sent: Batch,
+    answers: Mapping[str, wire.Answer],
+    keys: Keys,
+    *,
+    outage: RedisUnavailable | None = None,
 ) -> dict[Id, Reply | RqprocError]:
-    """Return for each id, in the order asked, its reply or its error."""
+    """Return for each id, in the order asked, its reply or its error.
+
+    ``outage``: why the answers that are missing did not come, if that is known.
+    """
     return {
-        request.id: _outcome(request, answers.get(job_id), sent.order, keys)
+        request.id: outage
+        if outage and job_id not in answers
+        else _outcome(request, answers.get(job_id), sent.order, keys)
         for job_id, request in sent.requests.items()
     }
 

@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, conversation, wire
 from rqproc.cluster import Cluster
-from rqproc.errors import RqprocError
+from rqproc.context import asking
+from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, Lines, dial
 from rqproc.link import Command
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Location, Membership, Reply, Request
+from rqproc.losses import Declaring, Errand, Losses, Servable
+from rqproc.model import (
+    DEFAULT_RESOURCE,
+    DEFAULT_TIMEOUT_S,
+    Location,
+    Membership,
+    OnLost,
+    Reply,
+    Request,
+)
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
+from rqproc.wanted import Wanted
 
 if TYPE_CHECKING:
     import redis
@@ -37,6 +48,11 @@ class Client:
             ``RQPROC_REDIS_URL``, ``RQ_REDIS_URL``, ``REDIS_URL``, else the embedded server.
         namespace: name of the cluster on that server.
         timeout: seconds that a request may take where it does not say otherwise.
+        on_lost: what to do where no node can answer, unless a request or its resource says
+            otherwise. "wait" for one that can; "local": have the handler run in this process, for
+            requests that reach no node, whose node is silent at half of the timeout, or while
+            Redis cannot be reached; "error": raise NoLiveNode, OwnerLost or RedisUnavailable then.
+        app: the App, or mapping of names to resources, whose handlers "local" runs.
 
     Example:
         >>> client = Client("redis://localhost:6379", namespace="shop")
@@ -49,9 +65,12 @@ class Client:
         *,
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
+        on_lost: OnLost = "wait",
+        app: Declaring | Mapping[str, Servable] | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         self.timeout_s = calls.check_timeout(timeout)
+        self._losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
         self._litter: deque[str] = deque(maxlen=MAX_LITTER)
@@ -85,18 +104,21 @@ class Client:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> Any:
         """Return the value of an id, computed or kept by the one node that owns it.
 
         Args:
             args, kwargs: for the handler, after the id; JSON. Only resources with ttl=0 take any.
             timeout: seconds to wait; a request that has not been started by then never is.
+            on_lost: see ``Client``.
 
         Raises:
             NoLiveNode, RequestTimeout, HandlerFailed, UnknownResource, Overloaded, NodeLost,
-            RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
+            OwnerLost, RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
         """
-        return self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout).value
+        reply = self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost)
+        return reply.value
 
     def reply(
         self,
@@ -106,10 +128,11 @@ class Client:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> Reply:
         """Like ``request``, with the story of the value: node, source, age, time left, token."""
         request = calls.request_of(id, resource, args, kwargs)
-        (outcome,) = self._ask([request], timeout=timeout).values()
+        (outcome,) = self._ask([request], timeout=timeout, on_lost=on_lost).values()
         return calls.value_or_raise(outcome)
 
     def request_many(
@@ -118,6 +141,7 @@ class Client:
         resource: str = DEFAULT_RESOURCE,
         *,
         timeout: float | None = None,
+        on_lost: OnLost | None = None,
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
         """Return the values of many ids, in the order asked, in one round trip.
@@ -128,11 +152,16 @@ class Client:
         Raises:
             as ``request``.
         """
-        outcomes = self.reply_many(ids, resource, timeout=timeout)
+        outcomes = self.reply_many(ids, resource, timeout=timeout, on_lost=on_lost)
         return calls.values(outcomes, return_exceptions=return_exceptions)
 
     def reply_many(
-        self, ids: Iterable[Id], resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> dict[Id, Reply | RqprocError]:
         """Like ``request_many``, with for each id its Reply or its error; raises neither.
 
@@ -141,7 +170,7 @@ class Client:
         """
         wanted = dict.fromkeys(canonical(id) for id in ids)
         requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        return self._ask(requests, timeout=timeout) if requests else {}
+        return self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
@@ -154,7 +183,8 @@ class Client:
             as ``request``.
         """
         request = calls.request_of(id, resource, (), None)
-        (outcome,) = self._ask([request], timeout=timeout, function=wire.INVALIDATE).values()
+        outcomes = self._ask([request], timeout=timeout, on_lost="wait", function=wire.INVALIDATE)
+        (outcome,) = outcomes.values()
         return bool(calls.value_or_raise(outcome).value)
 
     def enqueue(
@@ -223,19 +253,59 @@ class Client:
     # --- inside ---
 
     def _ask(
-        self, requests: Sequence[Request], *, timeout: float | None, function: str = wire.REQUEST
+        self,
+        requests: Sequence[Request],
+        *,
+        timeout: float | None,
+        on_lost: OnLost | None,
+        function: str = wire.REQUEST,
     ) -> dict[Id, Reply | RqprocError]:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
-        sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=function)
-        wanted = conversation.Wanted(sent.order)
-        litter = self._sweep()
+        wish = self._losses.choose(requests[0].resource, on_lost)
+        deadline = time.monotonic() + timeout_s
+        with asking(self.namespace) as parent:
+            sent = calls.batch(
+                requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
+            )
+            return self._ask_for(sent, wish, deadline=deadline)
+
+    def _ask_for(
+        self, sent: calls.Batch, wish: OnLost, *, deadline: float
+    ) -> dict[Id, Reply | RqprocError]:
+        wanted, outage = Wanted(sent.order), None
+        try:
+            self._converse(wanted, wish)
+        except RedisUnavailable as error:
+            if wish != "local":
+                raise
+            outage = error
+        self._litter.extend(wanted.litter)
+        outcomes = calls.outcomes(sent, wanted.answers, self.keys, outage=outage)
+        if wish == "local":
+            errands = self._losses.errands(outcomes, sent, deadline=deadline, keys=self.keys)
+            outcomes |= self._run_here(errands)
+        return outcomes
+
+    def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
         self._lines.hold(
             conversation.ask(
-                self._cluster, wanted, litter=litter, server=self.server, clock=time.monotonic
+                self._cluster,
+                wanted,
+                litter=self._sweep(),
+                server=self.server,
+                clock=time.monotonic,
+                on_lost=on_lost,
             )
         )
-        self._litter.extend(wanted.litter)
-        return calls.outcomes(sent, wanted.answers, self.keys)
+
+    @staticmethod
+    def _run_here(errands: Sequence[Errand]) -> dict[Id, Reply | RqprocError]:
+        if not errands:
+            return {}
+        from rqproc import local  # takes long to import, and is rarely wanted
+
+        ids = (errand.request.id for errand in errands)
+        return dict(zip(ids, local.serve_many(errands), strict=True))
 
     def _sweep(self) -> list[str]:
         swept: list[str] = []

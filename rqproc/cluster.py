@@ -167,6 +167,11 @@ class Cluster:
             jobs += (job.id, job.address, job.data)
         return self._run("route", *head, *jobs)
 
+    def withdraw(self, order: Order, *, timeout_s: float) -> Command:
+        """Take back those of an order's calls that are lost; their answers then say why."""
+        ids = (job.id for job in order.jobs)
+        return self._run("withdraw", order.reply, _ms(timeout_s), *ids)
+
     def survey(self) -> Command:
         return self._run("survey")
 

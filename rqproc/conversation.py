@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from rqproc import wire
 from rqproc.backoff import Backoff, Chance
-from rqproc.cluster import Cluster, Job, Order
+from rqproc.cluster import Cluster, Order
 from rqproc.errors import RedisUnavailable
-from rqproc.keys import results_key
 from rqproc.link import Command, LinkLost, Refused
+from rqproc.model import OnLost
+from rqproc.wanted import Wanted
 
 T = TypeVar("T")
 
@@ -68,10 +69,11 @@ class _Patience:
         self._since: float | None = None
         self._backoff = Backoff(shortest_s=0.01, longest_s=0.5, chance=chance)
         self._last: LinkLost | Refused | None = None
+        self._told = False
         self.limit_s = OUTAGE_S
 
     def renew(self) -> None:
-        self._since, self._last = None, None
+        self._since, self._last, self._told = None, None, False
         self._backoff.reset()
 
     def check(self) -> None:
@@ -83,6 +85,9 @@ class _Patience:
         """Raises: RedisUnavailable: the error will not pass, or has lasted too long."""
         if isinstance(error, Refused) and not error.passing:
             raise self._over(error) from error
+        if isinstance(error, Refused) and error.code == "NOSCRIPT" and not self._told:
+            self._told = True  # the server is there: the next packet tells it the script
+            return Pause(0.0)
         now = self._clock()
         self._last = error
         if self._since is None:
@@ -109,168 +114,112 @@ def run(
         try:
             replies = yield Send(commands, within_s=OUTAGE_S)
         except (LinkLost, Refused) as error:
-            commands = (*_with_script(cluster, script, error), command)
+            commands = (*_with_script(cluster, error, script), command)
             yield patience.after(error)
         else:
             return replies[-1]
 
 
-def _with_script(cluster: Cluster, script: str, error: LinkLost | Refused) -> tuple[Command, ...]:
-    """A server that does not know the script is told it in the next packet."""
+def _with_script(cluster: Cluster, error: LinkLost | Refused, *scripts: str) -> tuple[Command, ...]:
+    """A server that does not know the scripts is told them in the next packet."""
     unknown = isinstance(error, Refused) and error.code == "NOSCRIPT"
-    return cluster.load(script) if unknown else ()
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    """Calls whose answers come in one stream, and up to where that has been read."""
-
-    order: Order
-    missing: dict[str, Job]
-    cursor: bytes | str = "0-0"
-
-
-class Wanted:
-    """The calls of one order: the answers that have come, and where the others are awaited.
-
-    Attributes:
-        answers: by job id.
-        sure: no packet was lost, so none can still be on its way.
-    """
-
-    def __init__(self, order: Order) -> None:
-        self.timeout_s = order.timeout_s
-        self.answers: dict[str, wire.Answer] = {}
-        self.sure = True
-        self._streams = {_name(order): _Stream(order, {job.id: job for job in order.jobs})}
-        self._left: list[str] = []
-        self._moves = 0
-
-    def __len__(self) -> int:
-        """How many answers are missing."""
-        return sum(len(stream.missing) for stream in self._streams.values())
-
-    @property
-    def orders(self) -> tuple[Order, ...]:
-        """What is to be sent (again): the calls without an answer, stream by stream."""
-        return tuple(
-            stream.order
-            if len(stream.missing) == len(stream.order.jobs)
-            else replace(stream.order, jobs=tuple(stream.missing.values()))
-            for stream in self._streams.values()
-        )
-
-    @property
-    def litter(self) -> list[str]:
-        """The streams that nobody reads again, once all is answered.
-
-        A packet that is late on its way would have its calls run again if their stream were gone:
-        where one may be, the streams stay until they expire.
-        """
-        return self._left if self.sure and not self else []
-
-    def read(self, wait_s: float) -> Command:
-        """The blocking look at what has come since the last one."""
-        names = (name.decode() for name in self._streams)
-        cursors = (stream.cursor for stream in self._streams.values())
-        wait_ms = max(1, round(wait_s * 1000))  # 0 would be for ever
-        return ("XREAD", "BLOCK", wait_ms, "STREAMS", *names, *cursors)
-
-    def take_in(self, found: Iterable[Sequence[Any]], *, known: bool) -> None:
-        """Read what a look has brought; ``known``: the server has had these calls before."""
-        for name, entries in found:
-            stream = self._streams[name]
-            refused = []
-            for stream.cursor, flat in entries:
-                answer = wire.answer(flat)
-                job = stream.missing.pop(answer.job_id, None)
-                if job is None:
-                    continue  # it came twice
-                if known and _nobody_lives(answer):
-                    refused.append(job)
-                else:
-                    self.answers[job.id] = answer
-            if not stream.missing:
-                self._left.append(name.decode())
-                del self._streams[name]
-            if refused:
-                self._await_elsewhere(stream.order, refused)
-
-    def _await_elsewhere(self, order: Order, jobs: Sequence[Job]) -> None:
-        """Ask again for calls in a new stream: in the old one they stand as answered."""
-        self._moves += 1
-        name = order.reply.partition("+")[0]
-        again = replace(order, jobs=tuple(jobs), reply=f"{name}+{self._moves}")
-        self._streams[_name(again)] = _Stream(again, {job.id: job for job in jobs})
-
-
-def _nobody_lives(answer: wire.Answer) -> bool:
-    return answer.report is not None and answer.report.get("type") == "NoLiveNode"
-
-
-def _name(order: Order) -> bytes:
-    return results_key(order.reply).encode()
+    return cluster.load(*scripts) if unknown else ()
 
 
 def ask(
-    cluster: Cluster, wanted: Wanted, *, litter: Sequence[str], server: str, clock: Clock
-) -> Conversation[None]:
+    cluster: Cluster, wanted: Wanted, *, litter: Sequence[str], server: str, clock: Clock,
+    on_lost: OnLost = "wait",
+) -> Conversation[None]:  # fmt: skip
     """Route calls and wait for their answers, in one packet where nothing goes wrong.
 
     ``litter`` are keys that earlier calls have left; they are removed in the same packet. The
     answers stand in ``wanted``; those that did not come in time are missing.
 
-    Whoever still waits after a while sends the calls without an answer again. That drops nodes
-    which have died where nobody else asks, brings back what a server has lost, and notices one that
-    stands still. Nothing is run for it that was answered, since route leaves alone what it knows:
+    Whoever still waits after a while sends the calls without an answer again; see ``wanted``.
 
-      1. A call is queued or runs: its job is known, until it is answered, and a minute longer than
-         its deadline. Route does nothing.
-      2. It is answered at the moment at which the nudge is on its way: the answer was written as
-         the job went, in one script. A call with a stream of its own is known by that stream, calls
-         that share one are known as soon as it holds any answer: they entered together, so what has
-         no job by then has its answer. It stands behind our cursor, and the same packet reads it.
-      3. We have read the answer: that call is not sent again. The stream still stands for it, since
-         every answer is kept for a minute past the deadline, and we remove it, as litter, in a
-         later packet than all of ours, and not at all if one of them may be late on its way.
-      4. The server has lost its data, answers too: neither job nor stream is known, and what has no
-         answer yet is queued anew. New entries are read though the cursor is of an old stream: ids
-         of entries begin with the server's time. What nodes still run is not answered to us: they
-         have lost their leases with the rest, and their finish is refused.
-      5. Then nobody may live yet, for the nodes have to join anew first. A call that was known
-         before is not given up for that: route has answered it in its stream, so it is sent again
-         with another one.
+    With ``on_lost`` other than "wait", calls that are lost by half of the timeout are withdrawn:
+    the reason stands for their answer. Nobody living is an answer then, known calls or not, and an
+    outage is not waited out.
 
     Raises:
         RedisUnavailable: it refuses the command; or it is not reachable, by the deadline if it has
             had these calls, else for ``OUTAGE_S``.
     """
-    end = clock() + wanted.timeout_s
-    slice_s = min(NUDGE_S, wanted.timeout_s / 4)
+    began = now = clock()
+    end = began + wanted.timeout_s
+    pace = _pace(wanted.timeout_s, on_lost)
     patience = _Patience(server, clock)
+    patience.limit_s = pace.first_outage_s
     before: tuple[Command, ...] = (("UNLINK", *litter),) if litter else ()
-    nudge_at, known = clock(), False
+    nudge_at, known = began, False
     while wanted and (left_s := end - (now := clock())) > 0:
+        late = now - began >= pace.withdraw_s
         if now >= nudge_at:
-            routes = (cluster.route(order, timeout_s=left_s) for order in wanted.orders)
-            before, nudge_at = (*before, *routes), now + slice_s
+            before = (*before, *_demands(cluster, wanted.send(), left_s=left_s, late=late))
+            nudge_at = now + pace.slice_s
+            if not late:
+                nudge_at = min(nudge_at, began + pace.withdraw_s)
         wait_s = min(left_s, nudge_at - now)
         try:
             replies = yield Send(
                 (*before, wanted.read(wait_s)),
-                within_s=wait_s + REPLY_GRACE_S,
+                within_s=wait_s + pace.grace_s,
                 prelude_bytes=_size(before, len(wanted)),
             )
         except (LinkLost, Refused) as error:
             wanted.sure &= isinstance(error, Refused)  # what is refused has arrived
             yield patience.after(error)
-            before, nudge_at = _with_script(cluster, "route", error), clock()
+            before, nudge_at = _with_script(cluster, error, *pace.scripts), clock()
             continue
         patience.renew()
+        patience.limit_s = pace.outage_s
         wanted.take_in(replies[-1] or (), known=known)
-        before, known, patience.limit_s = (), True, math.inf
+        before, known = (), on_lost == "wait"
     if wanted:
         patience.check()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How long a caller waits for what.
+
+    Attributes:
+        slice_s: for an answer, before the calls are sent again.
+        grace_s: for the server, past that.
+        first_outage_s, outage_s: for a server that is away, before and after it has had the calls.
+        withdraw_s: for the node, before it is looked at.
+    """
+
+    slice_s: float
+    grace_s: float
+    first_outage_s: float
+    outage_s: float
+    withdraw_s: float
+    scripts: tuple[str, ...] = ("route", "withdraw")
+
+
+@lru_cache(maxsize=64)
+def _pace(timeout_s: float, on_lost: OnLost) -> _Pace:
+    """Whoever does not want to wait knows within half of its timeout that Redis is away.
+
+    An outage is found out of by packets with pauses up to half a second between them.
+    """
+    slice_s = min(NUDGE_S, timeout_s / 4)
+    if on_lost == "wait":
+        return _Pace(slice_s, REPLY_GRACE_S, OUTAGE_S, math.inf, math.inf, ("route",))
+    grace_s, outage_s = min(OUTAGE_S - NUDGE_S, slice_s), min(OUTAGE_S - 0.5, timeout_s / 4)
+    return _Pace(slice_s, grace_s, outage_s, outage_s, timeout_s / 2)
+
+
+def _demands(
+    cluster: Cluster, orders: Sequence[Order], *, left_s: float, late: bool
+) -> Iterator[Command]:
+    """Calls are taken back where they are lost before they are asked for again."""
+    if late:
+        for order in orders:
+            yield cluster.withdraw(order, timeout_s=left_s)
+    for order in orders:
+        yield cluster.route(order, timeout_s=left_s)
 
 
 def _size(before: tuple[Command, ...], calls: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rqproc.client import Client
 from rqproc.keys import namespace_of_ingress
-from rqproc.model import DEFAULT_RESOURCE
+from rqproc.model import DEFAULT_RESOURCE, OnLost
 from rqproc.placement import Id
 
 
@@ -24,13 +24,18 @@ def request(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     timeout: float | None = None,
+    on_lost: OnLost | None = None,
 ) -> Any:
     """Return the value of an id, asked with the default client.
+
+    That one has no app: ``on_lost="local"`` is for clients of your own.
 
     Raises:
         as ``Client.request``.
     """
-    return _client().request(id, resource, args=args, kwargs=kwargs, timeout=timeout)
+    return _client().request(
+        id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost
+    )
 
 
 def _client() -> Client:

@@ -118,8 +118,22 @@ class Overloaded(RqprocError):
         self.limit = limit
 
 
+class LocallyOverloaded(Overloaded):
+    """No node can answer, and this process runs as many handlers itself as it may."""
+
+    def __init__(self, node: str, limit: int) -> None:
+        RqprocError.__init__(
+            self,
+            f"no node can answer, and {limit} handlers run in this process ({node}) already: "
+            "try again later, or start nodes with `rqproc node start`",
+        )
+        self.node = node
+        self.queued = limit
+        self.limit = limit
+
+
 class RemoteError(RqprocError):
-    """An error that a node, not the caller, found: base of the next three."""
+    """An error that a node, not the caller, found: base of the next four."""
 
 
 class HandlerFailed(RemoteError):
@@ -212,6 +226,30 @@ class NodeLost(RemoteError):
         self.attempts = attempts
 
 
+class OwnerLost(NodeLost):
+    """Whoever was to answer is silent; the request was withdrawn. Only with ``on_lost="error"``.
+
+    Attributes:
+        node: the silent node; empty where the server has lost the request.
+        silent_s: for how long it has not beaten.
+    """
+
+    def __init__(self, resource: str, id: object, node: str, silent_s: float) -> None:
+        why = f"node {node} has it and is silent for {silent_s:.1f} s" if node else (
+            "the server has lost it"
+        )  # fmt: skip
+        RqprocError.__init__(
+            self,
+            f"{resource} {id}: the request was withdrawn, since {why}. Try again: the next owner "
+            "answers when the silent one's lease has run out (`rqproc node list`)",
+        )
+        self.resource = resource
+        self.id = id
+        self.attempts = 0
+        self.node = node
+        self.silent_s = silent_s
+
+
 class NameTaken(ConfigError):
     """A node of this name is alive."""
 
@@ -241,6 +279,8 @@ def from_remote(
         return RequestCycle(resource, id, [_key(address) for address in report["way"]])
     if kind == "NodeLost":
         return NodeLost(resource, id, report["attempts"])
+    if kind == "OwnerLost":
+        return OwnerLost(resource, id, report["node"], report["silent_ms"] / 1000)
     return HandlerFailed(
         resource, id, report["remote_type"], report["message"], report.get("traceback", "")
     )

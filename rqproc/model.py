@@ -14,6 +14,10 @@ of its own; an expired entry served while it is recomputed; the caller's own pro
 
 State = Literal["member", "draining"]
 
+OnLost = Literal["wait", "local", "error"]
+"""What a caller wants where no node can answer: wait for one until the deadline; have the handler
+run in its own process; have a named error as soon as that is known."""
+
 DEFAULT_RESOURCE = "demo"
 DEFAULT_TIMEOUT_S = 10.0
 

@@ -15,6 +15,7 @@ import io
 import json
 import pickle
 import time
+import traceback
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
@@ -125,6 +126,7 @@ def _explicit(args: list[Any], kwargs: dict[str, Any]) -> Request:
     handler_args = kwargs.pop("args", ())
     handler_kwargs = kwargs.pop("kwargs", {})
     kwargs.pop("timeout", None)
+    kwargs.pop("on_lost", None)  # both are for a client, which a stock worker would be
     if len(args) != 1 or kwargs:
         raise Unreadable("call it as rqproc.request(ID, resource=NAME, args=[...], kwargs={...})")
     try:
@@ -274,6 +276,16 @@ def unknown_resource_report(resource: str, known: Collection[str]) -> str:
 
 def overdue_report(timeout_s: float, *, stuck: bool) -> str:
     return json.dumps({"type": "HandlerTimeout", "timeout_s": timeout_s, "stuck": stuck})
+
+
+def told(error: BaseException) -> tuple[str, str, str]:
+    """Return an error's type, its message and its traceback, as a report has them."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        reason = str(error)
+    except Exception as worse:  # noqa: BLE001 - it is the handler's own code that makes the text
+        reason = f"(its message raised {type(worse).__name__})"
+    return type(error).__name__, reason, text
 
 
 def failure_report(type: str, message: str, traceback: str = "") -> str:

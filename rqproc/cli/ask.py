@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Reply
+from rqproc.losses import Servable
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
 from rqproc.placement import Id, canonical
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -36,11 +37,28 @@ Examples:
   rqproc request 2 3 4 --verbose
   rqproc request ABC-1 --resource price --json
   rqproc request -- -5                     an id that begins with a dash
+  rqproc request 1 --on-lost error         do not wait for a node that is silent
+  rqproc request ABC-1 -r price --on-lost local --app prices:app
+
+\b
+Where no node can answer (none lives, the one that has the request is silent at half of the
+timeout, Redis cannot be reached), --on-lost local runs the handler here, in this process, and
+withdraws the request; --on-lost error ends at once, with exit code 3, 1 or 5. A handler's own
+error is never such a loss.
 """
 )
 @IDS
 @RESOURCE
 @TIMEOUT
+@click.option(
+    "--on-lost", type=click.Choice(get_args(OnLost)),
+    help="Where no node can answer: wait for one until the timeout, run the handler here, or end "
+    "with an error.  [default: what the app says, else wait]",
+)  # fmt: skip
+@click.option(
+    "--app", "spec", metavar="MODULE:APP",
+    help="The app whose handlers `--on-lost local` runs; if it names a server, that is asked.",
+)  # fmt: skip
 @click.option("--verbose", "-v", is_flag=True, help="Say who answered, hit or miss, and the age.")
 @AS_JSON
 @click.pass_obj
@@ -49,6 +67,8 @@ def request(
     ids: tuple[str, ...],
     resource: str,
     timeout: float,
+    on_lost: OnLost | None,
+    spec: str | None,
     verbose: bool,
     as_json: bool,
 ) -> int:
@@ -58,8 +78,14 @@ def request(
     several ids each line begins with its id. An id that fails has its error on stderr; the exit
     code is that of the first failure.
     """
-    with Client(target.url, namespace=target.namespace) as client:
-        outcomes = client.reply_many(ids, resource, timeout=timeout)
+    where, handlers = _handlers(target, spec) if spec or on_lost == "local" else (target, {})
+    if on_lost == "local" and resource not in handlers:
+        raise click.UsageError(
+            f"--on-lost local needs --app MODULE:APP, an app that declares {resource!r}; known "
+            f"here: {', '.join(sorted(handlers))}"
+        )
+    with Client(where.url, namespace=where.namespace, app=handlers) as client:
+        outcomes = client.reply_many(ids, resource, timeout=timeout, on_lost=on_lost)
     code = 0
     for id, outcome in outcomes.items():
         if isinstance(outcome, RqprocError):
@@ -69,6 +95,22 @@ def request(
         else:
             _print(id, outcome, verbose=verbose, alone=len(outcomes) == 1)
     return code
+
+
+def _handlers(target: Target, spec: str | None) -> tuple[Target, Mapping[str, Servable]]:
+    """Where the app is asked for, and what this process can run of it.
+
+    Raises:
+        ConfigError: no such app.
+    """
+    from rqproc.cli.apps import load_app, target_of
+    from rqproc.seed import with_demo
+
+    app = load_app(spec) if spec else None
+    where = target_of(target, app)
+    if app:  # its own client, which handlers may use, asks the same cluster
+        app.url, app.namespace = where.url, where.namespace
+    return where, with_demo(app)
 
 
 def _print(id: Id, outcome: Reply | RqprocError, *, verbose: bool, alone: bool) -> None:

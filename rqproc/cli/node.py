@@ -94,6 +94,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
     on the import path. Without it the node serves the default resource alone.
     """
     from rqproc.cli import serve
+    from rqproc.cli.apps import load_app
     from rqproc.cli.output import log_to_stderr
 
     log_to_stderr(level=options["log_level"], as_json=options["json_logs"])
@@ -106,7 +107,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         max_waiters=options["max_waiters"],
         strict=options["strict"],
     )
-    loaded = serve.load_app(app) if app else None
+    loaded = load_app(app) if app else None
     if count > 1:
         return serve.supervise(target, loaded, app, name=name, count=count, options=options)
     return serve.serve(

@@ -1,14 +1,12 @@
-"""What ``rqproc node start`` does: load the app, run or supervise nodes, obey signals."""
+"""What ``rqproc node start`` does: run or supervise nodes, obey signals."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -17,10 +15,10 @@ from typing import Any
 import click
 
 from rqproc.app import App
+from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.cluster import Joined
-from rqproc.errors import ConfigError
 from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.node.node import Node
@@ -41,40 +39,12 @@ def say(text: str) -> None:
             click.echo(text, err=True)
 
 
-def load_app(spec: str) -> App:
-    """Return the App that ``MODULE:APP`` names.
-
-    Raises:
-        ConfigError: malformed, not importable, or not an App.
-    """
-    module_name, _, attribute = spec.partition(":")
-    if not module_name or not attribute:
-        raise ConfigError(f"invalid app {spec!r}: give MODULE:APP, such as prices:app")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"cannot import {module_name!r}: {error}. Run in its folder, or install it"
-        ) from error
-    except (Exception, SystemExit) as error:
-        text = "".join(traceback.format_exception(error)[-2:]).strip()
-        raise ConfigError(f"importing {module_name!r} failed:\n{text}") from error
-    found: Any = module
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, App):
-        raise ConfigError(f"{spec!r} is {found!r}, not a rqproc.App")
-    return found
-
-
 def serve(
     target: Target, app: App | None, *, name: str | None, settings: NodeSettings,
     parent: int | None, metrics_port: int | None,
 ) -> int:  # fmt: skip
     """Run one node until it is told to stop; return the exit code."""
-    where = _target(target, app)
+    where = target_of(target, app)
     if app:  # its own client, which handlers may use, asks where its node serves
         app.url, app.namespace = where.url, where.namespace
     node = Node(
@@ -110,7 +80,7 @@ def supervise(
     from rqproc.client import Client
     from rqproc.node.supervisor import Supervisor
 
-    where = _target(target, app)
+    where = target_of(target, app)
     client = Client(where.url, namespace=where.namespace)
     client.membership()  # nothing is started where there is no server
     host = socket.gethostname()
@@ -127,14 +97,6 @@ def supervise(
     )
     _on_stop(supervisor.stop, hard=supervisor.kill)
     return supervisor.run()
-
-
-def _target(target: Target, app: App | None) -> Target:
-    """What the user said on the command line, else what the app says, else the environment."""
-    return Target(
-        target.url or (app.url if app else None),
-        target.namespace or (app.namespace if app else None),
-    )
 
 
 def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> list[str]:

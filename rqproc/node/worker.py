@@ -138,7 +138,10 @@ class Worker:
         try:
             while not self._is_over():
                 try:
-                    if self.term.over:
+                    if self.term.over:  # by the heart's word, it may be
+                        self._end_term()
+                        if self._is_over():
+                            break
                         self._begin_term()
                     self._serve_session()
                 except LeaseLost:

@@ -22,6 +22,7 @@ NAMES = (
     "join",
     "beat",
     "route",
+    "withdraw",
     "take",
     "reconcile",
     "finish",

@@ -131,6 +131,28 @@ async def aoverlong(id: Any, tag: object = "-") -> None:
 
 
 @app.resource(ttl=0)
+def chain(id: Any, *rest: Any) -> list[Any]:
+    """Asks for the next id, that one's handler for the one after it, and so on."""
+    _begin(id)
+    found = chain.request(*rest) if rest else []
+    return [id, *found]
+
+
+@app.resource(ttl=0)
+async def achain(id: Any, *rest: Any) -> list[Any]:
+    found = await achain.arequest(*rest) if rest else []
+    return [id, *found]
+
+
+@app.resource(ttl=0)
+def meet(id: Any, other: Any) -> Any:
+    """Begins, waits for the test, and asks for another id."""
+    _begin("meet")
+    _wait()
+    return echo.request(other) if other is None else meet.request(other, None)
+
+
+@app.resource(ttl=0)
 def nested(id: Any) -> dict[str, Any]:
     """Asks the cluster for another resource, from within a node."""
     found: dict[str, Any] = price.request(id)

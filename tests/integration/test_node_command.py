@@ -16,7 +16,7 @@ from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Line
 
-from rqproc.cli.serve import load_app
+from rqproc.cli.apps import load_app
 from rqproc.errors import ConfigError
 
 

@@ -31,6 +31,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "beat": CLUSTER.beat("a@1", lease_s=5, tally=Tally()),
     "route": CLUSTER.route(Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j")),
+    "withdraw": CLUSTER.withdraw(
+        Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j"), timeout_s=0.5
+    ),
     "take": CLUSTER.take("a@1", session=1, epoch=2, most=3, at="now"),
     "reconcile": CLUSTER.reconcile("a@1", session=1),
     "finish": CLUSTER.finish("a@1", [Finish(CLAIM, "ok", "body", "note")]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,14 +17,14 @@ from rqproc.conversation import (
     Conversation,
     Pause,
     Send,
-    Wanted,
     ask,
     run,
 )
 from rqproc.errors import RedisUnavailable
 from rqproc.keys import Keys, results_key
 from rqproc.link import Command, LinkLost, Refused
-from rqproc.model import Request
+from rqproc.model import OnLost, Request
+from rqproc.wanted import Wanted
 
 CLUSTER = Cluster(Keys("shop"))
 NOSCRIPT = Refused("NOSCRIPT No matching script.")
@@ -36,6 +37,7 @@ class Caller:
 
     def __init__(self) -> None:
         self.now = 50.0
+        self.on_lost: OnLost = "wait"
         self.batch = calls.batch(
             [Request("price", id) for id in (1, 2)], kind="call", timeout_s=10.0
         )
@@ -43,7 +45,14 @@ class Caller:
 
     def ask(self, *, litter: Sequence[str] = ()) -> Send:
         self.wanted = Wanted(self.batch.order)
-        self.talk = ask(CLUSTER, self.wanted, litter=litter, server="there", clock=lambda: self.now)
+        self.talk = ask(
+            CLUSTER,
+            self.wanted,
+            litter=litter,
+            server="there",
+            clock=lambda: self.now,
+            on_lost=self.on_lost,
+        )
         return self.sent(next(self.talk))
 
     def run(self) -> Send:
@@ -83,9 +92,13 @@ class Caller:
             return self.wanted.answers
 
     def refusal(self, place: int) -> Entry:
-        note = wire.note(self.batch.order.jobs[place].id, "error")
-        fields = {"type": "2", "rqproc": note, "rqproc_error": '{"type":"NoLiveNode"}'}
-        return f"{place}-1".encode(), [part.encode() for pair in fields.items() for part in pair]
+        job = self.batch.order.jobs[place]
+        return self.told(wire.Answer(job.id, report={"type": "NoLiveNode"}))
+
+    def told(self, answer: wire.Answer) -> Entry:
+        note = wire.note(answer.job_id, "error")
+        fields = {"type": "2", "rqproc": note, "rqproc_error": json.dumps(answer.report)}
+        return b"1-1", [part.encode() for pair in fields.items() for part in pair]
 
     def entry(self, place: int) -> Entry:
         note = wire.note(self.batch.order.jobs[place].id, "miss", token=place)
@@ -427,10 +440,11 @@ def test_where_nobody_lives_any_more_a_call_is_sent_again_with_another_stream(
     waiting = caller.refuse(1)
     assert isinstance(waiting, Send)
     old = results_key(caller.batch.order.reply)
-    assert waiting.commands == (("XREAD", "BLOCK", 2_000, "STREAMS", old + "+1", "0-0"),)
+    (read,) = waiting.commands
+    assert read == ("XREAD", "BLOCK", 2_000, "STREAMS", old, old + "+1", b"1-1", "0-0")
     route, read = nudge(caller).commands
     assert routed(route) == ids(caller)[1:]
-    assert (route[5], read[4]) == (caller.batch.order.reply + "+1", old + "+1")
+    assert (route[5], read[5]) == (caller.batch.order.reply + "+1", old + "+1")
     found = caller.hear({1: [caller.entry(1)]})
     assert isinstance(found, dict)
     assert [found[id].value for id in ids(caller)] == [0, 1]
@@ -462,7 +476,124 @@ def test_calls_refused_one_after_the_other_have_streams_of_their_own(caller: Cal
     waiting = caller.refuse(0)
     assert isinstance(waiting, Send)
     old = results_key(caller.batch.order.reply)
-    assert waiting.commands[0][4:6] == (old + "+1", old + "+2")
+    assert waiting.commands[0][4:7] == (old, old + "+1", old + "+2")
     found = caller.hear({1: [caller.entry(1)], 2: [caller.entry(0)]})
     assert isinstance(found, dict)
     assert len(found) == 2
+
+
+def test_a_stream_in_which_all_was_refused_at_once_is_read_no_more(caller: Caller) -> None:
+    """However long nobody lives, two streams are read: the first one and the last."""
+    caller.ask()
+    nudge(caller)
+    caller.refuse(0, 1)
+    for moves in (1, 2, 3):
+        route, read = nudge(caller).commands
+        old = results_key(caller.batch.order.reply)
+        assert read[4:6] == (old, f"{old}+{moves}")
+        assert route[5] == f"{caller.batch.order.reply}+{moves}"
+        if moves < 3:
+            caller.refuse(0, 1, stream=moves)
+
+
+def test_a_node_that_had_begun_a_call_answers_it_where_it_was_asked_first(caller: Caller) -> None:
+    caller.ask()
+    nudge(caller)
+    caller.refuse(0, 1)
+    nudge(caller)
+    found = caller.answer(0, 1)
+    assert isinstance(found, dict)
+    assert [found[id].value for id in ids(caller)] == [0, 1]
+
+
+def hasty(caller: Caller, on_lost: OnLost = "error") -> Send:
+    """Ask on behalf of someone who does not want to wait."""
+    caller.on_lost = on_lost
+    return caller.ask()
+
+
+def withdrawn(command: Command) -> list[str]:
+    """The ids of the jobs that a withdraw command names."""
+    assert command[:2] == CLUSTER.withdraw(calls.batch([], kind="job").order, timeout_s=0)[:2]
+    return [str(id) for id in command[5:]]
+
+
+@pytest.mark.parametrize("on_lost", ["error", "local"])
+def test_from_half_of_the_timeout_on_calls_are_withdrawn_before_they_are_asked_for_again(
+    caller: Caller, on_lost: OnLost
+) -> None:
+    hasty(caller, on_lost)
+    assert len(nudge(caller).commands) == 2
+    step = nudge(caller)
+    assert len(step.commands) == 2
+    assert step.commands[-1][2] == 1_000, "the next packet goes out at half of the timeout"
+    for left_ms in (5_000, 3_000, 1_000):
+        caller.now = 60.0 - left_ms / 1000
+        step = caller.answer(nothing=True)
+        assert isinstance(step, Send)
+        withdraw, route, read = step.commands
+        assert withdrawn(withdraw) == routed(route) == ids(caller)
+        assert withdraw[4] == left_ms
+        assert read[0] == "XREAD"
+
+
+def test_only_calls_without_an_answer_are_withdrawn(caller: Caller) -> None:
+    hasty(caller)
+    caller.answer(0)
+    caller.now += 5.0
+    step = caller.answer(nothing=True)
+    assert isinstance(step, Send)
+    assert withdrawn(step.commands[0]) == ids(caller)[1:]
+
+
+def test_who_waits_withdraws_nothing(caller: Caller) -> None:
+    caller.ask()
+    for _ in range(4):
+        assert [command[0] for command in nudge(caller).commands] == ["EVALSHA", "XREAD"]
+
+
+def test_the_reason_of_a_withdrawal_is_an_answer(caller: Caller) -> None:
+    hasty(caller)
+    caller.now += 5.0
+    caller.answer(nothing=True)
+    lost = wire.Answer(ids(caller)[0], report={"type": "OwnerLost", "node": "n", "silent_ms": 9})
+    found = caller.hear({0: [caller.told(lost), caller.entry(1)]})
+    assert isinstance(found, dict)
+    assert found[ids(caller)[0]].report == lost.report
+
+
+def test_who_does_not_want_to_wait_is_told_at_once_that_nobody_lives(caller: Caller) -> None:
+    hasty(caller)
+    nudge(caller)
+    found = caller.refuse(0, 1)
+    assert isinstance(found, dict)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("timeout_s", [0.1, 1.0, 4.0, 10.0, 60.0])
+def test_who_does_not_want_to_wait_knows_of_an_outage_by_half_of_the_timeout(
+    caller: Caller, timeout_s: float
+) -> None:
+    """Whether connections are refused, or the server stands still; and after 3 s at most."""
+    limit_s = min(timeout_s / 2, OUTAGE_S)
+    caller.batch = calls.batch([Request("price", 1)], kind="call", timeout_s=timeout_s)
+    hasty(caller)
+    assert outage(caller, LinkLost("refused")) <= limit_s
+    step = hasty(caller)
+    assert step.within_s <= limit_s
+    with pytest.raises(RedisUnavailable):
+        caller.talk.throw(LinkLost("timed out", spent_s=step.within_s))
+
+
+def test_who_does_not_want_to_wait_does_not_wait_out_an_outage_later_either(
+    caller: Caller,
+) -> None:
+    hasty(caller)
+    nudge(caller)
+    assert outage(caller, LinkLost("refused")) < OUTAGE_S
+
+
+def test_a_server_without_the_scripts_is_told_both(caller: Caller) -> None:
+    hasty(caller)
+    commands = caller.fail(NOSCRIPT).commands
+    assert commands[:2] == CLUSTER.load("route", "withdraw")

@@ -23,8 +23,10 @@ LAYERS = (
     ("app",),
     ("default", "aio"),
     ("client",),
-    ("rqjob", "lines"),
+    ("rqjob", "lines", "local"),
+    ("losses",),
     ("calls", "conversation"),
+    ("wanted",),
     ("cluster",),
     ("scripts",),
     ("link", "wire"),
@@ -35,7 +37,7 @@ LAYERS = (
     ("keys",),
     ("model", "context"),
     ("placement", "trouble"),
-    ("errors", "backoff"),
+    ("errors", "backoff", "turns"),
 )
 """From top to bottom; those of one line do not know each other."""
 

@@ -1,0 +1,310 @@
+"""The caller's own process in the place of a node: where the cluster cannot answer.
+
+Knows handlers, and how many of them may run. Must not know why the cluster could not answer.
+
+What happens is told once, by a generator that yields what to wait for and what to call; a blocking
+and an asyncio driver carry it out, and meet in the same place: one run of an id at a time in this
+process, whichever client, thread or event loop asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rqproc import wire
+from rqproc.context import CURRENT, Current
+from rqproc.errors import LocallyOverloaded, RequestTimeout, RqprocError, from_remote
+from rqproc.losses import Errand
+from rqproc.model import Reply
+from rqproc.turns import Flights, Lanes, Turns
+
+MAX_RUNS = 16
+"""Handlers that run at once in a process whose cluster cannot answer."""
+
+
+class _Place:
+    """What all local runs of this process share."""
+
+    def __init__(self) -> None:
+        self.node = f"{socket.gethostname()}:{os.getpid()}"
+        self.flights = Flights()
+        self.lanes = Lanes()
+        self.slots = Turns(MAX_RUNS)
+
+
+_place = _Place()
+
+
+def _after_fork() -> None:
+    """In a forked child: the parent's runs end in the parent alone."""
+    global _place
+    _place = _Place()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Wait for a future until a moment; TimeoutError is thrown in past it."""
+
+    future: Future[Any]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Call a handler; its value is sent in, what it raises is thrown in."""
+
+    handler: Callable[[], Any]
+    is_async: bool
+    current: Current
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a run has ended: with a value as JSON, with a report as JSON, or before it began."""
+
+    text: str = ""
+    report: str = ""
+
+
+_FULL = _End()
+_CUT_SHORT = _End(report=wire.failure_report("Interrupted", "the caller that ran it was ended"))
+
+_Talk = Generator[_Wait | _Call, Any, Reply | RqprocError]
+_Part = Generator[_Wait | _Call, Any, _End]
+
+
+def _talk(errand: Errand) -> _Talk:
+    place, request = _place, errand.request
+    key = (id(errand.resource.handler), request.id)
+    try:
+        if errand.deadline <= time.monotonic():
+            raise TimeoutError
+        if errand.resource.ttl_s > 0:
+            end = yield from _shared(place, errand, key)
+        else:
+            end = yield from _in_turn(place, errand, key)
+    except TimeoutError:
+        return RequestTimeout(request.resource, request.id, errand.timeout_s)
+    return _outcome(place, errand, end)
+
+
+def _shared(place: _Place, errand: Errand, key: object) -> _Part:
+    flight, first = place.flights.board(key)
+    if not first:
+        shared: _End = yield _Wait(flight, errand.deadline)
+        return shared
+    end = _CUT_SHORT
+    try:
+        end = yield from _run(place, errand)
+        return end
+    finally:
+        place.flights.land(key, end)
+
+
+def _in_turn(place: _Place, errand: Errand, key: object) -> _Part:
+    turn = place.lanes.ask(key)
+    try:
+        yield _Wait(turn, errand.deadline)
+        return (yield from _run(place, errand))
+    finally:
+        place.lanes.leave(key, turn)
+
+
+def _run(place: _Place, errand: Errand) -> _Part:
+    slot = place.slots.ask()
+    try:
+        try:
+            yield _Wait(slot, errand.deadline if errand.queues else 0.0)
+        except TimeoutError:
+            return _FULL
+        try:
+            value = yield _call(place, errand)
+            return _End(wire.encode_value(value))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
+            return _End(report=wire.failure_report(*wire.told(error)))
+    finally:
+        place.slots.leave(slot)
+
+
+def _call(place: _Place, errand: Errand) -> _Call:
+    request, resource = errand.request, errand.resource
+    return _Call(
+        partial(resource.handler, request.id, *request.args, **request.kwargs),
+        resource.is_async,
+        Current(request.id, request.resource, place.node, token=0, deadline=errand.deadline),
+    )
+
+
+def _outcome(place: _Place, errand: Errand, end: _End) -> Reply | RqprocError:
+    """Each caller has a value or an error of its own."""
+    request = errand.request
+    if end is _FULL:
+        return LocallyOverloaded(place.node, MAX_RUNS)
+    if end.report:
+        return from_remote(
+            json.loads(end.report),
+            resource=request.resource,
+            id=request.id,
+            namespace=errand.namespace,
+        )
+    return Reply(request.id, json.loads(end.text), place.node, "local", 0.0, 0.0, 0)
+
+
+# --- blocking ---------------------------------------------------------------------------------
+
+
+def serve(errand: Errand) -> Reply | RqprocError:
+    """Have a handler run in the calling thread, or share a run that is under way."""
+    talk = _talk(errand)
+    try:
+        step = next(talk)
+        while True:
+            try:
+                found = _do(step)
+            except BaseException as error:  # noqa: BLE001 - the talk knows what to make of it
+                step = talk.throw(error)
+            else:
+                step = talk.send(found)
+    except StopIteration as stop:
+        outcome: Reply | RqprocError = stop.value
+        return outcome
+
+
+def serve_many(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
+    """Have several handlers run side by side; what is not done by its deadline is left behind."""
+    if len(errands) == 1:
+        return [serve(errands[0])]
+    runs: list[Future[Reply | RqprocError]] = [Future() for _ in errands]
+    todo = deque(zip(errands, runs, strict=True))
+    for _ in range(min(len(errands), MAX_RUNS)):
+        _start(partial(contextvars.copy_context().run, _serve_all, todo))
+    wait(runs, timeout=max(0.0, errands[0].deadline - time.monotonic()))
+    todo.clear()
+    return [
+        run.result() if run.done() else _late(errand)
+        for run, errand in zip(runs, errands, strict=True)
+    ]
+
+
+def _serve_all(todo: deque[tuple[Errand, Future[Reply | RqprocError]]]) -> None:
+    while True:
+        try:
+            errand, run = todo.popleft()
+        except IndexError:  # other threads work on it too
+            return
+        _settle(run, partial(serve, errand))
+
+
+def _start(work: Callable[[], object]) -> None:
+    """On a thread that does not keep the process from ending."""
+    threading.Thread(target=work, name="rqproc-local", daemon=True).start()
+
+
+def _settle(found: Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        found.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        found.set_exception(error)
+
+
+def _do(step: _Wait | _Call) -> Any:
+    if isinstance(step, _Wait):
+        return step.future.result(max(0.0, step.until - time.monotonic()))
+    context = contextvars.copy_context()
+    context.run(CURRENT.set, step.current)
+    if not step.is_async:
+        return context.run(step.handler)
+    run: Callable[[], Any] = partial(context.run, _run_alone, step.handler)
+    return _aside(run) if _in_loop() else run()
+
+
+def _run_alone(handler: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(handler())
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _aside(run: Callable[[], Any]) -> Any:
+    """Call on a thread of its own, since this one's event loop can run no other."""
+    found: Future[Any] = Future()
+    _start(partial(_settle, found, run))
+    return found.result()
+
+
+def _late(errand: Errand) -> RequestTimeout:
+    return RequestTimeout(errand.request.resource, errand.request.id, errand.timeout_s)
+
+
+# --- asyncio ----------------------------------------------------------------------------------
+
+_tasks: set[asyncio.Task[Reply | RqprocError]] = set()
+"""Runs go on when the caller that began them is cancelled: others may share them."""
+
+
+async def aserve(errand: Errand) -> Reply | RqprocError:
+    """``serve`` for asyncio: coroutines on this loop, plain functions on a thread."""
+    task = asyncio.create_task(_aserve(errand))
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    try:
+        async with asyncio.timeout(errand.deadline - time.monotonic()):
+            return await asyncio.shield(task)
+    except TimeoutError:
+        return _late(errand)
+
+
+async def aserve_many(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
+    return list(await asyncio.gather(*map(aserve, errands)))
+
+
+async def _aserve(errand: Errand) -> Reply | RqprocError:
+    talk = _talk(errand)
+    try:
+        step = next(talk)
+        while True:
+            try:
+                found = await _ado(step)
+            except BaseException as error:  # noqa: BLE001 - the talk knows what to make of it
+                step = talk.throw(error)
+            else:
+                step = talk.send(found)
+    except StopIteration as stop:
+        outcome: Reply | RqprocError = stop.value
+        return outcome
+
+
+async def _ado(step: _Wait | _Call) -> Any:
+    if isinstance(step, _Wait):
+        if step.future.done():
+            return step.future.result()
+        async with asyncio.timeout(step.until - time.monotonic()):
+            return await asyncio.wrap_future(step.future)
+    token = CURRENT.set(step.current)
+    try:
+        if step.is_async:
+            return await step.handler()
+        return await asyncio.to_thread(step.handler)
+    finally:
+        CURRENT.reset(token)

@@ -1,0 +1,124 @@
+"""What is to be done with a request that no node can answer, and with what.
+
+Knows policies and errors. Must not know how a handler is run, nor how the loss was found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, get_args
+
+from rqproc.calls import Batch
+from rqproc.errors import ConfigError, NoLiveNode, OwnerLost, RedisUnavailable, RqprocError
+from rqproc.keys import Keys
+from rqproc.model import OnLost, Reply, Request
+from rqproc.placement import Id
+
+
+class Servable(Protocol):
+    """A handler that this process could run itself; see ``app.Resource``."""
+
+    @property
+    def handler(self) -> Callable[..., Any]: ...
+    @property
+    def ttl_s(self) -> float: ...
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def on_lost(self) -> OnLost | None: ...
+
+
+class Declaring(Protocol):
+    """What has resources; see ``app.App``."""
+
+    @property
+    def resources(self) -> Mapping[str, Servable]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A request for this process itself, whose caller waits until ``deadline`` (monotonic).
+
+    Attributes:
+        timeout_s: what the caller allowed in all.
+        queues: it waits for a free place rather than be refused: it is one of many.
+    """
+
+    request: Request
+    resource: Servable
+    deadline: float
+    timeout_s: float
+    namespace: str
+    queues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a client does where no node can answer, and with which handlers."""
+
+    on_lost: OnLost = "wait"
+    resources: Mapping[str, Servable] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, on_lost: OnLost, app: Declaring | Mapping[str, Servable] | None) -> Losses:
+        """Raises: ConfigError."""
+        found: Any = {} if app is None else getattr(app, "resources", app)
+        if not isinstance(found, Mapping):
+            raise ConfigError(f"app={app!r} is neither an App nor a mapping of names to resources")
+        return cls(check_on_lost(on_lost), found)
+
+    def choose(self, resource: str, on_lost: OnLost | None) -> OnLost:
+        """Return what a request wants: its own word, else its resource's, else the client's.
+
+        Raises:
+            ConfigError: unknown, or "local" without the handler.
+        """
+        declared = self.resources.get(resource)
+        chosen = check_on_lost(on_lost or (declared and declared.on_lost) or self.on_lost)
+        if chosen == "local" and declared is None:
+            raise ConfigError(
+                f"on_lost='local' needs the handler of {resource!r} in this process: give the app "
+                "that declares it, Client(app=...)"
+            )
+        return chosen
+
+    def errands(
+        self,
+        outcomes: Mapping[Id, Reply | RqprocError],
+        sent: Batch,
+        *,
+        deadline: float,
+        keys: Keys,
+    ) -> list[Errand]:
+        """Return what this process is to do itself: what the cluster could not answer.
+
+        Never what it did answer: a handler's own error is one, too many dead nodes are another.
+        """
+        lost = [
+            request
+            for request in sent.requests.values()
+            if isinstance(outcomes[request.id], NoLiveNode | OwnerLost | RedisUnavailable)
+        ]
+        return [
+            Errand(
+                request,
+                self.resources[request.resource],
+                deadline,
+                sent.order.timeout_s,
+                keys.namespace,
+                queues=len(lost) > 1,
+            )
+            for request in lost
+        ]
+
+
+def check_on_lost(on_lost: OnLost) -> OnLost:
+    """Return a policy unchanged.
+
+    Raises:
+        ConfigError: none of those there are.
+    """
+    if on_lost in get_args(OnLost):
+        return on_lost
+    raise ConfigError(f"invalid on_lost {on_lost!r}: one of {', '.join(get_args(OnLost))}")
