@@ -22,7 +22,8 @@ from rqproc.node.entries import Entries, Entry
 from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Waiting
-from rqproc.placement import address, owner, parse_address
+from rqproc.node.shelf import Shelf
+from rqproc.placement import address, parse_address
 
 log = logging.getLogger("rqproc.node")
 
@@ -48,18 +49,15 @@ class Desk:
         self._name = name
         self._resources = resources
         self._functions = functions(resources)
-        self._entries = entries
         self._lanes = lanes
         self._clock = clock
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
         self._stuck: dict[str, Overdue] = {}
         self._holds = Holds()
-        self._guests: set[str] = set()
+        self._shelf = Shelf(name, entries, self._holds.busy)
         self._calls: LRUCache[bytes, tuple[str, wire.Call]] = LRUCache(KNOWN_CALLS)
         self._out: list[Finish] = []
-        self._members: Sequence[str] = ()
-        self._epoch = -1
         self._hits = self._joined = self._misses = self._succeeded = self._failed = 0
 
     # --- what the worker tells ---
@@ -120,41 +118,23 @@ class Desk:
             self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
 
     def learn(self, epoch: int, members: Sequence[str] | None) -> None:
-        """Take in the member list, before anything else is served.
-
-        Entries that are another node's by now go, except those of ids that this node is still
-        busy with: they are in no other place until it has finished. Where the epoch has jumped by
-        more than one, all go: their ids may have been another's in between, and changed there.
-        """
-        if members is None:
-            return
-        changes = epoch - self._epoch
-        self._epoch, self._members = epoch, members
-        if changes == 0:
-            return
-        if changes != 1:
-            self._entries.clear()
-        else:
-            self._entries.keep_only(
-                lambda address: self._owns(address) or self._holds.busy(address)
-            )
-        self._guests = {kept for kept in self._holds.addresses() if not self._owns(kept)}
+        """Take in the member list, before anything else is served; None where it is as before."""
+        if members is not None:
+            self._shelf.learn(epoch, members, held=self._holds.addresses())
 
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
-        self._entries.clear()
+        self._shelf.forget()
         self._joinable.clear()
         self._lanes.clear()
         self._holds.clear()
-        self._guests.clear()
         self._out.clear()
         for run in self._running:
             self._holds.add(run.orphan(), None)
-        self._epoch = -1
 
     def forget_entries(self) -> None:
         """The lease may not be relied on for now: serve nothing that is kept."""
-        self._entries.clear()
+        self._shelf.clear()
         for run in self._joinable.values():
             run.keeps = False
 
@@ -163,7 +143,7 @@ class Desk:
         for finish in finishes:
             if finish.claim in self._holds and finish.outcome != "stuck":
                 self._holds.remove(finish.claim)
-                self._show_out(finish.claim.address)
+                self._shelf.finished_with(finish.claim.address)
 
     def again(self, finishes: Sequence[Finish]) -> None:
         """The server may not have had these: they are sent once more."""
@@ -199,7 +179,7 @@ class Desk:
 
     @property
     def epoch(self) -> int:
-        return self._epoch
+        return self._shelf.epoch
 
     @property
     def running(self) -> bool:
@@ -239,7 +219,7 @@ class Desk:
 
     def tally(self) -> Tally:
         return Tally(
-            entries=len(self._entries),
+            entries=len(self._shelf),
             hits=self._hits,
             joined=self._joined,
             misses=self._misses,
@@ -255,7 +235,7 @@ class Desk:
         ttl_s = run.resource.ttl_s if run.keeps else 0.0
         entry = Entry(done.text, now, now + ttl_s, run.token)
         if ttl_s > 0:
-            self._keep(run.address, entry)
+            self._shelf.keep(run.address, entry)
         for place, waiting in enumerate(run.waiting):
             self._answer(waiting, entry, "joined" if place else "miss", now)
 
@@ -273,34 +253,12 @@ class Desk:
         run.waiting.clear()
         log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 
-    def _owns(self, address: str) -> bool:
-        slot = int(address.partition("|")[0])
-        return owner(slot, self._members) == self._name
-
-    def _keep(self, address: str, entry: Entry) -> None:
-        """Keep a value: as the owner until it expires, else as long as its id stays here.
-
-        A busy id stays with its holder though another node has become the owner. If nothing were
-        kept for it here, a busy one would be computed again and again.
-        """
-        if not self._owns(address):
-            if not self._holds.busy(address):
-                return
-            self._guests.add(address)
-        self._entries.put(address, entry)
-
-    def _show_out(self, address: str) -> None:
-        """Forget what was kept for an id of another owner, once this node has finished with it."""
-        if address in self._guests and not self._holds.busy(address):
-            self._guests.remove(address)
-            self._entries.drop(address)
-
     def _serve_kept(self, waiting: Waiting, resource: Resource[..., Any]) -> None:
         claim, request = waiting.claim, waiting.call.request
         if request.args or request.kwargs:
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._fail(claim, Failed("TypeError", reason, ""))
-        elif entry := self._entries.get(claim.address):
+        elif entry := self._shelf.get(claim.address):
             self._hits += 1
             self._answer(waiting, entry, "hit", self._clock())
         elif run := self._joinable.get(claim.address):
@@ -322,7 +280,7 @@ class Desk:
     def _invalidate(self, waiting: Waiting) -> None:
         """Drop the entry, and let nobody who comes later join or keep what is being computed."""
         address = waiting.claim.address
-        had = self._entries.drop(address)
+        had = self._shelf.drop(address)
         if run := self._joinable.pop(address, None):
             run.keeps = False
         now = self._clock()
