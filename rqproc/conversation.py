@@ -94,7 +94,8 @@ class _Patience:
             self._since = now - (error.spent_s if isinstance(error, LinkLost) else 0.0)
         if now - self._since >= self.limit_s:
             raise self._over(error) from error
-        return Pause(self._backoff.next_s())
+        left_s = self._since + self.limit_s - now
+        return Pause(min(self._backoff.next_s(), left_s))
 
     def _over(self, error: LinkLost | Refused) -> RedisUnavailable:
         return RedisUnavailable(self._server, str(error), advice=error.advice)

@@ -1,11 +1,7 @@
 """The worker: takes requests, hands them to the desk, and sends the answers.
 
-Knows the desk, two links and the runner. One thread owns all of it; others leave messages and wake
-it. Per batch one packet goes out: the finishes of the last one, a blocking look at the queue, and
-the take of the next. BLMOVE of a list onto itself changes nothing and blocks while it is empty: a
-pop that can lose nothing.
-
-What ends while that packet waits at the server (a handler's run) goes out on the second link.
+Knows the desk, the session and the runner. One thread owns all of it; others leave messages and
+wake it.
 
 After a broken connection nobody knows which packets were carried out, so a new session begins:
   1. reconcile names a new session; a take of an older one, late on its way, claims nothing by then.
@@ -17,13 +13,11 @@ from __future__ import annotations
 
 import logging
 import random
-import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rqproc import wire
 from rqproc.backoff import Backoff
 from rqproc.cluster import (
     Claim,
@@ -35,11 +29,12 @@ from rqproc.cluster import (
     Tally,
 )
 from rqproc.errors import RedisUnavailable
-from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.link import Dial, LinkLost, Refused
 from rqproc.node.bell import Bell
 from rqproc.node.desk import Desk
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.node.session import PATIENCE_S, Session
 from rqproc.node.spell import Spell
 from rqproc.node.term import Term
 from rqproc.node.watchdog import Watch
@@ -47,13 +42,11 @@ from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
 
-BLOCK_S = 5.0
 TALLY_S = 0.25
-GRACE_S = 2.0
 SETTLE_S = 0.1
+"""How often a node asks whether a server that is another one gives out requests again."""
+
 TAKE_MOST = 128
-FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
-SCRIPTS = ("take", "finish", "reconcile", "drain")
 
 
 class Worker:
@@ -81,21 +74,16 @@ class Worker:
         self._runner = Runner(node, cluster.keys.namespace, report=self._report)
         self._news: deque[tuple[Run, Outcome | Slot]] = deque()
         self._bell = Bell()
-        self._poll = select.poll()
         self._stop_by: float | None = None
         self._failure: Exception | None = None
-        self._session = 0
+        self._session: Session | None = None
+        self._sessions = 0
         self._rejoined = False
         self._ask_after = 0.0
         self._drained = False
         self._moved = False
         self._spell = Spell(log, "connection to Redis")
         self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=random.random)
-        self._due = 0.0
-        self._asked: tuple[tuple[object, ...], bytes] = ((), b"")
-        self._pull: Link | None = None
-        self._push: Link | None = None
-        self._expected: deque[Sequence[Finish] | Literal["look", "take"]] = deque()
         self._tally = (0.0, desk.tally())
         self.term = term
 
@@ -150,7 +138,7 @@ class Worker:
                     self._spell.goes_on(error)
                     self._wait_outside(self._backoff.next_s())
         finally:
-            self._close_links()
+            self._close_session()
             self._runner.stop()
             self._bell.close()
         return self._desk.idle
@@ -165,7 +153,7 @@ class Worker:
         return self._desk.idle and not self._news
 
     def _end_term(self) -> None:
-        self._close_links()
+        self._close_session()
         self._desk.forget()
         self.term.over = True
         if self._draining:
@@ -178,7 +166,7 @@ class Worker:
 
     def _wait_outside(self, pause_s: float) -> None:
         """Without a connection: outcomes are taken in, and entries forgotten in time."""
-        self._close_links()
+        self._close_session()
         end = time.monotonic() + pause_s
         while (left_s := end - time.monotonic()) > 0 and not self._failure:
             self._bell.wait(left_s)
@@ -190,32 +178,32 @@ class Worker:
     def _serve_session(self) -> None:
         """Connect, reconcile, and serve until over or the connection breaks."""
         self._moved = False
-        self._open_session()
+        session = self._open_session()
         self._spell.is_over()
         while not self._is_over():
             if self._moved:
                 raise LinkLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
-            self._mind_the_drain()
+            self._mind_the_drain(session)
             self._start_runs()
             self._mind_the_runs()
-            self._send()
+            self._send(session)
             self._count()
             if not self._is_over():
-                self._wait()
+                self._wait(session)
         if finishes := self._desk.collect():
-            self._push_out(finishes)
+            self._push_out(session, finishes)
 
-    def _send(self) -> None:
+    def _send(self, session: Session) -> None:
         """Finishes go with the next look at the queue; where none can be sent now, on their own."""
-        if (not self._may_ask) and (finishes := self._desk.collect()):
-            self._push_out(finishes)
-        if self._may_ask:
-            self._ask_for_more()
+        if self._may_ask(session):
+            finishes, most = self._desk.collect(), min(TAKE_MOST, self._room)
+            session.ask(finishes, epoch=self._desk.epoch, most=most)
+        elif finishes := self._desk.collect():
+            self._push_out(session, finishes)
 
-    @property
-    def _may_ask(self) -> bool:
-        if self._expected or self._draining or self._room <= 0:
+    def _may_ask(self, session: Session) -> bool:
+        if session.is_asking or self._draining or self._room <= 0:
             return False
         return not self._ask_after or time.monotonic() >= self._ask_after
 
@@ -228,72 +216,42 @@ class Worker:
     def _draining(self) -> bool:
         return self._stop_by is not None or self.term.draining
 
-    def _open_session(self) -> None:
-        self._pull = self._dial.connect(timeout_s=GRACE_S)
-        self._push = self._dial.connect(timeout_s=GRACE_S)
-        self._poll = select.poll()
-        self._poll.register(self._bell.fileno(), select.POLLIN)
-        self._poll.register(self._pull.fileno(), select.POLLIN)
-        self._session += 1
-        reconcile = self._cluster.reconcile(
-            self.term.incarnation,
-            session=self._session,
-            server=self._pull.server_id(timeout_s=GRACE_S),
-            rejoined=self._rejoined,
-            held=self._desk.unfinished(),
+    def _open_session(self) -> Session:
+        self._sessions += 1
+        session = self._session = Session(
+            self._dial,
+            self._cluster,
+            node=self._name,
+            incarnation=self.term.incarnation,
+            number=self._sessions,
+            bell=self._bell,
         )
-        replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
-        self._take_in(replies[-1])
+        reply = session.reconcile(self._desk.unfinished(), rejoined=self._rejoined)
+        self._take_in(reply)
+        return session
 
-    def _ask_for_more(self) -> None:
-        """One packet: what is finished, the blocking look, the next take."""
-        assert self._pull
-        packet = self._look_and_take(
-            self.term.incarnation, self._desk.epoch, min(TAKE_MOST, self._room), int(time.time())
-        )
-        if finishes := self._desk.collect():
-            finish = self._cluster.finish(self.term.incarnation, finishes)
-            packet = pack((finish,)) + packet
-            self._expected.append(finishes)
-        self._expected += ("look", "take")
-        self._due = time.monotonic() + BLOCK_S + GRACE_S
-        self._pull.send(packet, timeout_s=GRACE_S)
-        if finishes:
-            self._pull.sleep_through(FINISH_REPLY_BYTES)
+    def _close_session(self) -> None:
+        if self._session:
+            self._desk.again(self._session.close())
+            self._session = None
 
-    def _look_and_take(self, incarnation: str, epoch: int, most: int, second: int) -> bytes:
-        """The part of the packet that is the same, batch for batch, for up to a second."""
-        wanted = (incarnation, epoch, most, second, self._session)
-        if self._asked[0] != wanted:
-            queue = self._cluster.keys.queue(self._name)
-            look: Command = ("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S)
-            take = self._cluster.take(
-                incarnation, session=self._session, epoch=epoch, most=most, at=wire.utc()
-            )
-            self._asked = (wanted, pack((look, take)))
-        return self._asked[1]
-
-    def _push_out(self, finishes: Sequence[Finish]) -> None:
-        assert self._push
-        command = self._cluster.finish(self.term.incarnation, finishes, draining=self._drained)
+    def _push_out(self, session: Session, finishes: Sequence[Finish]) -> None:
         try:
-            reply = self._push.exchange((command,), timeout_s=GRACE_S)[0]
+            reply = session.finish(finishes, draining=self._drained)
         except (LinkLost, Refused):
             self._desk.again(finishes)
             raise
         self._acknowledge(finishes, reply)
 
-    def _wait(self) -> None:
+    def _wait(self, session: Session) -> None:
         """Wait for the server, an outcome or a message, and take in what has come."""
-        ready = {file for file, _ in self._poll.poll(self._patience_s() * 1000)}
-        if self._bell.fileno() in ready:
-            self._bell.clear()
+        if session.wait(self._patience_s()):
             self._take_in_news()
-            ready.remove(self._bell.fileno())
-        if ready:
-            self._read()
-        elif self._expected and time.monotonic() > self._due:
-            raise LinkLost("the server does not answer")
+        for finishes, reply in session.replies():
+            if finishes:
+                self._acknowledge(finishes, reply)
+            else:
+                self._take_in(reply)
 
     def _count(self) -> None:
         """Publish the counts, for other threads: they may not look into the desk."""
@@ -303,7 +261,7 @@ class Worker:
 
     def _patience_s(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""
-        left_s = BLOCK_S + GRACE_S
+        left_s = PATIENCE_S
         if self._ask_after:
             left_s = max(0.0, self._ask_after - time.monotonic())
         if (overdue_at := self._desk.overdue_at) is not None:
@@ -313,20 +271,6 @@ class Worker:
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - time.monotonic()))
         return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
-
-    def _read(self) -> None:
-        assert self._pull
-        if not self._pull.receive(wait=False):
-            return
-        while self._expected:
-            arrived, reply = self._pull.next_reply()
-            if not arrived:
-                return
-            expected = self._expected.popleft()
-            if expected == "take":
-                self._take_in(reply)
-            elif expected != "look":
-                self._acknowledge(expected, reply)
 
     def _take_in(self, reply: Sequence[Any]) -> None:
         try:
@@ -374,23 +318,8 @@ class Worker:
         if not self.term.trusted:
             self._desk.forget_entries()
 
-    def _mind_the_drain(self) -> None:
+    def _mind_the_drain(self, session: Session) -> None:
         """Say once, however the drain began, that this node is no member any more."""
         if self._draining and not self._drained:
-            assert self._push
-            self._push.exchange(
-                (self._cluster.drain(self._name, self.term.incarnation),), timeout_s=GRACE_S
-            )
+            session.drain()
             self._drained = True
-            if self._pull:
-                self._pull.sleep_through(0)  # from now on an acknowledgement alone matters
-
-    def _close_links(self) -> None:
-        for link in (self._pull, self._push):
-            if link:
-                link.close()
-        self._pull = self._push = None
-        for expected in reversed(self._expected):
-            if not isinstance(expected, str):
-                self._desk.again(expected)
-        self._expected.clear()

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import time
-from functools import cache
 from typing import Any
 
 import redis
@@ -22,10 +21,13 @@ GATE_S = 30
 app = App()
 
 
-@cache
+# Made once, before any thread: of two that two threads make, one would be closed while it is used.
+_BOOK = redis.Redis.from_url(os.environ["SHOP_URL"], socket_timeout=None)
+
+
 def _book() -> redis.Redis:
     """A connection of the tests' own, which no proxy cuts."""
-    return redis.Redis.from_url(os.environ["SHOP_URL"], socket_timeout=None)
+    return _BOOK
 
 
 def _where() -> str:
