@@ -56,6 +56,8 @@ class Pause:
     seconds: float
 
 
+SHORTEST_PAUSE_S = 0.001
+
 Conversation = Generator[Send | Pause, Any, T]
 Clock = Callable[[], float]
 
@@ -92,9 +94,9 @@ class _Patience:
         self._last = error
         if self._since is None:
             self._since = now - (error.spent_s if isinstance(error, LinkLost) else 0.0)
-        if now - self._since >= self.limit_s:
-            raise self._over(error) from error
         left_s = self._since + self.limit_s - now
+        if left_s < SHORTEST_PAUSE_S:
+            raise self._over(error) from error
         return Pause(min(self._backoff.next_s(), left_s))
 
     def _over(self, error: LinkLost | Refused) -> RedisUnavailable:
