@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -148,7 +148,7 @@ def ask(
         RedisUnavailable: it refuses the command; or it is not reachable, by the deadline if it has
             had these calls, else for ``OUTAGE_S``.
     """
-    began = now = clock()
+    began = clock()
     end = began + wanted.timeout_s
     pace = _pace(wanted.timeout_s, on_lost)
     patience = _Patience(server, clock)
@@ -159,9 +159,7 @@ def ask(
         late = now - began >= pace.withdraw_s
         if now >= nudge_at:
             before = (*before, *_demands(cluster, wanted.send(), left_s=left_s, late=late))
-            nudge_at = now + pace.slice_s
-            if not late:
-                nudge_at = min(nudge_at, began + pace.withdraw_s)
+            nudge_at = began + pace.next_nudge_s(now - began)
         wait_s = min(left_s, nudge_at - now)
         try:
             replies = yield Send(
@@ -200,6 +198,11 @@ class _Pace:
     withdraw_s: float
     scripts: tuple[str, ...] = ("route", "withdraw")
 
+    def next_nudge_s(self, spent_s: float) -> float:
+        """When, after the beginning, the calls are sent again if they are sent now."""
+        next_s = spent_s + self.slice_s
+        return next_s if spent_s >= self.withdraw_s else min(next_s, self.withdraw_s)
+
 
 @lru_cache(maxsize=64)
 def _pace(timeout_s: float, on_lost: OnLost) -> _Pace:
@@ -216,13 +219,12 @@ def _pace(timeout_s: float, on_lost: OnLost) -> _Pace:
 
 def _demands(
     cluster: Cluster, orders: Sequence[Order], *, left_s: float, late: bool
-) -> Iterator[Command]:
+) -> list[Command]:
     """Calls are taken back where they are lost before they are asked for again."""
-    if late:
-        for order in orders:
-            yield cluster.withdraw(order, timeout_s=left_s)
-    for order in orders:
-        yield cluster.route(order, timeout_s=left_s)
+    routes = [cluster.route(order, timeout_s=left_s) for order in orders]
+    if not late:
+        return routes
+    return [*(cluster.withdraw(order, timeout_s=left_s) for order in orders), *routes]
 
 
 def _size(before: tuple[Command, ...], calls: int) -> int:

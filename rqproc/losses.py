@@ -15,6 +15,8 @@ from rqproc.keys import Keys
 from rqproc.model import OnLost, Reply, Request
 from rqproc.placement import Id
 
+WISHES = get_args(OnLost)
+
 
 class Servable(Protocol):
     """A handler that this process could run itself; see ``app.Resource``."""
@@ -119,6 +121,6 @@ def check_on_lost(on_lost: OnLost) -> OnLost:
     Raises:
         ConfigError: none of those there are.
     """
-    if on_lost in get_args(OnLost):
+    if on_lost in WISHES:
         return on_lost
-    raise ConfigError(f"invalid on_lost {on_lost!r}: one of {', '.join(get_args(OnLost))}")
+    raise ConfigError(f"invalid on_lost {on_lost!r}: one of {', '.join(WISHES)}")

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rqproc import wire
-from rqproc.cluster import Order
+from rqproc.cluster import Job, Order
 from rqproc.keys import results_key
 from rqproc.link import Command
 
@@ -41,14 +41,14 @@ class _Stream:
     """Where answers are awaited.
 
     Attributes:
-        calls: ids of those that are sent (again) with this stream.
+        calls: ids of those that are sent (again) with this stream; None for all of the order's.
         sent: they have been.
         carried: some may have been queued with it.
         cursor: up to where it has been read.
     """
 
     order: Order
-    calls: set[str]
+    calls: set[str] | None = None
     sent: bool = False
     carried: bool = False
     cursor: bytes | str = "0-0"
@@ -67,7 +67,7 @@ class Wanted:
         self.answers: dict[str, wire.Answer] = {}
         self.sure = True
         self._missing = {job.id: job for job in order.jobs}
-        self._streams = {_name(order): _Stream(order, set(self._missing))}
+        self._streams = {results_key(order.reply): _Stream(order)}
         self._left: list[str] = []
         self._moves = 0
 
@@ -80,12 +80,17 @@ class Wanted:
         found = []
         for stream in self._streams.values():
             stream.sent = True
-            jobs = tuple(job for id, job in self._missing.items() if id in stream.calls)
-            if len(jobs) == len(stream.order.jobs):
+            if not self.answers and stream.calls is None:
                 found.append(stream.order)
-            elif jobs:
+            elif jobs := self._asked_in(stream):
                 found.append(replace(stream.order, jobs=jobs))
         return found
+
+    def _asked_in(self, stream: _Stream) -> tuple[Job, ...]:
+        calls = self._missing if stream.calls is None else stream.calls
+        return tuple(
+            job for job in stream.order.jobs if job.id in self._missing and job.id in calls
+        )
 
     @property
     def litter(self) -> list[str]:
@@ -94,16 +99,15 @@ class Wanted:
 
     def read(self, wait_s: float) -> Command:
         """The blocking look at what has come since the last one."""
-        names = (name.decode() for name in self._streams)
-        cursors = (stream.cursor for stream in self._streams.values())
         wait_ms = max(1, round(wait_s * 1000))  # 0 would be for ever
-        return ("XREAD", "BLOCK", wait_ms, "STREAMS", *names, *cursors)
+        cursors = [stream.cursor for stream in self._streams.values()]
+        return ("XREAD", "BLOCK", wait_ms, "STREAMS", *self._streams, *cursors)
 
     def take_in(self, found: Iterable[Sequence[Any]], *, known: bool) -> None:
         """Read what a look has brought; ``known``: the server has had these calls before."""
         read = tuple(self._streams.items())
         for name, entries in found:
-            stream = self._streams[name]
+            stream = self._streams[name.decode()]
             refused = []
             for stream.cursor, flat in entries:
                 answer = wire.answer(flat)
@@ -117,29 +121,25 @@ class Wanted:
             if refused:
                 self._send_elsewhere(stream, refused)
         for name, stream in read:
-            self._read_on(name, stream)
+            if not self._missing or not self._is_open(stream):
+                self._left.append(name)
+                del self._streams[name]
 
     def _send_elsewhere(self, stream: _Stream, ids: Sequence[str]) -> None:
         """Send calls with a new stream from now on: in the old one they stand as answered."""
-        stream.calls.difference_update(ids)
+        stream.calls = {job.id for job in self._asked_in(stream)}.difference(ids)
         self._moves += 1
         base = stream.order.reply.partition("+")[0]
         jobs = tuple(self._missing[id] for id in ids)
         again = replace(stream.order, jobs=jobs, reply=f"{base}+{self._moves}")
-        self._streams[_name(again)] = _Stream(again, set(ids))
+        self._streams[results_key(again.reply)] = _Stream(again, set(ids))
 
-    def _read_on(self, name: bytes, stream: _Stream) -> None:
-        """Keep a stream only where an answer may still come in it."""
-        stream.carried |= stream.sent and not stream.calls.isdisjoint(self._missing)
+    def _is_open(self, stream: _Stream) -> bool:
+        """Whether an answer may still come in a stream."""
+        stream.carried |= stream.sent and bool(self._asked_in(stream))
         waited = any(job.id in self._missing for job in stream.order.jobs)
-        if not waited or (stream.sent and not stream.carried):
-            self._left.append(name.decode())
-            del self._streams[name]
+        return waited and (stream.carried or not stream.sent)
 
 
 def _nobody_lives(answer: wire.Answer) -> bool:
     return answer.report is not None and answer.report.get("type") == "NoLiveNode"
-
-
-def _name(order: Order) -> bytes:
-    return results_key(order.reply).encode()
