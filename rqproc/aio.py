@@ -254,7 +254,8 @@ async def _connect_once(way: Dial) -> _AsyncLink:
         raise
     except OSError as error:
         await link.close()
-        raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+        spent_s, reason = time.monotonic() - began, str(error) or "timed out"
+        raise LinkLost(f"it does not answer: {reason}", spent_s=spent_s) from error
     return link
 
 
