@@ -163,8 +163,8 @@ class Dial:
         try:
             link.exchange((("PING",),), timeout_s=timeout_s)  # what accepts may not answer
         except LinkLost as error:
-            spent_s = time.monotonic() - began
-            raise LinkLost(f"it does not answer: {error}", spent_s=spent_s) from error
+            error.spent_s = time.monotonic() - began
+            raise
         return link
 
     def client(self) -> redis.Redis:
@@ -179,7 +179,7 @@ def why(error: Exception, *, spent_s: float) -> LinkLost | Refused:
         return Refused(f"ERR {error}")
     if status or isinstance(error, redis.ResponseError | redis.AuthenticationError):
         return Refused(f"{status} {error}" if status else str(error))
-    return LinkLost(str(error), spent_s=spent_s)
+    return LinkLost(shown(str(error)), spent_s=spent_s)
 
 
 class Link:
@@ -258,8 +258,13 @@ class Link:
 
         Raises:
             Refused: the reply is an error.
+            LinkLost: it is no reply of a Redis.
         """
-        reply = self._reader.gets()
+        try:
+            reply = self._reader.gets()
+        except hiredis.ProtocolError as error:
+            self.close()
+            raise LinkLost(f"what answers is no Redis: {error}") from error
         if reply is False:
             return False, None
         if isinstance(reply, hiredis.ReplyError):
@@ -340,4 +345,4 @@ class Link:
         self.close()
         late = isinstance(error, BlockingIOError | TimeoutError)
         spent_s = time.monotonic() - self._sent_at
-        return LinkLost("timed out", spent_s=spent_s) if late else LinkLost(str(error))
+        return LinkLost("it does not answer", spent_s=spent_s) if late else LinkLost(str(error))

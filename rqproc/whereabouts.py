@@ -117,6 +117,8 @@ def _checked(url: str) -> str:
         raise ValueError("a socket's path is absolute")
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+/?", parts.path):
         raise ValueError("a database is a number")
+    if parts.port == 0:
+        raise ValueError("a port is 1 to 65535")
     return url
 
 
