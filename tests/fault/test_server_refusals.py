@@ -2,7 +2,7 @@
 
 Nodes come by a proxy that counts their connections, callers directly. Whatever the trouble, every
 request ends in an answer or a named error by its deadline, nothing spins, and a moment after it
-has passed both nodes serve again.
+has passed both nodes serve again, and carry what RQ applications enqueue.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Running
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
+from rq import Queue
 from servers import PrivateServer
 
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
@@ -106,6 +107,9 @@ class Trouble:
         cluster = self._shaken.cluster
         kit.eventually(lambda: cluster.client.members() == ("a", "b"), within_s=3)
         self.load.all_ids_answered(within_s=3)
+        ingress = Queue("rqproc.fault", connection=self._shaken.admin)
+        job = ingress.enqueue("rqproc.request", self._ids[0], resource="price")
+        kit.eventually(lambda: job.get_status() == "finished", within_s=3, what="the porter")
         assert all(node.process.poll() is None for node in self._nodes)
 
     @property
