@@ -206,7 +206,7 @@ class AsyncClient:
             if isinstance(error, OSError):
                 await self.close()  # the server has gone, and the idle links with it
                 spent_s = step.within_s if isinstance(error, TimeoutError) else 0.0
-                raise LinkLost(str(error) or "timed out", spent_s=spent_s) from error
+                raise LinkLost(str(error) or "it does not answer", spent_s=spent_s) from error
             raise
         if len(self._idle) < MAX_IDLE_LINKS:
             self._idle.append(link)
@@ -254,7 +254,8 @@ async def _connect_once(way: Dial) -> _AsyncLink:
         raise
     except OSError as error:
         await link.close()
-        raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+        reason = str(error) or "it does not answer"
+        raise LinkLost(reason, spent_s=time.monotonic() - began) from error
     return link
 
 
@@ -270,15 +271,20 @@ class _AsyncLink:
         self._parser = hiredis.Reader()
 
     async def close(self) -> None:
+        """At once: the goodbye of TLS would outlast the event loop, and nothing is on its way."""
+        self._streams[1].transport.abort()
         await self._connection.disconnect(nowait=True)
 
     async def exchange(self, step: Send, limit: asyncio.Timeout | None = None) -> list[Any]:
-        """Raises: OSError, Refused."""
+        """Raises: OSError, which LinkLost is too; Refused."""
         reader, writer = self._streams
         writer.write(pack(step.commands))
         replies: list[Any] = []
         while len(replies) < len(step.commands):
-            reply = self._parser.gets()
+            try:
+                reply = self._parser.gets()
+            except hiredis.ProtocolError as error:
+                raise LinkLost(f"what answers is no Redis: {error}") from error
             if reply is False:
                 if not (chunk := await reader.read(65536)):
                     raise ConnectionResetError("the server closed the connection")

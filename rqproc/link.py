@@ -163,7 +163,8 @@ class Dial:
         try:
             link.exchange((("PING",),), timeout_s=timeout_s)  # what accepts may not answer
         except LinkLost as error:
-            raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+            error.spent_s = time.monotonic() - began
+            raise
         return link
 
     def client(self) -> redis.Redis:
@@ -174,9 +175,11 @@ class Dial:
 def why(error: Exception, *, spent_s: float) -> LinkLost | Refused:
     """Return what an error of redis-py's, raised while it connected, means to us."""
     status = getattr(error, "status_code", None)
+    if "max number of clients" in str(error):
+        return Refused(f"ERR {error}")
     if status or isinstance(error, redis.ResponseError | redis.AuthenticationError):
         return Refused(f"{status} {error}" if status else str(error))
-    return LinkLost(str(error), spent_s=spent_s)
+    return LinkLost(shown(str(error)), spent_s=spent_s)
 
 
 class Link:
@@ -211,13 +214,24 @@ class Link:
 
         Raises:
             LinkLost: not written whole within the timeout.
+            Refused: the server has closed the connection, and said why before.
         """
         self._sent_at = time.monotonic()
         try:
             self._set_timeout(timeout_s)
             self._socket.sendall(packet)
         except OSError as error:
+            self._hear_out()
             raise self._lost(error) from error
+
+    def _hear_out(self) -> None:
+        """Raises: Refused: an error is the last thing that the server has said."""
+        if not self._plain:
+            return
+        with suppress(OSError):
+            size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        self.next_reply()
 
     def receive(self, *, wait: bool = True) -> bool:
         """Take in bytes, waiting for them up to the timeout of the last send; False for none yet.
@@ -244,8 +258,13 @@ class Link:
 
         Raises:
             Refused: the reply is an error.
+            LinkLost: it is no reply of a Redis.
         """
-        reply = self._reader.gets()
+        try:
+            reply = self._reader.gets()
+        except hiredis.ProtocolError as error:
+            self.close()
+            raise LinkLost(f"what answers is no Redis: {error}") from error
         if reply is False:
             return False, None
         if isinstance(reply, hiredis.ReplyError):
@@ -326,4 +345,4 @@ class Link:
         self.close()
         late = isinstance(error, BlockingIOError | TimeoutError)
         spent_s = time.monotonic() - self._sent_at
-        return LinkLost("timed out", spent_s=spent_s) if late else LinkLost(str(error))
+        return LinkLost("it does not answer", spent_s=spent_s) if late else LinkLost(str(error))

@@ -215,10 +215,10 @@ def read_url(url: str) -> tuple[Sentinels, str]:
 def _address(text: str) -> Address | None:
     try:
         parts = urlsplit(f"//{text}")
-        port = parts.port or DEFAULT_PORT
+        port = DEFAULT_PORT if parts.port is None else parts.port
     except ValueError:
         return None
-    return (parts.hostname, port) if parts.hostname else None
+    return (parts.hostname, port) if parts.hostname and port else None
 
 
 def _sorted_out(query: str, *, secure: bool) -> tuple[dict[str, Any], str]:

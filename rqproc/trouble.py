@@ -73,6 +73,6 @@ def trouble(reason: str) -> Trouble:
 
 
 def shown(reason: str) -> str:
-    """Return an error's text as people want it: one line, without the script's digest."""
+    """Return an error's text as people want it: one line, without the place in a script."""
     text = " ".join(reason.split())
-    return re.sub(r"\.? script: [0-9a-f]{40}.*$", "", text).rstrip(".")
+    return re.sub(r"\.? script: [^ ]* ?on @user_script.*$", "", text).rstrip(".")

@@ -7,6 +7,7 @@ nor what a failed connection means.
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,20 @@ from redis.retry import Retry
 from rqproc import sentinel
 from rqproc.errors import ConfigError
 from rqproc.settings import without_password
+
+
+def _keepalive() -> dict[str, Any]:
+    """What makes the kernel notice, in about 8 seconds, that a server's machine has gone.
+
+    One that loses its power or its network sends no word, and who waits for an answer sends none.
+    """
+    wanted = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 8000}
+    known = {getattr(socket, name, None): value for name, value in wanted.items()}
+    known.pop(None, None)  # not on every system
+    return {"socket_keepalive": True, "socket_keepalive_options": known}
+
+
+KEEPALIVE = _keepalive()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +68,7 @@ class Whereabouts:
             host, port = self.sentinels.primary(timeout_s=timeout_s)
             found = {"host": host, "port": port}
         return {
+            **({} if "path" in self.given else KEEPALIVE),
             **self.given,
             **found,
             "socket_connect_timeout": timeout_s,
@@ -101,6 +117,8 @@ def _checked(url: str) -> str:
         raise ValueError("a socket's path is absolute")
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+/?", parts.path):
         raise ValueError("a database is a number")
+    if parts.port == 0:
+        raise ValueError("a port is 1 to 65535")
     return url
 
 

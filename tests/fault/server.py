@@ -62,14 +62,16 @@ class Server:
         self.kill()
         self._folder.cleanup()
 
-    def start(self) -> None:
+    def start(self, *options: str, wait: bool = True) -> None:
+        """Start it, again with what it has kept; ``wait`` until it has read that."""
         with Path(self._folder.name, "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log,
+                [*self._command, *options], cwd=self._folder.name, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
             )  # fmt: skip
-        with self.client() as client:
-            kit.eventually(lambda: self._answers(client), every_s=0.005)
+        if wait:
+            with self.client() as client:
+                kit.eventually(lambda: self._answers(client), every_s=0.005)
 
     def kill(self) -> None:
         assert self._process

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -22,7 +24,7 @@ from rqproc import AsyncClient, Client
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout, RqprocError
 
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
-TIMEOUT_S = 4.0
+TIMEOUT_S = 2.0
 LATE_S = 1.5 + 0.5
 """A server that is silent is told from one that is late; see ``conversation.REPLY_GRACE_S``."""
 
@@ -138,6 +140,27 @@ def test_a_primary_that_hangs_is_left_and_not_come_back_to(
     assert load.longest_s < TIMEOUT_S + LATE_S
 
 
+@pytest.mark.xfail(
+    raises=RequestTimeout,
+    strict=True,
+    reason="the worker waits out its look at the queue (7 s) on the server that hangs, while the "
+    "heart beats at the new primary already",
+)
+def test_nodes_leave_a_primary_that_hangs_as_soon_as_their_heart_does(
+    watched: Watched, shop_server: PrivateServer, ids: Fresh
+) -> None:
+    with ExitStack() as stack:
+        cluster = Cluster(stack, watched.url(db=2), "shop", book_url=shop_server.url)
+        cluster.start("a", options=("--lease", "5", "--heartbeat", "0.3"))
+        id, other = ids(2)
+        cluster.client.request(id, "price")
+        kit.settle(cluster.client)
+        watched.primary.pause()
+        watched.failed_over()
+        with Client(cluster.url, namespace="shop") as fresh:
+            fresh.request(other, "price", timeout=TIMEOUT_S)
+
+
 def test_a_planned_failover_costs_at_most_a_lease(
     watched: Watched, shop: Cluster, ids: Fresh
 ) -> None:
@@ -194,42 +217,49 @@ def test_a_name_that_no_sentinel_knows_is_told_at_once(calm: Watched, kind: str)
 
 def test_a_wrong_password_of_the_sentinels_is_told_at_once(calm: Watched) -> None:
     with pytest.raises(RedisUnavailable, match=r"\?sentinel_password=") as caught:
-        _ask(calm.url(hush="w0nder"), "sync")
+        _ask(calm.url(hush="w0nder"))
     assert "w0nder" not in str(caught.value)
 
 
 def test_a_server_that_is_no_sentinel_is_told_as_such(calm: Watched) -> None:
     url = f"redis+sentinel://127.0.0.1:{calm.primary.port}/shop?sentinel_password={SECRET}"
     with pytest.raises(RedisUnavailable, match=r"sentinels' own ports \(usually 26379\)"):
-        _ask(url, "sync")
+        _ask(url)
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_sentinels_that_cannot_be_reached_are_told_within_five_seconds(kind: str) -> None:
-    one, other = free_ports(2)
-    began = time.monotonic()
-    with pytest.raises(RedisUnavailable, match="Check that the sentinels run"):
-        _ask(f"redis+sentinel://127.0.0.1:{one},127.0.0.1:{other}/shop", kind)
-    assert 2.5 < time.monotonic() - began < 5
-
-
-def test_a_lost_primary_without_a_successor_is_told_within_five_seconds() -> None:
-    port, dead = free_ports(2)
+def test_where_no_primary_can_be_had_that_is_told_within_five_seconds() -> None:
+    port, dead, nobody = free_ports(3)
     with Watcher(port, [port], primary=dead) as sentinel, sentinel.client() as client:
         kit.eventually(lambda: client.sentinel_master(NAME)["is_sdown"])
-        began = time.monotonic()
-        with pytest.raises(RedisUnavailable, match=r"lost shop's primary .* CKQUORUM"):
-            _ask(f"redis+sentinel://127.0.0.1:{port}/shop?sentinel_password=hu%40sh", "sync")
-        assert time.monotonic() - began < 5
+        lost = f"redis+sentinel://127.0.0.1:{port}/shop?sentinel_password=hu%40sh"
+        silent = f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{nobody}/shop"
+        with ThreadPoolExecutor(4) as pool:
+            trials = {
+                (url, kind): pool.submit(_trial, url, kind)
+                for url in (lost, silent)
+                for kind in ("sync", "async")
+            }
+    for (url, _), trial in trials.items():
+        error, took_s = trial.result()
+        assert isinstance(error, RedisUnavailable)
+        assert re.search("lost shop's primary" if url == lost else "sentinels run", str(error))
+        assert 2.5 < took_s < 5
 
 
-def _ask(url: str, kind: str) -> None:
+def _trial(url: str, kind: str) -> tuple[RqprocError, float]:
+    began = time.monotonic()
+    with pytest.raises(RqprocError) as caught:
+        _ask(url, kind, timeout_s=10)
+    return caught.value, time.monotonic() - began
+
+
+def _ask(url: str, kind: str = "sync", *, timeout_s: float = TIMEOUT_S) -> None:
     if kind == "sync":
         with Client(url, namespace="calm") as client:
-            client.request(1, timeout=TIMEOUT_S)
+            client.request(1, timeout=timeout_s)
 
     async def ask() -> None:
         async with AsyncClient(url, namespace="calm") as client:
-            await client.request(1, timeout=TIMEOUT_S)
+            await client.request(1, timeout=timeout_s)
 
     asyncio.run(ask())

@@ -38,6 +38,10 @@ def stage(shop_server: PrivateServer) -> Iterator[Stage]:
         yield make
 
 
+LATE_S = 1.5 + 0.5
+"""A server that is silent is told from one that is late; see ``conversation.REPLY_GRACE_S``."""
+
+
 def _errors(load: Load) -> set[type]:
     return {type(answer.error) for answer in load.answers if answer.error}
 
@@ -78,6 +82,7 @@ def test_an_outage_longer_than_the_lease_ends_with_all_nodes_back(stage: Stage, 
         load.all_ids_answered()
     assert _all_run(cluster)
     assert _errors(load) <= NAMED
+    assert load.longest_s < 5 + LATE_S
     assert_never_older(load)
 
 
@@ -92,6 +97,7 @@ def test_a_server_that_has_forgotten_everything_gets_its_nodes_back(
         kit.eventually(lambda: cluster.client.members() == ("a", "b", "c"), within_s=5)
         load.all_ids_answered()
     assert _errors(load) <= NAMED
+    assert load.longest_s < 3 + LATE_S
     assert [node.stop() for node in cluster.nodes.values()] == [0, 0, 0]
 
 
@@ -103,6 +109,7 @@ def test_flushing_the_server_is_the_same(stage: Stage, ids: Fresh) -> None:
             redis.flushall()
         load.all_ids_answered()
     assert _errors(load) <= NAMED
+    assert load.longest_s < 1.5 + LATE_S
     assert _all_run(cluster)
     kit.eventually(lambda: cluster.client.members() == ("a", "b"))
 

@@ -25,7 +25,7 @@ SECRET = "s3cret"
 HUSH = "hu@sh"
 """The password of the data, and that of the sentinels."""
 
-DOWN_AFTER_MS = 300
+DOWN_AFTER_MS = 500
 
 
 def free_ports(count: int) -> list[int]:
@@ -62,6 +62,8 @@ class Watched:
                 kit.eventually(lambda: client.info("replication")["master_link_status"] == "up")
             for sentinel in self.sentinels:
                 stack.enter_context(sentinel)
+            for sentinel in self.sentinels:
+                sentinel.hurry()
             for sentinel in self.sentinels:
                 sentinel.settled()
             self._stack = stack.pop_all()
@@ -144,10 +146,20 @@ class Sentinel:
         with self.client() as client:
             kit.eventually(lambda: self._sees(client), what="a sentinel that sees them all")
 
+    def hurry(self) -> None:
+        """Look ten times a second, also for those that it has not found. Redis 7 and Valkey can."""
+        with self.client() as client, suppress(redis.ResponseError):
+            kit.eventually(lambda: self._hurries(client), every_s=0.005)
+
     def names(self) -> int:
         """The port of the server that it takes for the primary."""
         with self.client() as client:
             return int(client.sentinel_get_master_addr_by_name(NAME)[1])
+
+    def _hurries(self, client: redis.Redis) -> bool:
+        with suppress(redis.ConnectionError):
+            return bool(client.execute_command("SENTINEL", "DEBUG", "PING-PERIOD", 100))
+        return False
 
     def _sees(self, client: redis.Redis) -> bool:
         with suppress(redis.RedisError):

@@ -67,8 +67,7 @@ def test_up_to_redis_6_the_error_within_a_script_counts(inside: str, expected: s
     assert code(reason) == expected
 
 
-def test_people_are_shown_one_line_without_digests() -> None:
-    digest = "5f8b3c4e" * 5
-    reason = f"OOM command not allowed. script: {digest}, on @user_script:23."
-    assert shown(reason) == "OOM command not allowed"
+@pytest.mark.parametrize("digest", ["5f8b3c4e" * 5 + ", ", " "])
+def test_people_are_shown_one_line_without_places_in_scripts(digest: str) -> None:
+    assert shown(f"OOM not allowed. script: {digest}on @user_script:23.") == "OOM not allowed"
     assert shown("DENIED one\r\ntwo.") == "DENIED one two"

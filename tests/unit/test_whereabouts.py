@@ -57,6 +57,8 @@ def test_with_tls_the_sentinels_are_asked_by_tls_unless_they_have_none() -> None
         "rediss+sentinel://one/shop?ssl_cert_reqs=perhaps",
         "redis://h:port",
         "redis://h:99999",
+        "redis://h:0",
+        "redis+sentinel://one:0/shop",
         "redis://h/shop",
         "redis://h?db=x",
         "redis://h?colour=red",
