@@ -136,7 +136,7 @@ class NodeProcess:
 
     def last_words(self) -> str:
         """Return the end of what it has said and nobody has read, once it has ended."""
-        self._reader.join()
+        self._reader.join(1.0)  # a child of its own may still have its stderr
         said = []
         while not self._lines.empty():
             said.append(self._lines.get())

@@ -125,7 +125,7 @@ def _shaped(verdict: Verdict) -> dict[str, Any]:
         "nodes": plan.nodes,
         "lease_s": plan.lease_s,
         "heartbeat_s": plan.heartbeat_s,
-        "strict": verdict.strict,
+        "strict": verdict.history.strict,
         "held": not verdict.violations,
         **asdict(verdict.figures),
         "violations": [asdict(violation) for violation in verdict.violations],

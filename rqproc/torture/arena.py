@@ -6,6 +6,7 @@ Knows how the parts are put together. Must not know what is done to them.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ PROBE_S = 2.0
 
 @dataclass(frozen=True)
 class Arena:
-    """The parts. ``client`` speaks to the server past the proxy."""
+    """The parts. ``client`` is one of the callers."""
 
     server: Server
     proxy: Proxy
@@ -48,8 +49,8 @@ class Arena:
         return _book(self.server)
 
     def url(self, door: str) -> str:
-        """Return a door's URL; RQ's own classes wait no longer than a second there."""
-        return f"{self.proxy.door(door).url}?socket_timeout=1"
+        """Return a door's URL."""
+        return _patient(self.proxy.door(door).url)
 
     def owned_by(self, name: str) -> tuple[str, ...]:
         """Return the keys that a node owns, none if nobody can say."""
@@ -102,7 +103,8 @@ def arena(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
     with ExitStack() as stack:
         server = stack.enter_context(Server())
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
-        client = stack.enter_context(Client(server.url, namespace=NAMESPACE))
+        callers = _patient(proxy.door(CALLERS[0]).url)
+        client = stack.enter_context(Client(callers, namespace=NAMESPACE))
         strict = knows_strict()
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
         options += ["--concurrency", "16", "--log-level", "warning"]
@@ -114,6 +116,7 @@ def arena(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
             return NodeProcess(name, url, NAMESPACE, [*options, app], environ=environ)
 
         herd = stack.enter_context(Herd(launch, size))
+        stack.callback(_end_all, _book(server))
         yield Arena(server, proxy, herd, client, Ledger(), lease_s, strict)
 
 
@@ -132,6 +135,17 @@ def processes_of(book: Path) -> list[int]:
             if mark in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
     return [pid for pid in found if pid != os.getpid()]
+
+
+def _end_all(book: Path) -> None:
+    for pid in processes_of(book):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _patient(url: str) -> str:
+    """RQ's own classes wait no longer than a second."""
+    return f"{url}?socket_timeout=1"
 
 
 def _book(server: Server) -> Path:

@@ -31,7 +31,7 @@ SERIAL_IDS = tuple(range(1, 5))
 PATIENT_S = 8.0
 BRIEF_S = 0.5
 RESULT_TTL_S = 60
-HOLD_S = 0.06
+HOLD_S = 0.08
 MOST_JOBS = 8
 COLLECT_WITHIN_S = 20.0
 
@@ -98,7 +98,7 @@ class Load:
     """
 
     def __init__(
-        self, client: Client, async_url: str, ledger: Ledger, *, seed: int, callers: int = 5,
+        self, client: Client, async_url: str, ledger: Ledger, *, seed: int, callers: int = 7,
         longest_s: float = 0.0,
     ) -> None:  # fmt: skip
         self._client = client

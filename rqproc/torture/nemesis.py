@@ -27,6 +27,8 @@ SHORT, LONG = 0.35, 1.4
 LATE_S = (0.05, 0.2)
 """How late chunks are: briefly, and for longer than heartbeats."""
 CUTS = 0.3
+REST_S = (0.0, 0.4)
+"""Between two blows, so that callers who pause before they try again find the server once."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Nemesis:
             if blow.kind not in ("kill", "drain", "join", "half-close", "wipe"):
                 time.sleep(self._arena.lease_s * (LONG if blow.long else SHORT))
         recovered = self._arena.recover()
+        time.sleep(self._chance.uniform(*REST_S))
         self.faults += [
             Fault(
                 w.kind, w.target, w.began, w.healed, recovered, w.detail, w.pids, w.owned, w.told,

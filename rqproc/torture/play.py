@@ -50,7 +50,7 @@ class Verdict:
     """What came of it; ``growths`` only of a run without faults."""
 
     plan: Plan
-    strict: bool
+    history: History
     violations: tuple[Violation, ...]
     figures: Figures
     growths: tuple[soak.Growth, ...]
@@ -94,7 +94,7 @@ def play(plan: Plan) -> Generator[Doing | Verdict, None, None]:
         history = _history(plan, place, faults)
         yield Doing(f"judging {len(history.asks)} requests and {len(history.runs)} runs")
         violations = tuple(check(history) + [_grows(g) for g in growths if not g.flat])
-        yield Verdict(plan, place.strict, violations, figures(history), tuple(growths))
+        yield Verdict(plan, history, violations, figures(history), tuple(growths))
 
 
 def _strike(plan: Plan, place: Arena, faults: list[Fault]) -> Iterator[Doing]:

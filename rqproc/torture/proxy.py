@@ -90,8 +90,13 @@ class Door:
             connection.half_close(way)
 
     async def open(self) -> None:
-        listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
+
+    def shut(self) -> None:
+        self._listening.close()
+        for connection in list(self.connections):
+            connection.close()
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
@@ -182,8 +187,7 @@ class Proxy:
     async def _end_all(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for door in self._doors.values():
-            for connection in list(door.connections):
-                connection.close()
+            door.shut()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

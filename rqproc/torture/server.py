@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from rqproc.embedded.binary import find_binary
 from rqproc.errors import EmbeddedUnavailable
@@ -31,7 +33,7 @@ class Server:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rqproc-torture-")
         self._process: subprocess.Popen[bytes] | None = None
-        self._client = redis.Redis(unix_socket_path=self.path)
+        self._client = redis.Redis(unix_socket_path=self.path, retry=Retry(NoBackoff(), 0))
 
     @property
     def folder(self) -> Path:
