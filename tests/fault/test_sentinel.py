@@ -140,12 +140,6 @@ def test_a_primary_that_hangs_is_left_and_not_come_back_to(
     assert load.longest_s < TIMEOUT_S + LATE_S
 
 
-@pytest.mark.xfail(
-    raises=RequestTimeout,
-    strict=True,
-    reason="the worker waits out its look at the queue (7 s) on the server that hangs, while the "
-    "heart beats at the new primary already",
-)
 def test_nodes_leave_a_primary_that_hangs_as_soon_as_their_heart_does(
     watched: Watched, shop_server: PrivateServer, ids: Fresh
 ) -> None:
