@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 KEPT = tuple(range(1, 9))
 SERIAL = ("charge", "acharge")
 SERIAL_IDS = tuple(range(1, 5))
+SLOW_ID = 5
+"""Of serial resources: the only id whose handlers take long, so that no other waits for them."""
+SLOW_PART = 0.012
 PATIENT_S = 8.0
 BRIEF_S = 0.5
 RESULT_TTL_S = 60
@@ -71,11 +74,12 @@ class Wishes:
 
     def serial(self) -> Wish:
         chance = self.chance
+        resource, tag = chance.choice(SERIAL), self._ledger.tag()
+        if self._longest_s and chance.random() < SLOW_PART:
+            hold_s = chance.uniform(HOLD_S, self._longest_s)
+            return Wish(resource, SLOW_ID, tag, hold_s, PATIENT_S)
         hold_s = chance.uniform(0.0, HOLD_S)
-        if self._longest_s and chance.random() < 0.03:
-            hold_s = chance.uniform(0.0, self._longest_s)
-        resource, id = chance.choice(SERIAL), chance.choice(SERIAL_IDS)
-        return Wish(resource, id, self._ledger.tag(), hold_s, self.timeout())
+        return Wish(resource, chance.choice(SERIAL_IDS), tag, hold_s, self.timeout())
 
     def timeout(self) -> float:
         return BRIEF_S if self.chance.random() < 0.05 else PATIENT_S

@@ -22,12 +22,12 @@ from rqproc.torture.proxy import CLEAR, Door, Way, Weather
 from rqproc.torture.records import Fault, Kind
 from rqproc.torture.schedule import Blow
 
-SHORT, LONG = 0.35, 1.4
+SHORT, LONG = 0.35, 1.3
 """Lengths of a blow, in leases."""
 LATE_S = (0.05, 0.2)
 """How late chunks are: briefly, and for longer than heartbeats."""
 CUTS = 0.3
-REST_S = (0.0, 0.4)
+REST_S = (0.0, 0.3)
 """Between two blows, so that callers who pause before they try again find the server once."""
 
 
@@ -52,6 +52,7 @@ class Nemesis:
         self._arena = arena
         self._chance = chance
         self._touched: set[int] = set()
+        self._drained: list[Beast] = []
         self._alone = True
         self.faults: list[Fault] = []
         self._kinds: dict[Kind, Callable[[bool], AbstractContextManager[Wound]]] = {
@@ -81,6 +82,8 @@ class Nemesis:
                 yield Doing(f"... and {blow.second} {wounds[1].target}")
             if blow.kind not in ("kill", "drain", "join", "half-close", "wipe"):
                 time.sleep(self._arena.lease_s * (LONG if blow.long else SHORT))
+        while self._drained:
+            self._drained.pop().wait()
         recovered = self._arena.recover()
         time.sleep(self._chance.uniform(*REST_S))
         self.faults += [
@@ -145,8 +148,8 @@ class Nemesis:
         else:
             victim.drain()
         how = "from afar" if afar else "by SIGTERM"
+        self._drained.append(victim)
         yield Wound("drain", victim.name, began, how, (victim.pid,))
-        victim.wait()
 
     @contextmanager
     def _join(self, long: bool) -> Iterator[Wound]:

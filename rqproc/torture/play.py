@@ -150,7 +150,7 @@ def _history(plan: Plan, place: Arena, faults: list[Fault]) -> History:
 def _left_keys(place: Arena) -> list[str]:
     """Return the keys that neither expire nor are meant to outlast the nodes."""
     keys = place.client.keys
-    lasting = {f"{keys.state}{name}" for name in ("epoch", "token")}
+    lasting = {f"{keys.state}{name}" for name in ("epoch", "token", "pulse", "server")}
     lasting |= {f"{RQ_PREFIX}:{name}" for name in ("queues", f"finished:{keys.ingress}")}
     lasting.add(f"{RQ_PREFIX}:failed:{keys.ingress}")
     return sorted(
