@@ -111,12 +111,10 @@ class Nemesis:
         tells, follows = self._chance.random() < 0.4, self._chance.random() < 0.5
         told = tells and self._alone
         began = time.monotonic()
-        for victim in victims:
+        for victim in victims:  # all before any is told: else one request would lose them all
             victim.kill()
-            if told:
-                self._arena.client.report_death(
-                    victim.name, pid=victim.pid, host=socket.gethostname()
-                )
+        for victim in victims if told else ():
+            self._arena.client.report_death(victim.name, pid=victim.pid, host=socket.gethostname())
         if follows:
             self._arena.herd.start(victims[0].name)
         detail = ("and the cluster is told" if told else "") + (", heir at once" if follows else "")
