@@ -19,6 +19,8 @@ NAMED = frozenset(
 """What a request may end in here: no handler raises, and all that is asked for exists."""
 SLACK_S = 2.5
 """Past its deadline a caller grants a silent server 1.5 s, and a busy machine is late."""
+PATIENT_S = 1.0
+"""A request with less time may be late on a busy machine."""
 BUSY = 0.5
 """Part of its time for which a request that timed out must have found its key busy."""
 INGEST_S = 0.1
@@ -46,24 +48,25 @@ def named(history: History) -> Iterator[Breach]:
 
 
 def explained(history: History) -> Iterator[Breach]:
-    """No request fails while nothing happens, but for one that waits behind others too long."""
+    """No request fails while nothing happens, but for one that had to be answered too soon."""
     for ask in history.asks:
         if not ask.error or not ask.answered or history.explained(ask.asked, ask.answered):
             continue
-        if ask.error == "RequestTimeout" and _queued(ask, ask.answered, history):
+        if ask.error == "RequestTimeout" and _may_be_late(ask, ask.answered, history):
             continue
         text = f"{_name(ask)} ended in {ask.error} though nothing had happened"
         yield Breach("no needless errors", text, (ask,))
 
 
-def _queued(ask: Ask, answered: float, history: History) -> bool:
-    """Whether the handler of its key was busy for most of its time."""
+def _may_be_late(ask: Ask, answered: float, history: History) -> bool:
+    """It had little time, or the handler of its key was busy for most of it."""
     parts = (
         min(run.ended or answered, answered) - max(run.began, ask.asked)
         for run in history.runs
         if run.key == ask.key
     )
-    return sum(max(0.0, part) for part in parts) > BUSY * (answered - ask.asked)
+    busy_s = sum(max(0.0, part) for part in parts)
+    return ask.timeout_s < PATIENT_S or busy_s > BUSY * (answered - ask.asked)
 
 
 def true_values(history: History) -> Iterator[Breach]:
