@@ -16,13 +16,14 @@ import hiredis
 import redis.asyncio
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-from rqproc import calls, conversation, wire
+from rqproc import calls, conversation
 from rqproc.cluster import Cluster
+from rqproc.context import asking
 from rqproc.conversation import Conversation, Pause, Send
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, dial
-from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack
+from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack, why
 from rqproc.losses import Declaring, Errand, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
 from rqproc.placement import Id, canonical
@@ -131,7 +132,13 @@ class AsyncClient:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
         wish = self._losses.choose(requests[0].resource, on_lost)
         deadline = time.monotonic() + timeout_s
-        sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=wire.REQUEST)
+        with asking(self.keys.namespace) as parent:
+            sent = calls.batch(requests, kind="call", timeout_s=timeout_s, parent=parent)
+            return await self._ask_for(sent, wish, deadline=deadline)
+
+    async def _ask_for(
+        self, sent: calls.Batch, wish: OnLost, *, deadline: float
+    ) -> dict[Id, Reply | RqprocError]:
         wanted, outage = Wanted(sent.order), None
         try:
             await self._converse(wanted, wish)
@@ -194,10 +201,12 @@ class AsyncClient:
                 replies = await link.exchange(step, limit)
         except BaseException as error:
             await link.close()  # a reply may still be on its way
+            if isinstance(error, Refused) and error.moved:
+                await self.close()
             if isinstance(error, OSError):
                 await self.close()  # the server has gone, and the idle links with it
                 spent_s = step.within_s if isinstance(error, TimeoutError) else 0.0
-                raise LinkLost(str(error) or "timed out", spent_s=spent_s) from error
+                raise LinkLost(str(error) or "it does not answer", spent_s=spent_s) from error
             raise
         if len(self._idle) < MAX_IDLE_LINKS:
             self._idle.append(link)
@@ -214,7 +223,7 @@ class AsyncClient:
 
 
 async def _connect(way: Dial) -> _AsyncLink:
-    """Raises: LinkLost, RedisUnavailable: the server refused the credentials."""
+    """Raises: as ``Dial.connect``."""
     try:
         return await _connect_once(way)
     except LinkLost:
@@ -226,24 +235,27 @@ async def _connect(way: Dial) -> _AsyncLink:
 
 async def _connect_once(way: Dial) -> _AsyncLink:
     began = time.monotonic()
-    options = way.options(CONNECT_TIMEOUT_S)
+    timeout_s = CONNECT_TIMEOUT_S
+    options = (
+        await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
+    )
     kind = SSLConnection if way.secure else Connection
     connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
-    except redis.AuthenticationError as error:
-        raise RedisUnavailable(way.server, str(error)) from error
     except (redis.RedisError, OSError) as error:
-        raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
+        raise why(error, spent_s=time.monotonic() - began) from error
     link = _AsyncLink(connection)
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await link.exchange(
-                Send((("PING",),), CONNECT_TIMEOUT_S)
-            )  # what accepts may not answer
+        async with asyncio.timeout(timeout_s):
+            await link.exchange(Send((("PING",),), timeout_s))  # what accepts may not answer
+    except Refused:
+        await link.close()
+        raise
     except OSError as error:
         await link.close()
-        raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+        reason = str(error) or "it does not answer"
+        raise LinkLost(reason, spent_s=time.monotonic() - began) from error
     return link
 
 
@@ -259,15 +271,20 @@ class _AsyncLink:
         self._parser = hiredis.Reader()
 
     async def close(self) -> None:
+        """At once: the goodbye of TLS would outlast the event loop, and nothing is on its way."""
+        self._streams[1].transport.abort()
         await self._connection.disconnect(nowait=True)
 
     async def exchange(self, step: Send, limit: asyncio.Timeout | None = None) -> list[Any]:
-        """Raises: OSError, Refused."""
+        """Raises: OSError, which LinkLost is too; Refused."""
         reader, writer = self._streams
         writer.write(pack(step.commands))
         replies: list[Any] = []
         while len(replies) < len(step.commands):
-            reply = self._parser.gets()
+            try:
+                reply = self._parser.gets()
+            except hiredis.ProtocolError as error:
+                raise LinkLost(f"what answers is no Redis: {error}") from error
             if reply is False:
                 if not (chunk := await reader.read(65536)):
                     raise ConnectionResetError("the server closed the connection")

@@ -53,16 +53,19 @@ class Resource(Generic[P, R]):
         name: under which it is requested.
         ttl_s: seconds that a value is kept by its owner; 0 for a choke point, which runs one at a
             time per id and keeps nothing.
+        timeout_s: seconds that a run may take; None for no limit.
         is_async: the handler is a coroutine function; it runs on the node's event loop.
     """
 
     def __init__(
-        self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options
-    ) -> None:
+        self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options,
+        timeout_s: float | None = None,
+    ) -> None:  # fmt: skip
         self.app = app
         self.handler = handler
         self.name = name
         self.ttl_s = ttl_s
+        self.timeout_s = timeout_s
         self.is_async = inspect.iscoroutinefunction(handler)
         self._options = options
         update_wrapper(self, handler)
@@ -113,6 +116,7 @@ class Resource(Generic[P, R]):
             name=self.name,
             ttl_s=self.ttl_s,
             options=options,
+            timeout_s=self.timeout_s,
         )
 
     @property
@@ -172,13 +176,21 @@ class App:
         self._resources: dict[str, Resource[..., Any]] = {}
 
     def resource(
-        self, *, ttl: float, name: str | None = None, on_lost: OnLost | None = None
+        self,
+        *,
+        ttl: float,
+        name: str | None = None,
+        timeout: float | None = None,
+        on_lost: OnLost | None = None,
     ) -> Callable[[Callable[P, R]], Resource[P, R]]:
         """Declare a handler: ``handler(id)`` makes the value of an id.
 
         Args:
             ttl: seconds that a value is kept; 0 keeps nothing and lets the handler take arguments.
             name: the handler's own name if not given.
+            timeout: seconds that a run may take, after which its callers get HandlerTimeout. A
+                coroutine is cancelled; a thread cannot be ended, so it runs on, and its id is not
+                served until it has ended.
             on_lost: what to do where no node can answer, where a request does not say; see
                 ``Client``.
 
@@ -192,7 +204,10 @@ class App:
             if found in self._resources:
                 raise ConfigError(f"the app has a resource {found!r} already")
             _check_signature(handler, found, keeps=ttl > 0)
-            declared = Resource(self, handler, name=found, ttl_s=float(ttl), options=options)
+            declared = Resource(
+                self, handler, name=found, ttl_s=float(ttl), options=options,
+                timeout_s=None if timeout is None else check_timeout(timeout),
+            )  # fmt: skip
             self._resources[found] = declared
             return declared
 

@@ -72,8 +72,11 @@ def batch(
     timeout_s: float = 0.0,
     result_ttl_s: int | None = None,
     function: str = wire.REQUEST,
+    parent: str = "",
 ) -> Batch:
     """Make one job of each request; a single call's stream bears its job's own name.
+
+    ``parent`` is the address whose handler asks, empty outside of handlers.
 
     Raises:
         ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
@@ -85,7 +88,7 @@ def batch(
         jobs.append(job)
         by_job[job.id] = request
     reply = "" if kind == "job" else jobs[0].id if len(jobs) == 1 else token_hex(12)
-    order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s)
+    order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s, parent)
     return Batch(order, by_job)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, conversation, wire
 from rqproc.cluster import Cluster
+from rqproc.context import asking
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, Lines, dial
@@ -262,7 +263,15 @@ class Client:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
         wish = self._losses.choose(requests[0].resource, on_lost)
         deadline = time.monotonic() + timeout_s
-        sent = calls.batch(requests, kind="call", timeout_s=timeout_s, function=function)
+        with asking(self.namespace) as parent:
+            sent = calls.batch(
+                requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
+            )
+            return self._ask_for(sent, wish, deadline=deadline)
+
+    def _ask_for(
+        self, sent: calls.Batch, wish: OnLost, *, deadline: float
+    ) -> dict[Id, Reply | RqprocError]:
         wanted, outage = Wanted(sent.order), None
         try:
             self._converse(wanted, wish)

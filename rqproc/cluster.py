@@ -39,6 +39,7 @@ class Order:
         timeout_s: seconds after which nobody waits any more; 0 for a job without a deadline.
         reply: name of the shared stream; empty where each job is answered in its own.
         result_ttl_s: seconds that a job's result is kept; None for RQ's default.
+        parent: address of the handler run that asks and waits; empty where none does.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Order:
     timeout_s: float = 0.0
     reply: str = ""
     result_ttl_s: int | None = None
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,13 @@ class Taken:
 class Finish(NamedTuple):
     """One claim's answer, ready for the stream.
 
-    ``keep_s``: how long the answer to a call is kept, if its caller does not fetch it.
+    Attributes:
+        outcome: see finish.lua.
+        keep_s: how long the answer to a call is kept, if its caller does not fetch it.
     """
 
     claim: Claim
-    outcome: Literal["ok", "error", "expired"]
+    outcome: Literal["ok", "error", "expired", "stuck", "released"]
     body: str = ""
     note: str = ""
     report: str = ""
@@ -109,10 +113,28 @@ class Tally:
     misses: int = 0
     succeeded: int = 0
     failed: int = 0
+    stuck: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a node lets wait: requests in its queue, requests of one id, and runs side by side."""
+
+    queue: int
+    waiters: int
+    lanes: int
 
 
 class LeaseLost(Exception):
     """This incarnation holds no lease any more."""
+
+
+class Settling(Exception):
+    """The server has lost what it knew: nothing is given out for ``left_s`` seconds."""
+
+    def __init__(self, left_s: float) -> None:
+        super().__init__(f"the server settles for {left_s:.1f} s")
+        self.left_s = left_s
 
 
 class SessionSuperseded(Exception):
@@ -139,7 +161,7 @@ class Cluster:
         """``timeout_s``: what is left of the order's own, where it is sent again."""
         result_ttl = "" if order.result_ttl_s is None else order.result_ttl_s
         left_s = order.timeout_s if timeout_s is None else timeout_s
-        head = (order.kind, _ms(left_s), order.reply, wire.utc(), result_ttl)
+        head = (order.kind, _ms(left_s), order.reply, wire.utc(), result_ttl, order.parent)
         jobs: list[Arg] = []
         for job in order.jobs:
             jobs += (job.id, job.address, job.data)
@@ -159,7 +181,7 @@ class Cluster:
 
     def _node(self, row: Sequence[Any]) -> NodeInfo:
         name, inc, state, left_ms, queued, held, *counts, pid, host = row
-        entries, hits, joined, misses = (int(count or 0) for count in counts)
+        stuck, entries, hits, joined, misses = (int(count or 0) for count in counts)
         return NodeInfo(
             name=name.decode(),
             incarnation=inc.decode(),
@@ -168,6 +190,7 @@ class Cluster:
             queue=self.keys.queue_name(name.decode()),
             queued=queued,
             held=held,
+            stuck=stuck,
             entries=entries,
             hits=hits,
             joined=joined,
@@ -191,12 +214,11 @@ class Cluster:
     # --- nodes ---
 
     def join(
-        self, name: str, *, lease_s: float, nonce: str, max_queue: int, pid: int, host: str,
+        self, name: str, *, lease_s: float, nonce: str, limits: Limits, pid: int, host: str,
         versions: tuple[str, str],
     ) -> Command:  # fmt: skip
-        return self._run(
-            "join", name, _ms(lease_s), nonce, max_queue, pid, host, wire.utc(), *versions
-        )
+        most = (limits.queue, limits.waiters, limits.lanes)
+        return self._run("join", name, _ms(lease_s), nonce, *most, pid, host, wire.utc(), *versions)
 
     def read_join(self, name: str, reply: Sequence[Any]) -> Joined:
         """Raises: NameTaken: a node of this name is alive."""
@@ -206,7 +228,7 @@ class Cluster:
 
     def beat(self, inc: str, *, lease_s: float, tally: Tally) -> Command:
         counts = (tally.entries, tally.hits, tally.joined, tally.misses)
-        ends = (tally.succeeded, tally.failed)
+        ends = (tally.succeeded, tally.failed, tally.stuck)
         return self._run("beat", inc, _ms(lease_s), *counts, *ends, wire.utc())
 
     def read_beat(self, reply: Sequence[Any]) -> str:
@@ -219,18 +241,32 @@ class Cluster:
         return self._run("take", inc, session, epoch, most, at)
 
     def read_take(self, reply: Sequence[Any]) -> Taken:
-        """Raises: LeaseLost, SessionSuperseded."""
+        """Raises: LeaseLost, SessionSuperseded, Settling."""
         if reply[0] == 0:
             raise LeaseLost
+        if reply[0] == -2:
+            raise Settling(reply[1] / 1000)
         if reply[0] == -1:
             raise SessionSuperseded
         _, now_ms, epoch, members, jobs = reply
         names = tuple(member.decode() for member in members) if members else None
         return Taken(now_ms, epoch, names, tuple(_claim(job) for job in jobs))
 
-    def reconcile(self, inc: str, *, session: int) -> Command:
-        """Its reply is read by ``read_take``: all that this node has taken."""
-        return self._run("reconcile", inc, session)
+    def reconcile(
+        self, inc: str, *, session: int, server: str = "", rejoined: bool = False,
+        held: Iterable[Claim] = (),
+    ) -> Command:  # fmt: skip
+        """Its reply is read by ``read_take``: all that this node has taken.
+
+        Args:
+            server: the server's run id, empty if it does not tell.
+            rejoined: this process was a member before, under another incarnation.
+            held: what the node knows to hold, and its runs for which nobody is answered.
+        """
+        args: list[Arg] = [inc, session, server, int(rejoined)]
+        for claim in held:
+            args += (_raw(claim.id), claim.token, _raw(claim.address))
+        return self._run("reconcile", *args)
 
     def finish(self, inc: str, finishes: Iterable[Finish], *, draining: bool = False) -> Command:
         args: list[Arg] = [inc, wire.utc(), int(draining)]

@@ -1,8 +1,10 @@
-"""What a handler may know of the run that it is in: ``rqproc.current()``."""
+"""What a handler may know of the run that it is in, ``rqproc.current()``, and what clients may."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,6 +35,42 @@ class Current:
 
 
 CURRENT: ContextVar[Current] = ContextVar("rqproc_current")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The run that a handler is in, as the clients that it uses see it.
+
+    Attributes:
+        namespace, address: of the run: what it asks for must not wait for it.
+        changed: called with True when the handler begins to wait for an answer, with False when it
+            has it; several may be under way, on several threads.
+    """
+
+    namespace: str
+    address: str
+    changed: Callable[[bool], None]
+
+
+ASKING: ContextVar[Asking | None] = ContextVar("rqproc_asking", default=None)
+
+
+@contextmanager
+def asking(namespace: str) -> Iterator[str]:
+    """While the body waits for an answer, a handler that does so lets others run.
+
+    Yields:
+        The address whose run asks, empty outside of handlers and for another namespace.
+    """
+    run = ASKING.get()
+    if run is None:
+        yield ""
+        return
+    run.changed(True)
+    try:
+        yield run.address if run.namespace == namespace else ""
+    finally:
+        run.changed(False)
 
 
 def current() -> Current:

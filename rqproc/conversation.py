@@ -9,11 +9,13 @@ may be sent again: always, since the scripts know a job's id when they see it tw
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from rqproc.backoff import Backoff, Chance
 from rqproc.cluster import Cluster, Order
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, LinkLost, Refused
@@ -54,6 +56,8 @@ class Pause:
     seconds: float
 
 
+SHORTEST_PAUSE_S = 0.001
+
 Conversation = Generator[Send | Pause, Any, T]
 Clock = Callable[[], float]
 
@@ -61,35 +65,42 @@ Clock = Callable[[], float]
 class _Patience:
     """Decides, after a failed packet, how long to pause and when to give up."""
 
-    def __init__(self, server: str, clock: Clock) -> None:
+    def __init__(self, server: str, clock: Clock, *, chance: Chance = random.random) -> None:
         self._server = server
         self._clock = clock
         self._since: float | None = None
-        self._pause_s = 0.01
+        self._backoff = Backoff(shortest_s=0.01, longest_s=0.5, chance=chance)
         self._last: LinkLost | Refused | None = None
+        self._told = False
         self.limit_s = OUTAGE_S
 
     def renew(self) -> None:
-        self._since, self._pause_s, self._last = None, 0.01, None
+        self._since, self._last, self._told = None, None, False
+        self._backoff.reset()
 
     def check(self) -> None:
         """Raises: RedisUnavailable: time is over, and the last packet failed."""
         if self._last is not None:
-            raise RedisUnavailable(self._server, str(self._last)) from self._last
+            raise self._over(self._last) from self._last
 
     def after(self, error: LinkLost | Refused) -> Pause:
         """Raises: RedisUnavailable: the error will not pass, or has lasted too long."""
         if isinstance(error, Refused) and not error.passing:
-            raise RedisUnavailable(self._server, error.reason) from error
+            raise self._over(error) from error
+        if isinstance(error, Refused) and error.code == "NOSCRIPT" and not self._told:
+            self._told = True  # the server is there: the next packet tells it the script
+            return Pause(0.0)
         now = self._clock()
         self._last = error
         if self._since is None:
             self._since = now - (error.spent_s if isinstance(error, LinkLost) else 0.0)
-        if now - self._since >= self.limit_s:
-            raise RedisUnavailable(self._server, str(error)) from error
-        pause = Pause(self._pause_s)
-        self._pause_s = min(self._pause_s * 2, 0.5)
-        return pause
+        left_s = self._since + self.limit_s - now
+        if left_s < SHORTEST_PAUSE_S:
+            raise self._over(error) from error
+        return Pause(min(self._backoff.next_s(), left_s))
+
+    def _over(self, error: LinkLost | Refused) -> RedisUnavailable:
+        return RedisUnavailable(self._server, str(error), advice=error.advice)
 
 
 def run(

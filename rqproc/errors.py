@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
+
 
 class RqprocError(Exception):
     """The root of all errors raised by rqproc."""
@@ -82,11 +84,8 @@ class RedisUnavailable(RqprocError, ConnectionError):
 
     exit_code = 5
 
-    def __init__(self, server: str, reason: str) -> None:
-        super().__init__(
-            f"Redis at {server} is not available: {reason}. Check that it runs, and the URL "
-            "(--url, RQPROC_REDIS_URL)"
-        )
+    def __init__(self, server: str, reason: str, *, advice: str = DEFAULT_ADVICE) -> None:
+        super().__init__(f"Redis at {server} is not available: {reason}. {advice}")
         self.server = server
         self.reason = reason
 
@@ -155,6 +154,49 @@ class HandlerFailed(RemoteError):
         self.type = type
         self.reason = reason
         self.traceback = traceback
+
+
+class HandlerTimeout(HandlerFailed):
+    """The handler took longer than its resource's ``timeout``.
+
+    Attributes:
+        timeout_s: what it was allowed.
+        stuck: it runs on (a thread cannot be ended), so its id is not served until it has ended.
+    """
+
+    def __init__(self, resource: str, id: object, timeout_s: float, *, stuck: bool) -> None:
+        goes_on = (
+            "; it still runs, and its id waits for it: see `rqproc node list` for stuck nodes, and "
+            "give what it calls a timeout of its own"
+        )
+        RqprocError.__init__(
+            self,
+            f"{resource} {id}: the handler was not done after {timeout_s:g} s"
+            + (goes_on if stuck else " and was cancelled"),
+        )
+        self.resource = resource
+        self.id = id
+        self.type = "HandlerTimeout"
+        self.reason = f"not done after {timeout_s:g} s"
+        self.traceback = ""
+        self.timeout_s = timeout_s
+        self.stuck = stuck
+
+
+class RequestCycle(RqprocError):
+    """A handler asked for an id that waits for it: neither could ever be answered.
+
+    ``way`` tells who waits for whom, as (resource, id), from the id that was asked for to the one
+    whose handler asked.
+    """
+
+    def __init__(self, resource: str, id: object, way: Sequence[tuple[str, object]]) -> None:
+        steps = [*way, (resource, id)] if way[-1] != (resource, id) else [*way, way[0]]
+        shown = " waits for ".join(f"{name} {other}" for name, other in steps)
+        super().__init__(f"{shown}: a handler must not ask for an id that waits for it")
+        self.resource = resource
+        self.id = id
+        self.way = tuple(way)
 
 
 class UnknownResource(RemoteError):
@@ -231,6 +273,10 @@ def from_remote(
         return Overloaded(report["node"], report["queued"], report["limit"])
     if kind == "UnknownResource":
         return UnknownResource(resource, report["known"])
+    if kind == "HandlerTimeout":
+        return HandlerTimeout(resource, id, report["timeout_s"], stuck=report["stuck"])
+    if kind == "RequestCycle":
+        return RequestCycle(resource, id, [_key(address) for address in report["way"]])
     if kind == "NodeLost":
         return NodeLost(resource, id, report["attempts"])
     if kind == "OwnerLost":
@@ -238,3 +284,8 @@ def from_remote(
     return HandlerFailed(
         resource, id, report["remote_type"], report["message"], report.get("traceback", "")
     )
+
+
+def _key(address: str) -> tuple[str, str]:
+    resource, _, id = address.partition("|")[2].partition(":")
+    return resource, id

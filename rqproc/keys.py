@@ -6,14 +6,19 @@ key (prefix rqproc:NS:)      type     ttl                       written by
 members                      zset     none                      join, drain, drop
 leases                       zset     none; score = expiry, ms  join, beat, drop
 nodes                        hash     none; name -> incarnation join, drop
-node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop;
-                                                                its lease is read by withdraw
-taken:INCARNATION            hash     gone with the node        take, finish, drop
-holders                      hash     none; empty when idle     take, finish, drop
-epoch                        integer  none                      join, drain, drop
-token                        integer  none                      join, take
+node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop
+taken:INCARNATION            hash     gone with the node        take, finish, drop, reconcile
+holders                      hash     none; empty when idle     take, finish, drop, reconcile
+epoch                        integer  none                      join, drain, drop, reconcile
+token                        integer  none                      join, take, reconcile
 waiting                      list     none                      whoever places a request while no
                                                                 node lives; taken over by join
+pulse                        integer  none; ms of the last beat join, beat
+suspects                     hash     10 min after a death      drop; cleared by finish
+waits:ADDRESS                hash     the asking job's timeout  route, for a handler that asks; drop
+server                       string   none; the run id          reconcile
+settling                     string   a lease and a minute      reconcile, after another server
+                                                                process has taken over
 ============================ ======== ========================= ==================================
 
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,

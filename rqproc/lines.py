@@ -120,7 +120,7 @@ class Lines:
             )
         except BaseException as error:
             link.close()  # a reply may still be on its way
-            if isinstance(error, LinkLost):
+            if isinstance(error, LinkLost) or (isinstance(error, Refused) and error.moved):
                 self.close()  # the server has gone, and the idle links with it
             raise
         self._keep(link)

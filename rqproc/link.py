@@ -9,6 +9,7 @@ does. Nothing is repeated here: what may be sent again, only the caller of a com
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import struct
@@ -20,17 +21,21 @@ from typing import Any
 
 import hiredis
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from rqproc.errors import ConfigError, RedisUnavailable
-from rqproc.settings import without_password
+from rqproc.errors import DEFAULT_ADVICE, RedisUnavailable
+from rqproc.sentinel import NoPrimary
+from rqproc.trouble import code, shown, trouble
+from rqproc.whereabouts import Whereabouts, of_client, of_url
 
 Arg = bytes | str | int | float
 Command = tuple[Arg, ...]
 
 CONNECT_TIMEOUT_S = 3.0
 BUFFER_BYTES = 65536
+TIMEOUT_STEP_S = 0.05
+
+FLOW_S = 0.25
+"""Seconds within which the next bytes of a reply come that is late but on its way."""
 
 FLOW_S = 0.25
 """Seconds within which the next bytes of a reply come that is late but on its way."""
@@ -42,27 +47,38 @@ class LinkLost(ConnectionError):
     ``spent_s`` are the seconds that were already waited in vain.
     """
 
-    def __init__(self, reason: str, *, spent_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, spent_s: float = 0.0, advice: str = DEFAULT_ADVICE) -> None:
         super().__init__(reason)
         self.spent_s = spent_s
+        self.advice = advice
 
 
 class Refused(Exception):
     """The server answered a command with an error. The link is closed: what followed may block."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(shown(reason))
+        self.reason = shown(reason)
+        self._trouble = trouble(reason)
 
     @property
     def code(self) -> str:
         """The error's first word: NOSCRIPT, READONLY, OOM, LOADING, NOPERM, ..."""
-        return self.reason.partition(" ")[0]
+        return code(self.reason)
 
     @property
     def passing(self) -> bool:
         """Whether the server may accept the same command a moment later."""
-        return self.code in {"LOADING", "BUSY", "NOSCRIPT", "TRYAGAIN", "MASTERDOWN", "UNBLOCKED"}
+        return self._trouble.passing
+
+    @property
+    def moved(self) -> bool:
+        """Whether another server may be the primary by now: other links lead nowhere either."""
+        return self._trouble.moved
+
+    @property
+    def advice(self) -> str:
+        return self._trouble.advice
 
 
 def pack(commands: Sequence[Command]) -> bytes:
@@ -72,60 +88,61 @@ def pack(commands: Sequence[Command]) -> bytes:
 
 
 class Dial:
-    """Makes links to one server.
+    """Makes links to one server, or to whichever server is the primary at that moment.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: see ``whereabouts.of_url``; or where an existing client connects to.
         revive: called where there is no server to connect to; it may start one.
 
     Raises:
         ConfigError: the URL cannot be read.
     """
 
-    def __init__(self, url: str, *, revive: Callable[[], object] | None = None) -> None:
-        try:
-            pool = redis.ConnectionPool.from_url(url)
-        except (ValueError, redis.RedisError) as error:
-            shown_url = without_password(url)
-            raise ConfigError(f"invalid server URL {shown_url!r}: it cannot be read") from error
-        self._class = pool.connection_class
-        self._options: dict[str, Any] = dict(pool.connection_kwargs)
+    def __init__(
+        self, url: str | Whereabouts, *, revive: Callable[[], object] | None = None
+    ) -> None:
+        self._where = of_url(url) if isinstance(url, str) else url
         self.revive = revive
-        self.server = shown(self._options)
+        self.server = str(self._where)
 
     @classmethod
     def like(cls, connection: redis.Redis) -> Dial:
         """Return a dial to the server of an existing redis-py client."""
-        dial = cls.__new__(cls)
-        pool = connection.connection_pool
-        dial._class, dial._options = pool.connection_class, dict(pool.connection_kwargs)
-        dial.revive = None
-        dial.server = shown(dial._options)
-        return dial
+        return cls(of_client(connection))
 
     @property
     def secure(self) -> bool:
         """Whether the connection is TLS."""
-        return issubclass(self._class, redis.SSLConnection)
+        return self._where.secure
+
+    @property
+    def asks(self) -> bool:
+        """Whether ``options`` asks sentinels, and so may take its time."""
+        return self._where.sentinels is not None
 
     def options(self, timeout_s: float) -> dict[str, Any]:
-        """Return redis-py's connection options: one attempt, RESP2, no library handshake."""
-        return self._options | {
-            "socket_connect_timeout": timeout_s,
-            "socket_timeout": timeout_s,
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [],
-            "protocol": 2,
-            "driver_info": None,
-            "health_check_interval": 0,
-        }
+        """Return redis-py's connection options, for one attempt now.
+
+        Raises:
+            LinkLost: the sentinels know of no primary at this moment.
+            RedisUnavailable: they never will.
+        """
+        began = time.monotonic()
+        try:
+            return self._where.options(timeout_s)
+        except NoPrimary as error:
+            if not error.passing:
+                raise RedisUnavailable(self.server, str(error), advice=error.advice) from error
+            spent_s = time.monotonic() - began
+            raise LinkLost(str(error), spent_s=spent_s, advice=error.advice) from error
 
     def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Link:
         """Return a new link.
 
         Raises:
             LinkLost: no connection within ``timeout_s`` seconds.
-            RedisUnavailable: the server refused the credentials.
+            Refused: the server does not let us in: credentials, database, too many connections.
+            RedisUnavailable: the sentinels do not let us in, or do not know the primary's name.
         """
         try:
             return self._connect(timeout_s)
@@ -136,34 +153,33 @@ class Dial:
         return self._connect(timeout_s)
 
     def _connect(self, timeout_s: float) -> Link:
-        connection = self._class(**self.options(timeout_s))
+        connection = self._where.connection(**self.options(timeout_s))
         began = time.monotonic()
         try:
             connection.connect()
-        except redis.AuthenticationError as error:
-            raise RedisUnavailable(self.server, str(error)) from error
         except (redis.RedisError, OSError) as error:
-            raise LinkLost(str(error), spent_s=time.monotonic() - began) from error
+            raise why(error, spent_s=time.monotonic() - began) from error
         link = Link(connection)
         try:
             link.exchange((("PING",),), timeout_s=timeout_s)  # what accepts may not answer
         except LinkLost as error:
-            raise LinkLost("it does not answer", spent_s=time.monotonic() - began) from error
+            error.spent_s = time.monotonic() - began
+            raise
         return link
 
     def client(self) -> redis.Redis:
         """Return an ordinary redis-py client of the same server, for RQ's own classes."""
-        options = self._options | {"retry": Retry(NoBackoff(), 0)}
-        return redis.Redis(
-            connection_pool=redis.ConnectionPool(connection_class=self._class, **options)
-        )
+        return self._where.client()
 
 
-def shown(options: dict[str, Any]) -> str:
-    """Return a server's address as people may see it: without credentials."""
-    if "path" in options:
-        return f"unix://{options['path']}"
-    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+def why(error: Exception, *, spent_s: float) -> LinkLost | Refused:
+    """Return what an error of redis-py's, raised while it connected, means to us."""
+    status = getattr(error, "status_code", None)
+    if "max number of clients" in str(error):
+        return Refused(f"ERR {error}")
+    if status or isinstance(error, redis.ResponseError | redis.AuthenticationError):
+        return Refused(f"{status} {error}" if status else str(error))
+    return LinkLost(shown(str(error)), spent_s=spent_s)
 
 
 class Link:
@@ -198,13 +214,24 @@ class Link:
 
         Raises:
             LinkLost: not written whole within the timeout.
+            Refused: the server has closed the connection, and said why before.
         """
         self._sent_at = time.monotonic()
         try:
             self._set_timeout(timeout_s)
             self._socket.sendall(packet)
         except OSError as error:
+            self._hear_out()
             raise self._lost(error) from error
+
+    def _hear_out(self) -> None:
+        """Raises: Refused: an error is the last thing that the server has said."""
+        if not self._plain:
+            return
+        with suppress(OSError):
+            size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        self.next_reply()
 
     def receive(self, *, wait: bool = True) -> bool:
         """Take in bytes, waiting for them up to the timeout of the last send; False for none yet.
@@ -231,8 +258,13 @@ class Link:
 
         Raises:
             Refused: the reply is an error.
+            LinkLost: it is no reply of a Redis.
         """
-        reply = self._reader.gets()
+        try:
+            reply = self._reader.gets()
+        except hiredis.ProtocolError as error:
+            self.close()
+            raise LinkLost(f"what answers is no Redis: {error}") from error
         if reply is False:
             return False, None
         if isinstance(reply, hiredis.ReplyError):
@@ -269,6 +301,20 @@ class Link:
             partly = self.receive()
         return replies
 
+    def server_id(self, *, timeout_s: float) -> str:
+        """Return the run id of the server's process; empty where it may not be asked.
+
+        Raises:
+            LinkLost.
+        """
+        self.send(pack((("INFO", "server"),)), timeout_s=timeout_s)
+        reply: Any = False
+        while reply is False:
+            self.receive()
+            reply = self._reader.gets()
+        found = re.search(rb"run_id:(\w+)", reply) if isinstance(reply, bytes) else None
+        return found[1].decode() if found else ""
+
     def sleep_through(self, size: int) -> None:
         """Until the next bytes are taken in, do not report so few as readable.
 
@@ -278,8 +324,8 @@ class Link:
             self._set_low_water(size + 1)
 
     def _set_timeout(self, timeout_s: float) -> None:
-        """In steps of 50 ms: callers that ask alike need no system call."""
-        rounded = ceil(timeout_s * 20) / 20
+        """In steps: callers that ask alike need no system call."""
+        rounded = ceil(timeout_s / TIMEOUT_STEP_S) * TIMEOUT_STEP_S
         if rounded == self._timeout_s:
             return
         self._timeout_s = rounded
@@ -299,4 +345,4 @@ class Link:
         self.close()
         late = isinstance(error, BlockingIOError | TimeoutError)
         spent_s = time.monotonic() - self._sent_at
-        return LinkLost("timed out", spent_s=spent_s) if late else LinkLost(str(error))
+        return LinkLost("it does not answer", spent_s=spent_s) if late else LinkLost(str(error))

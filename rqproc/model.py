@@ -63,6 +63,7 @@ class NodeInfo:
     queue: str
     queued: int
     held: int
+    stuck: int
     entries: int
     hits: int
     joined: int

@@ -18,6 +18,8 @@ URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 
 MAX_LEASE_S = 3600.0
 
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+
 EMBEDDED = "embedded"
 """The URL that stands for the server which rqproc starts itself."""
 
@@ -30,17 +32,18 @@ def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> st
     """
     values = os.environ if environ is None else environ
     found = url or next((values[name] for name in URL_VARIABLES if values.get(name)), EMBEDDED)
-    if found == EMBEDDED or found.startswith(("redis://", "rediss://", "unix://")):
+    scheme, separator, _ = found.partition("://")
+    if found == EMBEDDED or (separator and scheme in SCHEMES):
         return found
     raise ConfigError(
         f"invalid server URL {without_password(found)!r}: give redis://HOST:PORT/DB, rediss://..., "
-        f"unix://PATH, or {EMBEDDED!r}"
+        f"unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME, or {EMBEDDED!r}"
     )
 
 
 def without_password(url: str) -> str:
     """Return a URL as people may see it."""
-    return re.sub(r"//.*@", "//***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url))
 
 
 def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None = None) -> str:
@@ -60,7 +63,10 @@ class NodeSettings:
         max_entries: values kept; past it the least recently used one goes.
         max_queue: requests that may wait for this node, past which callers get Overloaded; as many
             again may be held in it.
+        max_waiters: requests of one id that may be under way here, past which its callers get
+            Overloaded.
         drain_s: seconds that a graceful stop may take before it is a hard one.
+        strict: end the process where a handler still runs when the lease may not be relied on.
     """
 
     concurrency: int = 32
@@ -68,10 +74,12 @@ class NodeSettings:
     heartbeat_s: float = 1.0
     max_entries: int = 100_000
     max_queue: int = 10_000
+    max_waiters: int = 10_000
     drain_s: float = 60.0
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "max_entries", "max_queue"):
+        for name in ("concurrency", "max_entries", "max_queue", "max_waiters"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
         if not 0.2 <= self.lease_s <= MAX_LEASE_S:

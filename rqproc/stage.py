@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from rqproc.embedded import Embedded, Places
 from rqproc.errors import RqprocError
 
 READY_WITHIN_S = 20.0
+LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,22 @@ class PrivateServer:
 class NodeProcess:
     """``rqproc node start`` in a process of its own. A context: it is ended at its end."""
 
-    def __init__(self, name: str, url: str, namespace: str, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, url: str, namespace: str, arguments: Sequence[str] = (), *,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
         command = [sys.executable, "-m", "rqproc", "node", "start", "--name", name]
         # Should we be interrupted before this context is entered, the node ends by itself.
         command += ["--parent", str(os.getpid()), *arguments]
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
             command,
-            env={**os.environ, "RQPROC_REDIS_URL": url, "RQPROC_NAMESPACE": namespace},
+            env={
+                **os.environ,
+                "RQPROC_REDIS_URL": url,
+                "RQPROC_NAMESPACE": namespace,
+                **(environ or {}),
+            },
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -116,6 +125,22 @@ class NodeProcess:
         except queue.Empty:
             said = "".join(seen).strip() or "it said nothing"
             raise NodeDidNotStart(f"node {self.name} did not start: {said}") from None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; one that has ended does not notice."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; return the exit code."""
+        return self._process.wait()
+
+    def last_words(self) -> str:
+        """Return the end of what it has said and nobody has read, once it has ended."""
+        self._reader.join(1.0)  # a child of its own may still have its stderr
+        said = []
+        while not self._lines.empty():
+            said.append(self._lines.get())
+        return "".join(said[-LAST_LINES:]).strip()
 
     def kill(self) -> None:
         """``kill -9``."""

@@ -274,6 +274,10 @@ def unknown_resource_report(resource: str, known: Collection[str]) -> str:
     return json.dumps({"type": "UnknownResource", "resource": resource, "known": sorted(known)})
 
 
+def overdue_report(timeout_s: float, *, stuck: bool) -> str:
+    return json.dumps({"type": "HandlerTimeout", "timeout_s": timeout_s, "stuck": stuck})
+
+
 def told(error: BaseException) -> tuple[str, str, str]:
     """Return an error's type, its message and its traceback, as a report has them."""
     text = "".join(traceback.format_exception(error))

@@ -66,6 +66,15 @@ A second one stops at once; what was held is then run by another node.
     help="Requests that may wait for this node, past which callers get Overloaded; as many again "
     "may be held in it.",
 )  # fmt: skip
+@click.option(
+    "--max-waiters", metavar="N", type=int, default=DEFAULTS.max_waiters, show_default=True,
+    help="Requests of one id that may be under way here, past which its callers get Overloaded.",
+)  # fmt: skip
+@click.option(
+    "--strict", is_flag=True,
+    help="End the process if a handler still runs when the lease cannot be relied on any more, so "
+    "that it never meets the next owner's. Run it under a supervisor, such as --count.",
+)  # fmt: skip
 @click.option("--json-logs", is_flag=True, help="Log one JSON object a line.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
@@ -95,6 +104,8 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         heartbeat_s=options["heartbeat"],
         max_entries=options["max_entries"],
         max_queue=options["max_queue"],
+        max_waiters=options["max_waiters"],
+        strict=options["strict"],
     )
     loaded = load_app(app) if app else None
     if count > 1:
@@ -133,7 +144,7 @@ def list_nodes(target: Target, as_json: bool) -> None:
     table = Table(title=f"namespace {found.namespace}, epoch {found.epoch}", title_justify="left")
     for heading in ("node", "state", "lease left"):
         table.add_column(heading)
-    for heading in ("queued", "held", "entries", "hits", "joined", "misses", "pid"):
+    for heading in ("queued", "held", "stuck", "entries", "hits", "joined", "misses", "pid"):
         table.add_column(heading, justify="right")
     table.add_column("host")
     for info in found.nodes:
@@ -142,9 +153,10 @@ def list_nodes(target: Target, as_json: bool) -> None:
 
 
 def _row(info: NodeInfo) -> tuple[str, ...]:
-    counts = (info.queued, info.held, info.entries, info.hits, info.joined, info.misses, info.pid)
+    counts = (info.queued, info.held, info.stuck, info.entries, info.hits, info.joined)
     lease = f"{info.lease_left_s:.1f} s"
-    return (info.name, info.state, lease, *(str(count) for count in counts), info.host)
+    numbers = (str(number) for number in (*counts, info.misses, info.pid))
+    return (info.name, info.state, lease, *numbers, info.host)
 
 
 @node.command(
@@ -197,7 +209,8 @@ def _await(condition: Callable[[], bool], timeout_s: float) -> bool:
 def check(target: Target, name: str | None) -> int:
     """Probe: exit 0 if the node NAME (or any node) is a live member, else 3.
 
-    For health checks of containers and load balancers.
+    Exit 1 if NAME has stuck handlers: they run for longer than their resource's timeout, and cannot
+    be ended but with their process. For health checks of containers and load balancers.
     """
     found = _membership(target)
     if name is None:
@@ -205,6 +218,10 @@ def check(target: Target, name: str | None) -> int:
             click.echo(f"{len(found.members)} live: {', '.join(found.members)}")
             return 0
         raise NoLiveNode(found.namespace)
+    stuck = next((n.stuck for n in found.nodes if n.name == name), 0)
+    if stuck:
+        click.echo(f"error: {name} has {stuck} stuck handlers: restart it", err=True)
+        return 1
     if name in found.members:
         click.echo(f"{name} is a live member")
         return 0

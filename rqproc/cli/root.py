@@ -20,6 +20,7 @@ COMMANDS = {
     "owner": "rqproc.cli.ask:owner",
     "request": "rqproc.cli.ask:request",
     "server": "rqproc.cli.server:server",
+    "torture": "rqproc.cli.torture:torture",
 }
 
 

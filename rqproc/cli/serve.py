@@ -93,6 +93,7 @@ def supervise(
             "RQPROC_EXPLICIT_NAMESPACE": client.namespace,
         },
         report_death=lambda child, pid: client.report_death(child, pid=pid, host=host),
+        strict=options["strict"],
     )
     _on_stop(supervisor.stop, hard=supervisor.kill)
     return supervisor.run()
@@ -102,8 +103,10 @@ def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> lis
     command = [sys.executable, "-m", "rqproc", "node", "start", "--name", child]
     command += ["--count", "1", "--parent", str(os.getpid())]
     command += ["--log-level", options["log_level"]]
-    for option in ("concurrency", "lease", "heartbeat", "max_entries", "max_queue"):
+    for option in ("concurrency", "lease", "heartbeat", "max_entries", "max_queue", "max_waiters"):
         command += [f"--{option.replace('_', '-')}", str(options[option])]
+    if options["strict"]:
+        command.append("--strict")
     if options["json_logs"]:
         command.append("--json-logs")
     if options["metrics_port"]:

@@ -10,72 +10,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from cachetools import LRUCache
 
 from rqproc import wire
 from rqproc.app import Resource
 from rqproc.cluster import Claim, Finish, Tally
-from rqproc.model import DEFAULT_RESOURCE, Request
+from rqproc.model import DEFAULT_RESOURCE
 from rqproc.node.entries import Entries, Entry
 from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
-from rqproc.placement import address, owner, parse_address
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Waiting
+from rqproc.node.shelf import Shelf
+from rqproc.placement import address, parse_address
 
 log = logging.getLogger("rqproc.node")
 
 KEEP_S = 60.0
 KNOWN_CALLS = 4096
 
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A handler's value, as JSON text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A handler's error, as its caller will see it."""
-
-    type: str
-    reason: str
-    traceback: str
-
-
-Outcome = Done | Failed
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """A claim that waits for a run's end.
-
-    Attributes:
-        due: moment, on the desk's clock, at which its caller gives up; None for never.
-    """
-
-    claim: Claim
-    call: wire.Call
-    due: float | None
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One run of a handler, and everyone who waits for it; the first of them caused it."""
-
-    address: str
-    resource: Resource[..., Any]
-    request: Request
-    token: int
-    waiting: list[Waiting] = field(default_factory=list)
-    keeps: bool = True
-
-    @property
-    def deadline(self) -> float | None:
-        return self.waiting[0].due if self.waiting else None
+STUCK_AFTER_S = 0.2
+"""Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
 
 
 class Desk:
@@ -93,17 +49,15 @@ class Desk:
         self._name = name
         self._resources = resources
         self._functions = functions(resources)
-        self._entries = entries
         self._lanes = lanes
         self._clock = clock
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
+        self._stuck: dict[str, Overdue] = {}
         self._holds = Holds()
-        self._guests: set[str] = set()
+        self._shelf = Shelf(name, entries, self._holds.busy)
         self._calls: LRUCache[bytes, tuple[str, wire.Call]] = LRUCache(KNOWN_CALLS)
         self._out: list[Finish] = []
-        self._members: Sequence[str] = ()
-        self._epoch = -1
         self._hits = self._joined = self._misses = self._succeeded = self._failed = 0
 
     # --- what the worker tells ---
@@ -125,6 +79,8 @@ class Desk:
             self._refuse(claim, report, f"unknown resource {call.request.resource!r}\n")
         elif call.function == wire.INVALIDATE:
             self._invalidate(waiting)
+        elif stuck := self._stuck.get(claim.address):
+            self._fail(claim, stuck)
         elif resource.ttl_s > 0:
             self._serve_kept(waiting, resource)
         else:
@@ -133,66 +89,61 @@ class Desk:
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered."""
         self._running.remove(run)
+        self._stuck.pop(run.address, None)
         self._lanes.done(run.address)
         self._leave_flight(run)
-        if isinstance(outcome, Failed):
+        if run.hold:
+            self._out.append(Finish(run.hold, "released"))
+        elif isinstance(outcome, Done):
+            self._answer_all(run, outcome)
+        else:
             for waiting in run.waiting:
                 self._fail(waiting.claim, outcome)
+
+    def change_slot(self, run: Run, slot: Slot) -> None:
+        """A handler waits for another id, or has its answer: meanwhile another may run."""
+        if run not in self._running or run.address in self._stuck:
             return
+        run.asks += 1 if slot == "given back" else -1
+        if run.asks:
+            self._lanes.pause(run.address)
+        else:
+            self._lanes.go_on(run.address)
+
+    def mind_the_time(self) -> None:
+        """Answer for runs that take too long. They go on, and keep their ids from all others."""
         now = self._clock()
-        ttl_s = run.resource.ttl_s if run.keeps else 0.0
-        entry = Entry(outcome.text, now, now + ttl_s, run.token)
-        if ttl_s > 0:
-            self._keep(run.address, entry)
-        for place, waiting in enumerate(run.waiting):
-            self._answer(waiting, entry, "joined" if place else "miss", now)
+        for run in [r for r in self._running if r.overdue_at is not None and r.overdue_at <= now]:
+            run.overdue_at = None
+            self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
 
     def learn(self, epoch: int, members: Sequence[str] | None) -> None:
-        """Take in the member list, before anything else is served.
-
-        Entries that are another node's by now go, except those of ids that this node is still
-        busy with: they are in no other place until it has finished. Where the epoch has jumped by
-        more than one, all go: their ids may have been another's in between, and changed there.
-        """
-        if members is None:
-            return
-        changes = epoch - self._epoch
-        self._epoch, self._members = epoch, members
-        if changes == 0:
-            return
-        if changes != 1:
-            self._entries.clear()
-        else:
-            self._entries.keep_only(
-                lambda address: self._owns(address) or self._holds.busy(address)
-            )
-        self._guests = {kept for kept in self._holds.addresses() if not self._owns(kept)}
+        """Take in the member list, before anything else is served; None where it is as before."""
+        if members is not None:
+            self._shelf.learn(epoch, members, held=self._holds.addresses())
 
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
-        self._entries.clear()
-        for run in self._running:
-            run.waiting.clear()
-            run.keeps = False
+        self._shelf.forget()
         self._joinable.clear()
         self._lanes.clear()
         self._holds.clear()
-        self._guests.clear()
         self._out.clear()
-        self._epoch = -1
+        for run in self._running:
+            self._holds.add(run.orphan(), None)
 
     def forget_entries(self) -> None:
         """The lease may not be relied on for now: serve nothing that is kept."""
-        self._entries.clear()
+        self._shelf.clear()
         for run in self._joinable.values():
             run.keeps = False
 
     def acknowledged(self, finishes: Sequence[Finish]) -> None:
         """The server has carried these out."""
         for finish in finishes:
-            if finish.claim in self._holds:
+            if finish.claim in self._holds and finish.outcome != "stuck":
                 self._holds.remove(finish.claim)
-                self._show_out(finish.claim.address)
+                self._shelf.finished_with(finish.claim.address)
 
     def again(self, finishes: Sequence[Finish]) -> None:
         """The server may not have had these: they are sent once more."""
@@ -214,6 +165,8 @@ class Desk:
             if run.waiting:
                 self._misses += 1
                 self._running.add(run)
+                if run.resource.timeout_s is not None:
+                    run.overdue_at = now + run.resource.timeout_s + STUCK_AFTER_S
                 return run
             self._lanes.done(run.address)
             self._leave_flight(run)
@@ -226,7 +179,24 @@ class Desk:
 
     @property
     def epoch(self) -> int:
-        return self._epoch
+        return self._shelf.epoch
+
+    @property
+    def running(self) -> bool:
+        """Whether any handler runs, be it for nobody."""
+        return bool(self._running)
+
+    @property
+    def overdue_at(self) -> float | None:
+        """When, on its clock, a run will have taken too long; None while none may."""
+        times = [run.overdue_at for run in self._running if run.overdue_at is not None]
+        return min(times) if times else None
+
+    def unfinished(self) -> list[Claim]:
+        """Return what this node has no answer for yet, and what keeps ids from others."""
+        runs = [*self._running, *self._lanes.waiting()]
+        claims = [waiting.claim for run in runs for waiting in run.waiting]
+        return claims + [run.hold for run in runs if run.hold]
 
     @property
     def held(self) -> int:
@@ -240,52 +210,55 @@ class Desk:
 
     def changed_since(self, tally: Tally) -> bool:
         """Whether anything was answered after a tally was taken."""
-        return (self._hits, self._succeeded, self._failed) != (
+        return (self._hits, self._succeeded, self._failed, len(self._stuck)) != (
             tally.hits,
             tally.succeeded,
             tally.failed,
+            tally.stuck,
         )
 
     def tally(self) -> Tally:
         return Tally(
-            entries=len(self._entries),
+            entries=len(self._shelf),
             hits=self._hits,
             joined=self._joined,
             misses=self._misses,
             succeeded=self._succeeded,
             failed=self._failed,
+            stuck=len(self._stuck),
         )
 
     # --- inside ---
 
-    def _owns(self, address: str) -> bool:
-        slot = int(address.partition("|")[0])
-        return owner(slot, self._members) == self._name
+    def _answer_all(self, run: Run, done: Done) -> None:
+        now = self._clock()
+        ttl_s = run.resource.ttl_s if run.keeps else 0.0
+        entry = Entry(done.text, now, now + ttl_s, run.token)
+        if ttl_s > 0:
+            self._shelf.keep(run.address, entry)
+        for place, waiting in enumerate(run.waiting):
+            self._answer(waiting, entry, "joined" if place else "miss", now)
 
-    def _keep(self, address: str, entry: Entry) -> None:
-        """Keep a value: as the owner until it expires, else as long as its id stays here.
-
-        A busy id stays with its holder though another node has become the owner. If nothing were
-        kept for it here, a busy one would be computed again and again.
-        """
-        if not self._owns(address):
-            if not self._holds.busy(address):
-                return
-            self._guests.add(address)
-        self._entries.put(address, entry)
-
-    def _show_out(self, address: str) -> None:
-        """Forget what was kept for an id of another owner, once this node has finished with it."""
-        if address in self._guests and not self._holds.busy(address):
-            self._guests.remove(address)
-            self._entries.drop(address)
+    def _give_up_on(self, run: Run, overdue: Overdue) -> None:
+        """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
+        self._stuck[run.address] = overdue
+        self._leave_flight(run)
+        self._lanes.pause(run.address)
+        behind = [w for other in self._lanes.drop(run.address) for w in other.waiting]
+        for waiting in run.waiting[1:] + behind:
+            self._fail(waiting.claim, overdue)
+        if run.waiting:
+            run.hold = run.waiting[0].claim
+            self._fail(run.hold, overdue, stuck=True)
+        run.waiting.clear()
+        log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 
     def _serve_kept(self, waiting: Waiting, resource: Resource[..., Any]) -> None:
         claim, request = waiting.claim, waiting.call.request
         if request.args or request.kwargs:
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._fail(claim, Failed("TypeError", reason, ""))
-        elif entry := self._entries.get(claim.address):
+        elif entry := self._shelf.get(claim.address):
             self._hits += 1
             self._answer(waiting, entry, "hit", self._clock())
         elif run := self._joinable.get(claim.address):
@@ -307,7 +280,7 @@ class Desk:
     def _invalidate(self, waiting: Waiting) -> None:
         """Drop the entry, and let nobody who comes later join or keep what is being computed."""
         address = waiting.claim.address
-        had = self._entries.drop(address)
+        had = self._shelf.drop(address)
         if run := self._joinable.pop(address, None):
             run.keeps = False
         now = self._clock()
@@ -328,15 +301,15 @@ class Desk:
         body = entry.body(waiting.call.serializer)
         self._out.append(Finish(claim, "ok", body, note, keep_s=self._keep_s(claim, now)))
 
-    def _fail(self, claim: Claim, failure: Failed) -> None:
-        report = wire.failure_report(failure.type, failure.reason, failure.traceback)
-        self._refuse(claim, report, failure.traceback or f"{failure.type}: {failure.reason}\n")
+    def _fail(self, claim: Claim, failure: Failed | Overdue, *, stuck: bool = False) -> None:
+        self._refuse(claim, failure.report, failure.text, stuck=stuck)
 
-    def _refuse(self, claim: Claim, report: str, text: str) -> None:
+    def _refuse(self, claim: Claim, report: str, text: str, *, stuck: bool = False) -> None:
         self._failed += 1
         note = wire.note(claim.id, "error", token=claim.token)
         keep_s = self._keep_s(claim, self._clock())
-        self._out.append(Finish(claim, "error", wire.exc_string(text), note, report, keep_s))
+        how: Literal["error", "stuck"] = "stuck" if stuck else "error"
+        self._out.append(Finish(claim, how, wire.exc_string(text), note, report, keep_s))
 
     def _keep_s(self, claim: Claim, now: float) -> float:
         """An answer outlives its caller's patience by a minute."""

@@ -6,14 +6,18 @@ Knows one script, beat. It has a connection of its own, so that no long packet d
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 
+from rqproc.backoff import Backoff
 from rqproc.cluster import Cluster, LeaseLost, Tally
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Dial, Link, LinkLost, Refused
 from rqproc.node.clock import suspend_proof
+from rqproc.node.spell import Spell
 from rqproc.node.term import Term
+from rqproc.node.watchdog import Watch
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
@@ -27,13 +31,15 @@ class Heart:
         tally: gives the counts that the beat carries.
         wake: called after each change of the term that the worker must act on.
         failed: called if the thread itself ends with an error: the node must not go on.
+        moved: called when beats work again, over a new connection, after some that failed.
+        watch: told of each renewal.
         may_live: asked before each beat; False makes the node drain (its parent has gone).
     """
 
     def __init__(
         self, dial: Dial, cluster: Cluster, settings: NodeSettings, *, term: Callable[[], Term],
         tally: Callable[[], Tally], wake: Callable[[], None], failed: Callable[[Exception], None],
-        may_live: Callable[[], bool],
+        may_live: Callable[[], bool], moved: Callable[[], None], watch: Watch,
     ) -> None:  # fmt: skip
         self._dial = dial
         self._cluster = cluster
@@ -43,7 +49,13 @@ class Heart:
         self._wake = wake
         self._failed = failed
         self._may_live = may_live
+        self._watch = watch
+        self._moved = moved
         self._link: Link | None = None
+        self._is_lost = False
+        self._spell = Spell(log, "heartbeat")
+        beat_s = settings.heartbeat_s
+        self._backoff = Backoff(shortest_s=beat_s / 8, longest_s=beat_s, chance=random.random)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rqproc-heart", daemon=True)
 
@@ -60,7 +72,7 @@ class Heart:
             while not self._stopped.wait(pause_s):
                 beaten = self._beat(self._term())
                 # One that failed is repeated soon: there may be little left of the lease.
-                pause_s = self._settings.heartbeat_s * (1.0 if beaten else 0.25)
+                pause_s = self._settings.heartbeat_s if beaten else self._backoff.next_s()
         except Exception as error:  # noqa: BLE001 - a dead heart must stop the node, loudly
             self._failed(error)
         finally:
@@ -82,16 +94,26 @@ class Heart:
             term.over = True
             self._wake()
         except (LinkLost, Refused, RedisUnavailable) as error:
-            self._link = None
-            log.warning("%s: no heartbeat: %s", term.incarnation, error)
+            self._link, self._is_lost = None, True
+            self._spell.goes_on(error)
             self._wake()
             return False
         else:
             term.trusted_until = sent_at + self._settings.trust_s
+            self._watch.renewed(trusted_s=term.trusted_s)
+            self._found_again()
             if state == "draining" and not term.draining:
                 term.draining = True
                 self._wake()
         return True
+
+    def _found_again(self) -> None:
+        """After an outage the others' connections may still lead to where the server was."""
+        if self._is_lost:
+            self._is_lost = False
+            self._moved()
+        self._spell.is_over()
+        self._backoff.reset()
 
     def _exchange(self, term: Term) -> list[object]:
         timeout_s = self._settings.heartbeat_s

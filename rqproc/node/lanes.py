@@ -6,6 +6,7 @@ Pure: it decides what may start, and starts nothing.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +19,7 @@ class Lanes(Generic[T]):
         self._limit = limit
         self._waiting: dict[str, deque[T]] = {}
         self._running: set[str] = set()
+        self._paused: set[str] = set()
         self._ready: deque[str] = deque()
 
     def add(self, key: str, item: T) -> None:
@@ -31,7 +33,7 @@ class Lanes(Generic[T]):
 
     def next(self) -> T | None:
         """Claim the next item that may run now, None if there is none; ``done`` ends the claim."""
-        if len(self._running) >= self._limit or not self._ready:
+        if len(self._running) - len(self._paused) >= self._limit or not self._ready:
             return None
         key = self._ready.popleft()
         lane = self._waiting[key]
@@ -43,8 +45,25 @@ class Lanes(Generic[T]):
 
     def done(self, key: str) -> None:
         self._running.remove(key)
+        self._paused.discard(key)
         if key in self._waiting:
             self._ready.append(key)
+
+    def pause(self, key: str) -> None:
+        """What runs here does nothing for now: it counts no more towards the limit."""
+        self._paused.add(key)
+
+    def go_on(self, key: str) -> None:
+        """It runs again, though the limit may be reached: it cannot be made to wait."""
+        self._paused.discard(key)
+
+    def waiting(self) -> Iterator[T]:
+        """All items that have not been started."""
+        return (item for lane in self._waiting.values() for item in lane)
+
+    def drop(self, key: str) -> list[T]:
+        """Forget what waits behind the item that runs; return it."""
+        return list(self._waiting.pop(key, ()))
 
     def clear(self) -> None:
         """Forget what waits. What runs goes on, and its keys stay taken until it is done."""

@@ -48,5 +48,6 @@ class _Collector:
 
         now = self._tally()
         yield GaugeMetricFamily("rqproc_entries", "Values kept.", value=now.entries)
+        yield GaugeMetricFamily("rqproc_stuck", "Handlers past their timeout.", value=now.stuck)
         for name, (text, field) in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=getattr(now, field))

@@ -17,18 +17,20 @@ from secrets import token_hex
 from typing import Any
 
 from rqproc.app import Resource
-from rqproc.cluster import Cluster, Joined, Tally
+from rqproc.cluster import Cluster, Joined, Limits, Tally
 from rqproc.errors import NameTaken, RedisUnavailable
 from rqproc.keys import Keys, check_node_name
 from rqproc.lines import Lines
 from rqproc.link import Dial
 from rqproc.node.clock import suspend_proof
-from rqproc.node.desk import Desk, Run, functions
+from rqproc.node.desk import Desk, functions
 from rqproc.node.entries import Entries
 from rqproc.node.heart import Heart
 from rqproc.node.lanes import Lanes
 from rqproc.node.porter import Porter
+from rqproc.node.runs import Run
 from rqproc.node.term import Term
+from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.worker import Worker
 from rqproc.settings import NodeSettings
 
@@ -70,6 +72,7 @@ class Node:
         self._worker: Worker | None = None
         self._stopping = threading.Event()
         self._nonce = token_hex(8)
+        self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
 
     @property
     def server(self) -> str:
@@ -87,8 +90,8 @@ class Node:
         """
         name, joined, term = self._first_join()
         worker = self._worker = self._make_worker(name, term)
-        heart = self._make_heart(worker)
         porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
+        heart = self._make_heart(worker, porter)
         with ThreadPoolExecutor(1, thread_name_prefix="rqproc-dependents") as self._after:
             heart.start()
             porter.start()
@@ -141,12 +144,13 @@ class Node:
                 self._stopping.wait(min(error.lease_left_s, 1.0) + 0.05)
 
     def _join(self, name: str) -> tuple[Joined, Term]:
+        self._lines.close()  # an idle link may lead to a server that hangs, or was replaced
         sent_at = suspend_proof()
         sent = self._cluster.join(
             name,
             lease_s=self.settings.lease_s,
             nonce=self._nonce,
-            max_queue=self.settings.max_queue,
+            limits=self._limits,
             pid=os.getpid(),
             host=socket.gethostname(),
             versions=_versions(),
@@ -154,6 +158,11 @@ class Node:
         joined = self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
         term = Term(joined.incarnation, sent_at + self.settings.trust_s, suspend_proof)
         return joined, term
+
+    @property
+    def _limits(self) -> Limits:
+        settings = self.settings
+        return Limits(settings.max_queue, settings.max_waiters, settings.concurrency)
 
     def _leave(self, name: str, term: Term) -> None:
         try:
@@ -182,9 +191,14 @@ class Node:
             node=name,
             join=lambda: self._join(name)[1],
             ended=self._enqueue_dependents,
+            watch=self._watch,
         )
 
-    def _make_heart(self, worker: Worker) -> Heart:
+    def _make_heart(self, worker: Worker, porter: Porter) -> Heart:
+        def moved() -> None:
+            worker.reconnect()
+            porter.reconnect()
+
         return Heart(
             self._dial,
             self._cluster,
@@ -193,6 +207,8 @@ class Node:
             tally=self.tally,
             wake=worker.wake,
             failed=worker.fail,
+            moved=moved,
+            watch=self._watch,
             may_live=lambda: self._parent is None or os.getppid() == self._parent,
         )
 

@@ -13,11 +13,13 @@ seconds; whoever comes first in step 3 acts, and for everyone else it changes no
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from rqproc import wire
+from rqproc.backoff import Backoff
 from rqproc.cluster import Cluster
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, Dial, Link, LinkLost, Refused
@@ -28,7 +30,6 @@ log = logging.getLogger("rqproc.node")
 BLOCK_S = 5.0
 GRACE_S = 2.0
 SWEEP_MOST = 256
-SHORTEST_PAUSE_S = 0.05
 
 
 class Porter:
@@ -48,7 +49,7 @@ class Porter:
         self._failed = failed
         self._stopped = threading.Event()
         self._link: Link | None = None
-        self._pause_s = SHORTEST_PAUSE_S
+        self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=random.random)
         self._thread = threading.Thread(target=self._run, name="rqproc-porter", daemon=True)
 
     def start(self) -> None:
@@ -61,15 +62,19 @@ class Porter:
             self._link.interrupt()
         self._thread.join(timeout=BLOCK_S)
 
+    def reconnect(self) -> None:
+        """Connect anew: the server may be somewhere else by now."""
+        if self._link:
+            self._link.interrupt()
+
     def _run(self) -> None:
         try:
             while not self._stopped.is_set():
                 try:
                     self._serve()
                 except (LinkLost, Refused, RedisUnavailable) as error:
-                    if not self._stopped.wait(self._pause_s):
+                    if not self._stopped.wait(self._backoff.next_s()):
                         log.debug("ingress: %s", error)
-                    self._pause_s = min(self._pause_s * 2, 1.0)
         except Exception as error:  # noqa: BLE001 - jobs would wait unseen: the node must not go on
             self._failed(error)
 
@@ -85,7 +90,7 @@ class Porter:
                     sweep_at = time.monotonic() + BLOCK_S
                 if moved := self._next(link):
                     self._carry(link, [moved])
-                    self._pause_s = SHORTEST_PAUSE_S
+                    self._backoff.reset()
         finally:
             link.close()
 

@@ -12,24 +12,33 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from rqproc import wire
-from rqproc.context import CURRENT, Current
+from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.node.clock import suspend_proof
-from rqproc.node.desk import Done, Failed, Outcome, Run
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
 from rqproc.placement import parse_address
 
-Report = Callable[[Run, Outcome], None]
+Report = Callable[[Run, Outcome | Slot], None]
+
+MOST_THREADS = 4096
+"""Lanes bound how many handlers run; those that wait for other ids, or are stuck, come on top."""
 
 
 class Runner:
-    """Starts runs. ``report`` is called once for each, from whichever thread it ended on."""
+    """Starts runs.
 
-    def __init__(self, node: str, *, threads: int, report: Report) -> None:
+    ``report`` is called with the outcome of each, once, and before that when it gives back its slot
+    or wants it again; from whichever thread it runs on.
+    """
+
+    def __init__(self, node: str, namespace: str, *, report: Report) -> None:
         self._node = node
+        self._namespace = namespace
         self._report = report
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rqproc-handler")
+        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, run: Run) -> None:
@@ -47,7 +56,7 @@ class Runner:
     def _run(self, run: Run) -> None:
         context = contextvars.copy_context()
         try:
-            context.run(CURRENT.set, self._current(run))
+            context.run(self._enter, run)
             value = context.run(_call, run)
             outcome: Outcome = Done(wire.encode_value(value))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
@@ -56,12 +65,18 @@ class Runner:
 
     async def _run_async(self, run: Run) -> None:
         try:
-            CURRENT.set(self._current(run))  # in the context of this task alone
-            value: Coroutine[Any, Any, Any] = _call(run)
-            outcome: Outcome = Done(wire.encode_value(await value))
+            self._enter(run)  # in the context of this task alone
+            outcome: Outcome = await _awaited(run)
         except BaseException as error:  # noqa: BLE001
             outcome = _failed(error)
         self._report(run, outcome)
+
+    def _enter(self, run: Run) -> None:
+        CURRENT.set(self._current(run))
+        ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run)))
+
+    def _change_slot(self, run: Run, waits: bool) -> None:
+        self._report(run, "given back" if waits else "wanted again")
 
     def _current(self, run: Run) -> Current:
         due = run.deadline
@@ -85,6 +100,17 @@ class Runner:
 
 def _call(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
+
+
+async def _awaited(run: Run) -> Outcome:
+    value: Coroutine[Any, Any, Any] = _call(run)
+    try:
+        async with asyncio.timeout(run.resource.timeout_s) as limit:
+            return Done(wire.encode_value(await value))
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return Overdue(run.resource.timeout_s or 0.0, stuck=False)
 
 
 def _failed(error: BaseException) -> Failed:

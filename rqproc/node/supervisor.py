@@ -7,6 +7,7 @@ each death is reported before the child is started anew.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import signal
 import subprocess
@@ -27,6 +28,7 @@ class Supervisor:
     Args:
         command: gives a child's command line.
         report_death: tells the cluster that the process of a name has ended.
+        strict: kill a child that is stopped (SIGSTOP): it cannot end itself by its lease's end.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Supervisor:
         command: Callable[[str], list[str]],
         environ: Mapping[str, str],
         report_death: Callable[[str, int], object],
+        strict: bool = False,
     ) -> None:
         self._names = names
         self._command = command
         self._environ = environ
         self._report_death = report_death
+        self._strict = strict
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
         self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
@@ -98,6 +102,9 @@ class Supervisor:
             child.send_signal(signal.SIGTERM)
 
     def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
+        if self._strict and _has_stopped(child.pid):
+            log.error("%s (pid %d) is stopped: killing it", name, child.pid)
+            child.kill()
         child.wait()
         self._events.put((name, child))
 
@@ -132,6 +139,14 @@ class Supervisor:
         timer.daemon = True
         self._pending[name] = timer
         timer.start()
+
+
+def _has_stopped(pid: int) -> bool:
+    """Wait until a child stops or ends, without reaping it; return whether it has stopped."""
+    if not hasattr(os, "waitid"):
+        return False
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+    return found is not None and found.si_code == os.CLD_STOPPED
 
 
 def _cause(code: int) -> str:

@@ -21,5 +21,10 @@ class Term:
     draining: bool = False
 
     @property
+    def trusted_s(self) -> float:
+        """For how many seconds it may still be relied on; 0 or less when it may not."""
+        return 0.0 if self.over else self.trusted_until - self.clock()
+
+    @property
     def trusted(self) -> bool:
         return not self.over and self.clock() < self.trusted_until

@@ -1,11 +1,7 @@
 """The worker: takes requests, hands them to the desk, and sends the answers.
 
-Knows the desk, two links and the runner. One thread owns all of it; others leave messages and wake
-it. Per batch one packet goes out: the finishes of the last one, a blocking look at the queue, and
-the take of the next. BLMOVE of a list onto itself changes nothing and blocks while it is empty: a
-pop that can lose nothing.
-
-What ends while that packet waits at the server (a handler's run) goes out on the second link.
+Knows the desk, the session and the runner. One thread owns all of it; others leave messages and
+wake it.
 
 After a broken connection nobody knows which packets were carried out, so a new session begins:
   1. reconcile names a new session; a take of an older one, late on its way, claims nothing by then.
@@ -16,31 +12,41 @@ After a broken connection nobody knows which packets were carried out, so a new 
 from __future__ import annotations
 
 import logging
-import select
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rqproc import wire
-from rqproc.cluster import Claim, Cluster, Finish, LeaseLost, SessionSuperseded, Tally
+from rqproc.backoff import Backoff
+from rqproc.cluster import (
+    Claim,
+    Cluster,
+    Finish,
+    LeaseLost,
+    SessionSuperseded,
+    Settling,
+    Tally,
+)
 from rqproc.errors import RedisUnavailable
-from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.link import Dial, LinkLost, Refused
 from rqproc.node.bell import Bell
-from rqproc.node.desk import Desk, Outcome, Run
+from rqproc.node.desk import Desk
 from rqproc.node.runner import Runner
+from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.node.session import PATIENCE_S, Session
+from rqproc.node.spell import Spell
 from rqproc.node.term import Term
+from rqproc.node.watchdog import Watch
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
 
-BLOCK_S = 5.0
 TALLY_S = 0.25
-SHORTEST_PAUSE_S = 0.02
-GRACE_S = 2.0
+SETTLE_S = 0.1
+"""How often a node asks whether a server that is another one gives out requests again."""
+
 TAKE_MOST = 128
-FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
-SCRIPTS = ("take", "finish", "reconcile", "drain")
 
 
 class Worker:
@@ -50,33 +56,34 @@ class Worker:
         term: the first term.
         join: begins a new term; called whenever a lease was lost.
         ended: called with the ids of finished jobs that others depend on.
+        watch: told whether handlers run.
     """
 
     def __init__(
         self, dial: Dial, cluster: Cluster, desk: Desk, *, settings: NodeSettings, node: str,
-        term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
+        term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None], watch: Watch,
     ) -> None:  # fmt: skip
         self._dial = dial
         self._cluster = cluster
         self._desk = desk
         self._join = join
         self._ended = ended
+        self._watch = watch
         self._name = node
         self._max_held = settings.max_queue
-        self._runner = Runner(node, threads=settings.concurrency, report=self._report)
-        self._outcomes: deque[tuple[Run, Outcome]] = deque()
+        self._runner = Runner(node, cluster.keys.namespace, report=self._report)
+        self._news: deque[tuple[Run, Outcome | Slot]] = deque()
         self._bell = Bell()
-        self._poll = select.poll()
         self._stop_by: float | None = None
         self._failure: Exception | None = None
-        self._session = 0
+        self._session: Session | None = None
+        self._sessions = 0
+        self._rejoined = False
+        self._ask_after = 0.0
         self._drained = False
-        self._pause_s = SHORTEST_PAUSE_S
-        self._due = 0.0
-        self._asked: tuple[tuple[object, ...], bytes] = ((), b"")
-        self._pull: Link | None = None
-        self._push: Link | None = None
-        self._expected: deque[Sequence[Finish] | Literal["look", "take"]] = deque()
+        self._moved = False
+        self._spell = Spell(log, "connection to Redis")
+        self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=random.random)
         self._tally = (0.0, desk.tally())
         self.term = term
 
@@ -90,6 +97,11 @@ class Worker:
         self._stop_by = time.monotonic() + within_s
         self._bell.ring()
 
+    def reconnect(self) -> None:
+        """Begin a new session: the server may be somewhere else by now."""
+        self._moved = True
+        self._bell.ring()
+
     def tally(self) -> Tally:
         """Return the counts as they were, up to a quarter of a second ago."""
         return self._tally[1]
@@ -99,8 +111,8 @@ class Worker:
         self._failure = error
         self._bell.ring()
 
-    def _report(self, run: Run, outcome: Outcome) -> None:
-        self._outcomes.append((run, outcome))
+    def _report(self, run: Run, news: Outcome | Slot) -> None:
+        self._news.append((run, news))
         self._bell.ring()
 
     # --- the worker's own thread ---
@@ -114,17 +126,19 @@ class Worker:
         try:
             while not self._is_over():
                 try:
-                    if self.term.over:
+                    if self.term.over:  # by the heart's word, it may be
+                        self._end_term()
+                        if self._is_over():
+                            break
                         self._begin_term()
                     self._serve_session()
                 except LeaseLost:
                     self._end_term()
                 except (LinkLost, Refused, RedisUnavailable, SessionSuperseded) as error:
-                    log.warning("connection to Redis: %s", error)
-                    self._wait_outside(self._pause_s)
-                    self._pause_s = min(self._pause_s * 2, 1.0)
+                    self._spell.goes_on(error)
+                    self._wait_outside(self._backoff.next_s())
         finally:
-            self._close_links()
+            self._close_session()
             self._runner.stop()
             self._bell.close()
         return self._desk.idle
@@ -136,10 +150,10 @@ class Worker:
             return False
         if self._stop_by is not None and time.monotonic() >= self._stop_by:
             return True
-        return self._desk.idle and not self._outcomes
+        return self._desk.idle and not self._news
 
     def _end_term(self) -> None:
-        self._close_links()
+        self._close_session()
         self._desk.forget()
         self.term.over = True
         if self._draining:
@@ -147,42 +161,51 @@ class Worker:
 
     def _begin_term(self) -> None:
         self.term = self._join()
+        self._rejoined = True
         log.warning("joined anew as %s", self.term.incarnation)
 
     def _wait_outside(self, pause_s: float) -> None:
         """Without a connection: outcomes are taken in, and entries forgotten in time."""
-        self._close_links()
+        self._close_session()
         end = time.monotonic() + pause_s
         while (left_s := end - time.monotonic()) > 0 and not self._failure:
             self._bell.wait(left_s)
-            self._take_in_outcomes()
+            self._take_in_news()
+            self._mind_the_runs()
             if not self.term.trusted:
                 self._desk.forget_entries()
 
     def _serve_session(self) -> None:
         """Connect, reconcile, and serve until over or the connection breaks."""
-        self._open_session()
+        self._moved = False
+        session = self._open_session()
+        self._spell.is_over()
         while not self._is_over():
+            if self._moved:
+                raise LinkLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
-            self._mind_the_drain()
+            self._mind_the_drain(session)
             self._start_runs()
-            self._send()
+            self._mind_the_runs()
+            self._send(session)
             self._count()
             if not self._is_over():
-                self._wait()
+                self._wait(session)
         if finishes := self._desk.collect():
-            self._push_out(finishes)
+            self._push_out(session, finishes)
 
-    def _send(self) -> None:
+    def _send(self, session: Session) -> None:
         """Finishes go with the next look at the queue; where none can be sent now, on their own."""
-        if (not self._may_ask) and (finishes := self._desk.collect()):
-            self._push_out(finishes)
-        if self._may_ask:
-            self._ask_for_more()
+        if self._may_ask(session):
+            finishes, most = self._desk.collect(), min(TAKE_MOST, self._room)
+            session.ask(finishes, epoch=self._desk.epoch, most=most)
+        elif finishes := self._desk.collect():
+            self._push_out(session, finishes)
 
-    @property
-    def _may_ask(self) -> bool:
-        return not self._expected and not self._draining and self._room > 0
+    def _may_ask(self, session: Session) -> bool:
+        if session.is_asking or self._draining or self._room <= 0:
+            return False
+        return not self._ask_after or time.monotonic() >= self._ask_after
 
     @property
     def _room(self) -> int:
@@ -193,66 +216,42 @@ class Worker:
     def _draining(self) -> bool:
         return self._stop_by is not None or self.term.draining
 
-    def _open_session(self) -> None:
-        self._pull = self._dial.connect(timeout_s=GRACE_S)
-        self._push = self._dial.connect(timeout_s=GRACE_S)
-        self._poll = select.poll()
-        self._poll.register(self._bell.fileno(), select.POLLIN)
-        self._poll.register(self._pull.fileno(), select.POLLIN)
-        self._session += 1
-        reconcile = self._cluster.reconcile(self.term.incarnation, session=self._session)
-        replies = self._pull.exchange((*self._cluster.load(*SCRIPTS), reconcile), timeout_s=GRACE_S)
-        self._take_in(replies[-1])
-
-    def _ask_for_more(self) -> None:
-        """One packet: what is finished, the blocking look, the next take."""
-        assert self._pull
-        packet = self._look_and_take(
-            self.term.incarnation, self._desk.epoch, min(TAKE_MOST, self._room), int(time.time())
+    def _open_session(self) -> Session:
+        self._sessions += 1
+        session = self._session = Session(
+            self._dial,
+            self._cluster,
+            node=self._name,
+            incarnation=self.term.incarnation,
+            number=self._sessions,
+            bell=self._bell,
         )
-        if finishes := self._desk.collect():
-            finish = self._cluster.finish(self.term.incarnation, finishes)
-            packet = pack((finish,)) + packet
-            self._expected.append(finishes)
-        self._expected += ("look", "take")
-        self._due = time.monotonic() + BLOCK_S + GRACE_S
-        self._pull.send(packet, timeout_s=GRACE_S)
-        if finishes:
-            self._pull.sleep_through(FINISH_REPLY_BYTES)
+        reply = session.reconcile(self._desk.unfinished(), rejoined=self._rejoined)
+        self._take_in(reply)
+        return session
 
-    def _look_and_take(self, incarnation: str, epoch: int, most: int, second: int) -> bytes:
-        """The part of the packet that is the same, batch for batch, for up to a second."""
-        wanted = (incarnation, epoch, most, second, self._session)
-        if self._asked[0] != wanted:
-            queue = self._cluster.keys.queue(self._name)
-            look: Command = ("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S)
-            take = self._cluster.take(
-                incarnation, session=self._session, epoch=epoch, most=most, at=wire.utc()
-            )
-            self._asked = (wanted, pack((look, take)))
-        return self._asked[1]
+    def _close_session(self) -> None:
+        if self._session:
+            self._desk.again(self._session.close())
+            self._session = None
 
-    def _push_out(self, finishes: Sequence[Finish]) -> None:
-        assert self._push
-        command = self._cluster.finish(self.term.incarnation, finishes, draining=self._drained)
+    def _push_out(self, session: Session, finishes: Sequence[Finish]) -> None:
         try:
-            reply = self._push.exchange((command,), timeout_s=GRACE_S)[0]
+            reply = session.finish(finishes, draining=self._drained)
         except (LinkLost, Refused):
             self._desk.again(finishes)
             raise
         self._acknowledge(finishes, reply)
 
-    def _wait(self) -> None:
+    def _wait(self, session: Session) -> None:
         """Wait for the server, an outcome or a message, and take in what has come."""
-        ready = {file for file, _ in self._poll.poll(self._patience_s() * 1000)}
-        if self._bell.fileno() in ready:
-            self._bell.clear()
-            self._take_in_outcomes()
-            ready.remove(self._bell.fileno())
-        if ready:
-            self._read()
-        elif self._expected and time.monotonic() > self._due:
-            raise LinkLost("the server does not answer")
+        if session.wait(self._patience_s()):
+            self._take_in_news()
+        for finishes, reply in session.replies():
+            if finishes:
+                self._acknowledge(finishes, reply)
+            else:
+                self._take_in(reply)
 
     def _count(self) -> None:
         """Publish the counts, for other threads: they may not look into the desk."""
@@ -262,29 +261,24 @@ class Worker:
 
     def _patience_s(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""
-        left_s = BLOCK_S + GRACE_S
+        left_s = PATIENCE_S
+        if self._ask_after:
+            left_s = max(0.0, self._ask_after - time.monotonic())
+        if (overdue_at := self._desk.overdue_at) is not None:
+            left_s = min(left_s, max(0.0, overdue_at - self.term.clock()))
         if self._desk.changed_since(self._tally[1]):
-            left_s = TALLY_S
+            left_s = min(left_s, TALLY_S)
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - time.monotonic()))
         return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
 
-    def _read(self) -> None:
-        assert self._pull
-        if not self._pull.receive(wait=False):
-            return
-        while self._expected:
-            arrived, reply = self._pull.next_reply()
-            if not arrived:
-                return
-            expected = self._expected.popleft()
-            if expected == "take":
-                self._take_in(reply)
-            elif expected != "look":
-                self._acknowledge(expected, reply)
-
     def _take_in(self, reply: Sequence[Any]) -> None:
-        taken = self._cluster.read_take(reply)
+        try:
+            taken = self._cluster.read_take(reply)
+        except Settling as error:
+            self._ask_after = time.monotonic() + min(error.left_s, SETTLE_S)
+            return
+        self._ask_after = 0.0
         self._desk.learn(taken.epoch, taken.members)
         self._mind_the_lease()
         for claim in taken.claims:
@@ -296,17 +290,27 @@ class Worker:
 
     def _acknowledge(self, finishes: Sequence[Finish], reply: Sequence[bytes]) -> None:
         self._desk.acknowledged(finishes)
-        self._pause_s = SHORTEST_PAUSE_S  # the connection does its work
+        self._backoff.reset()  # the connection does its work
         if reply:
             self._ended([id.decode() for id in reply])
 
-    def _take_in_outcomes(self) -> None:
-        while self._outcomes:
-            self._desk.complete(*self._outcomes.popleft())
+    def _take_in_news(self) -> None:
+        while self._news:
+            run, news = self._news.popleft()
+            if isinstance(news, str):
+                self._desk.change_slot(run, news)
+            else:
+                self._desk.complete(run, news)
 
     def _start_runs(self) -> None:
         while self.term.trusted and (run := self._desk.next_run()):
+            # Before it starts: it may never let go of the interpreter.
+            self._watch.busy(True, trusted_s=self.term.trusted_s)
             self._runner.start(run)
+
+    def _mind_the_runs(self) -> None:
+        self._desk.mind_the_time()
+        self._watch.busy(self._desk.running, trusted_s=self.term.trusted_s)
 
     def _mind_the_lease(self) -> None:
         if self.term.over:
@@ -314,23 +318,8 @@ class Worker:
         if not self.term.trusted:
             self._desk.forget_entries()
 
-    def _mind_the_drain(self) -> None:
+    def _mind_the_drain(self, session: Session) -> None:
         """Say once, however the drain began, that this node is no member any more."""
         if self._draining and not self._drained:
-            assert self._push
-            self._push.exchange(
-                (self._cluster.drain(self._name, self.term.incarnation),), timeout_s=GRACE_S
-            )
+            session.drain()
             self._drained = True
-            if self._pull:
-                self._pull.sleep_through(0)  # from now on an acknowledgement alone matters
-
-    def _close_links(self) -> None:
-        for link in (self._pull, self._push):
-            if link:
-                link.close()
-        self._pull = self._push = None
-        for expected in reversed(self._expected):
-            if not isinstance(expected, str):
-                self._desk.again(expected)
-        self._expected.clear()

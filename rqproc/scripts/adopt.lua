@@ -18,7 +18,8 @@ if address == '' then
 end
 local left = call('PTTL', job) -- of the ttl that RQ gives a job to be started in
 call('PERSIST', job)
-call('HDEL', job, 'rqproc_lost') -- it may have been failed and requeued
+-- It may have failed and been requeued by someone who knows why.
+if call('HDEL', job, 'rqproc_lost') == 1 then call('HDEL', SUSPECTS, address) end
 call('HSET', job, 'rqproc_address', address, 'rqproc_kind', 'job', 'rqproc_reply', id,
   'rqproc_deadline', left > 0 and now_ms() + left or 0)
 place(id, address)

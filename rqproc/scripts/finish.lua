@@ -1,8 +1,12 @@
 -- Answers requests that a node has taken, and releases their holds.
 --
 -- ARGV  1 incarnation  2 time as RQ writes it  3 1 where this node is draining, else 0
---       then for each job: id, address, kind, reply, 'ok' | 'error' | 'expired', body, note, report,
---       keep in ms     (see conclude in lib.lua; 'expired' has no answer)
+--       then for each job: id, address, kind, reply, outcome, body, note, report, keep in ms
+--       (see conclude in lib.lua)
+--       outcome  'ok' | 'error'
+--                'expired'   no answer: nobody waits any more
+--                'stuck'     an error, but the run goes on, so the hold stays
+--                'released'  the run has ended that an earlier 'stuck', or nobody, was answered for
 -- returns the ids, of those that were answered here, whose dependents wait to be enqueued
 --
 -- A job that is not among those taken by this very incarnation is not answered again: it was
@@ -11,18 +15,33 @@
 local inc, ended = ARGV[1], ARGV[2]
 local name = name_of(inc)
 
+local function answer(i, ok)
+  return conclude(ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 8], ok, ARGV[i + 5], ARGV[i + 6],
+    ARGV[i + 7], NAMES .. name, ended)
+end
+
+local function is_awaited(id, kind)
+  return kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1
+end
+
 local awaited = {}
 for i = 4, #ARGV, 9 do
   local id, address, kind, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
-  if call('HDEL', TAKEN .. inc, id) == 1 then
+  if outcome == 'stuck' then
+    -- The second time its job is gone, or has ended.
+    local open = kind == 'call' or call('HGET', JOB .. id, 'status') == 'started'
+    if open and call('HEXISTS', TAKEN .. inc, id) == 1 and answer(i, false) and is_awaited(id, kind) then
+      awaited[#awaited + 1] = id
+    end
+  elseif call('HDEL', TAKEN .. inc, id) == 1 then
     release(address, inc)
     if outcome == 'expired' then
       cancel(id, kind)
-    elseif conclude(id, kind, ARGV[i + 3], ARGV[i + 8], outcome == 'ok', ARGV[i + 5], ARGV[i + 6],
-        ARGV[i + 7], NAMES .. name, ended) and kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
-      awaited[#awaited + 1] = id
+    elseif outcome ~= 'released' then
+      call('HDEL', SUSPECTS, address)
+      if answer(i, outcome == 'ok') and is_awaited(id, kind) then awaited[#awaited + 1] = id end
     end
-  elseif kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1 then
+  elseif is_awaited(id, kind) then
     local status = call('HGET', JOB .. id, 'status')
     if status == 'finished' or status == 'failed' then awaited[#awaited + 1] = id end
   end

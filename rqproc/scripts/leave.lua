@@ -4,7 +4,8 @@
 -- ARGV  1 name  2 incarnation, or ''  3 pid  4 host: the node, or (name, pid, host) as its parent knew it
 -- returns 1, or 0 where that very node is not alive (a successor of its name is left alone)
 local name, inc = ARGV[1], ARGV[2]
-reap(now_ms())
+local now = now_ms()
+reap(now)
 local present = call('HGET', NODES, name)
 if not present then return 0 end
 if inc == '' then
@@ -13,5 +14,5 @@ if inc == '' then
 elseif inc ~= present then
   return 0
 end
-drop({ present }, inc == '')
+drop({ present }, inc == '', now)
 return 1

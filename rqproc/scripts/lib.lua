@@ -1,8 +1,9 @@
 -- What the scripts share: who an id's requests go to, and what happens to the requests of a node
 -- that is gone. Before each script stand those of these functions that it uses; see assemble in
 -- scripts/__init__.py, which also writes constants in the place of words in capitals:
---   MEMBERS, LEASES, NODES, HOLDERS, EPOCH, TOKEN, WAITING    the cluster's keys, see keys.py
---   NODE, TAKEN                  prefixes of the keys of one node, of one incarnation
+--   MEMBERS, LEASES, NODES, HOLDERS, EPOCH, TOKEN, WAITING, PULSE, SUSPECTS, SERVER, SETTLING
+--                                the cluster's keys, see keys.py
+--   NODE, TAKEN, WAITS           prefixes of the keys of one node, one incarnation, one address
 --   RQ, JOB, RESULTS             prefixes of RQ's keys
 --   QUEUE, WORKER                prefixes of the keys of a node's queue and worker
 --   INGRESS                      name of the ingress queue
@@ -81,6 +82,33 @@ local function place_all_again(list)
   for _, id in ipairs(ids) do place_again(id) end
 end
 
+-- Raises the tokens above all that were ever given, even those that the server has forgotten: at
+-- fewer than 100,000 a second no token is ahead of the clock.
+local function raise_tokens(now)
+  local floor = (now - 1700000000000) * 100
+  if tonumber(call('GET', TOKEN) or 0) < floor then
+    call('SET', TOKEN, string.format('%d', floor))
+  end
+end
+
+-- How many nodes have died on an address since one of its runs last ended, where that is so many
+-- that its requests are refused for now; else nil. After a minute one more may try.
+local function killer(address, now)
+  local found = call('HGET', SUSPECTS, address)
+  if not found then return nil end
+  local deaths, last = string.match(found, '^(%d+) %d+ (%d+)$')
+  return tonumber(deaths) >= MAX_ATTEMPTS and now - tonumber(last) < 60000 and tonumber(deaths) or nil
+end
+
+-- A node died that ran a request of this address. Deaths count for ten minutes.
+local function suspect(address, now)
+  local found = call('HGET', SUSPECTS, address) or ''
+  local deaths, first = string.match(found, '^(%d+) (%d+) %d+$')
+  if not deaths or now - tonumber(first) > 600000 then deaths, first = 0, now end
+  call('HSET', SUSPECTS, address, string.format('%d %d %d', deaths + 1, first, now))
+  call('PEXPIRE', SUSPECTS, 600000)
+end
+
 -- Ends a job that will not be run, without an answer.
 local function cancel(id, kind)
   if kind == 'call' then
@@ -135,12 +163,21 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
   return true
 end
 
+-- Answers a request that too many nodes have died on.
+local function give_up(id, kind, reply, deaths)
+  local report = cjson.encode({ type = 'NodeLost', attempts = deaths })
+  local keep_ms = math.max(call('PTTL', JOB .. id), 1)
+  conclude(id, kind, reply, keep_ms, false, LOST_TEXT, id .. ' error 0 0 0', report, '', '')
+end
+
 -- Takes nodes out. First all of them, then their requests go to who is left, so that none is sent
--- from one dead node to the next. `died`: not by their own word, so it counts as an attempt.
-local function drop(incs, died)
+-- from one dead node to the next. `died`: not by their own word, so it counts as an attempt, for
+-- each request that may have run: the oldest of its address, in as many lanes as the node has.
+local function drop(incs, died, now)
   -- Its membership, lease and holds. Returns what it had taken, oldest first.
   local function remove(inc)
     local name = name_of(inc)
+    local lanes = tonumber(call('HGET', NODE .. name, 'lanes') or 0)
     call('ZREM', LEASES, inc)
     if call('ZREM', MEMBERS, name) == 1 then call('INCR', EPOCH) end
     call('HDEL', NODES, name)
@@ -155,27 +192,33 @@ local function drop(incs, died)
       local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
       taken[#taken + 1] = { id = flat[i], token = tonumber(token), address = address }
       call('HDEL', HOLDERS, address)
+      call('DEL', WAITS .. address)
     end
     call('DEL', TAKEN .. inc)
     table.sort(taken, function(a, b) return a.token < b.token end)
+    local seen = {}
+    for _, request in ipairs(taken) do
+      if died and lanes > 0 and not seen[request.address] then
+        seen[request.address], request.ran, lanes = true, true, lanes - 1
+        suspect(request.address, now)
+      end
+    end
     return taken
   end
 
   -- A request that was taken goes to its new target, unless it has used up its attempts.
-  local function recover(id, address)
+  local function recover(id, address, ran)
     local fields = redis.pcall('HMGET', JOB .. id, 'status', 'rqproc_kind', 'rqproc_reply')
     if fields.err or not fields[1] then return end
     local kind = fields[2] or 'call'
     if kind == 'job' then
-      if fields[1] ~= 'started' then return end
+      -- 'queued' where someone has enqueued it again while it ran; that copy may be gone by now.
+      if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
       call('HSET', JOB .. id, 'status', 'queued')
     end
-    local lost = call('HINCRBY', JOB .. id, 'rqproc_lost', died and 1 or 0)
-    if died and lost >= MAX_ATTEMPTS then
-      local report = cjson.encode({ type = 'NodeLost', attempts = lost })
-      local left = math.max(call('PTTL', JOB .. id), 1)
-      local note = id .. ' error 0 0 0'
-      conclude(id, kind, fields[3] or id, left, false, LOST_TEXT, note, report, '', '')
+    local lost = call('HINCRBY', JOB .. id, 'rqproc_lost', ran and 1 or 0)
+    if ran and lost >= MAX_ATTEMPTS then
+      give_up(id, kind, fields[3] or id, lost)
     else
       place(id, address)
     end
@@ -184,13 +227,30 @@ local function drop(incs, died)
   local orphans = {}
   for i, inc in ipairs(incs) do orphans[i] = remove(inc) end
   for i, inc in ipairs(incs) do
-    for _, request in ipairs(orphans[i]) do recover(request.id, request.address) end
+    for _, request in ipairs(orphans[i]) do recover(request.id, request.address, request.ran) end
     place_all_again(QUEUE .. name_of(inc))
   end
 end
 
 -- Drops every node whose lease has run out. Scripts that decide who serves begin with it.
+--
+-- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off), not
+-- the nodes: each then has half a lease more, once, to say that it lives. What it runs is still
+-- its own in that time.
 local function reap(now)
-  local dead = call('ZRANGEBYSCORE', LEASES, '-inf', now)
-  if #dead > 0 then drop(dead, true) end
+  local late = call('ZRANGEBYSCORE', LEASES, '-inf', now)
+  if #late == 0 then return end
+  local quiet_ms = now - tonumber(call('GET', PULSE) or 0)
+  local dead = {}
+  for _, inc in ipairs(late) do
+    local about = call('HMGET', NODE .. name_of(inc), 'lease', 'grace')
+    local half_ms = math.floor(tonumber(about[1] or 0) / 2)
+    if about[2] == '0' and quiet_ms > half_ms then
+      call('HSET', NODE .. name_of(inc), 'grace', 1)
+      call('ZADD', LEASES, now + half_ms, inc)
+    else
+      dead[#dead + 1] = inc
+    end
+  end
+  if #dead > 0 then drop(dead, true, now) end
 end

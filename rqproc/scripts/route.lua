@@ -2,17 +2,26 @@
 --
 -- ARGV  1 kind 'call' | 'job'  2 timeout in ms, 0 for none  3 reply: the stream that answers go to,
 --         '' for each job's own  4 time as RQ writes it  5 result ttl in s, '' for RQ's own
+--       6 parent: the address whose handler asks and waits, '' for none
 --       then for each request: id, address, data
 -- returns for each request '' or the JSON report of why it was not queued
 --
 -- A call that is not queued is answered in its stream at once, since its caller already waits
 -- there. An id that is known, by its job or by its answer, is left alone: its caller lost the
 -- first reply and asks again.
+--
+-- A handler that asks for another id waits for it, and that one's handler may wait in turn. Whom an
+-- address's run waits for stands in waits:ADDRESS, by the job that asks: as long as that job is
+-- there, so is the wait. A request that would close a circle is refused:
+--   1. the run of A asks for B       2. the run of B asks for A: that is behind the run of A, which
+--   is behind the run of B. Neither would ever end.
 local KEEP_MS = 60000 -- a call's job or answer outlives its deadline by this much
 local kind, timeout_ms, created = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local now = now_ms()
 reap(now)
-local shared = ARGV[3] ~= '' and ARGV[3] ~= ARGV[6]
+local parent = ARGV[6]
+local suspects = call('EXISTS', SUSPECTS) == 1
+local shared = ARGV[3] ~= '' and ARGV[3] ~= ARGV[7]
 local deadline = timeout_ms > 0 and now + timeout_ms or 0
 
 local function refuse(id, reply, report)
@@ -49,12 +58,49 @@ local function push(id, reply, name)
   return refuse(id, reply, { type = 'Overloaded', node = name, queued = queued - 1, limit = limit })
 end
 
+-- The way, over those who wait, from an address to the parent; nil if there is none.
+local function way_back(address, seen)
+  if address == parent then return { address } end
+  if seen[address] then return nil end
+  seen[address] = true
+  local flat = call('HGETALL', WAITS .. address)
+  for i = 1, #flat, 2 do
+    local way = call('EXISTS', JOB .. flat[i]) == 1 and way_back(flat[i + 1], seen)
+    if way then
+      table.insert(way, 1, address)
+      return way
+    end
+  end
+  return nil
+end
+
+local function wait_for(id, address)
+  call('HSET', WAITS .. parent, id, address)
+  if call('PTTL', WAITS .. parent) < timeout_ms then call('PEXPIRE', WAITS .. parent, timeout_ms) end
+end
+
+-- Nobody may have more waiting for one address than its node allows, hits and joins included.
+local function crowded(address, name, held)
+  if held < 64 then return nil end
+  local limit = tonumber(call('HGET', NODE .. name, 'max_waiters'))
+  return held >= limit and { type = 'Overloaded', node = name, queued = held, limit = limit } or nil
+end
+
 local function submit(id, address, data)
   local reply = shared and ARGV[3] or id
   local known = shared and call('EXISTS', JOB .. id) or call('EXISTS', JOB .. id, RESULTS .. id)
   if known > 0 then return '' end
-  local name = target_of(address)
+  local name, held = target_of(address)
   if not name and kind == 'call' then return refuse(id, reply, { type = 'NoLiveNode' }) end
+  local crowd = crowded(address, name, held)
+  if crowd then return refuse(id, reply, crowd) end
+  local deaths = suspects and killer(address, now)
+  if deaths then return refuse(id, reply, { type = 'NodeLost', attempts = deaths }) end
+  if parent ~= '' then
+    local way = way_back(address, {})
+    if way then return refuse(id, reply, { type = 'RequestCycle', way = way }) end
+    wait_for(id, address)
+  end
   write(id, reply, address, data)
   if name then return push(id, reply, name) end
   call('RPUSH', WAITING, id)
@@ -63,7 +109,7 @@ end
 
 local refused = {}
 local answered = shared and call('EXISTS', RESULTS .. ARGV[3]) == 1
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   refused[#refused + 1] = answered and '' or submit(ARGV[i], ARGV[i + 1], ARGV[i + 2])
 end
 return refused

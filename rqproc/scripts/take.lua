@@ -4,6 +4,7 @@
 -- returns {1, now in ms, epoch, members, jobs}   members is empty where the epoch is the one seen
 --         {0}    this incarnation has no lease
 --         {-1}   a newer session of this node took over: a packet that arrived late claims nothing
+--         {-2, ms}   nothing is given out for so long: see reconcile
 --   a job is {id, token, address, kind, reply, deadline in ms or 0, data, lost}
 --
 -- Holds are what keeps an id in one place:
@@ -17,12 +18,15 @@ local name = name_of(inc)
 local own = call('HMGET', NODE .. name, 'inc', 'session', 'draining')
 if own[1] ~= inc then return { 0 } end
 if own[2] ~= session then return { -1 } end
+local settles_at = tonumber(string.match(call('GET', SETTLING) or '', '^%d+') or 0)
+if now < settles_at then return { -2, settles_at - now } end
 local current = epoch()
 local members = current ~= seen and call('ZRANGE', MEMBERS, 0, -1) or {}
 local ids = not own[3] and call('LPOP', QUEUE .. name, most) or {}
 if #ids == 0 then return { 1, now, current, members, {} } end
 
 local token = call('INCRBY', TOKEN, #ids) - #ids
+local suspects = call('EXISTS', SUSPECTS) == 1
 
 local function claim(id)
   local job = redis.pcall('HMGET', JOB .. id, 'rqproc_address', 'status', 'rqproc_deadline',
@@ -44,8 +48,13 @@ local function claim(id)
     place(id, address)
     return nil
   end
+  local deaths = suspects and killer(address, now)
+  if deaths then
+    give_up(id, kind, job[5] or id, deaths)
+    return nil
+  end
   token = token + 1
-  if call('HSETNX', TAKEN .. inc, id, token .. ' ' .. address) == 0 then return nil end
+  if call('HSETNX', TAKEN .. inc, id, string.format('%d %s', token, address)) == 0 then return nil end
   call('HSET', HOLDERS, address, inc .. ' ' .. (held + 1))
   if kind == 'job' then
     -- `at` is when the node began to wait: a job that came later was started when it came.

@@ -26,8 +26,10 @@ local nodes = {}
 local leases = call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
   local name = name_of(leases[i])
-  local lease_ms = tonumber(call('HGET', NODE .. name, 'lease') or 0)
+  local about = call('HMGET', NODE .. name, 'lease', 'grace')
+  local lease_ms = tonumber(about[1] or 0)
   local silent_ms = lease_ms - (tonumber(leases[i + 1]) - now)
+  if about[2] == '1' then silent_ms = silent_ms + math.floor(lease_ms / 2) end -- it has had more
   local silent = silent_ms > lease_ms / 2
   if silent or nobody then
     local queued = {}

@@ -17,6 +17,7 @@ class Proxy:
 
     ``cut_replies(n)``: of the next chunks from the server the n-th is swallowed and its connection
     closed. ``swallow``: chunks to the server, for which it says yes, never arrive there.
+    ``accepted``: connections so far; those for which there was no server were closed at once.
     """
 
     def __init__(self, url: str) -> None:
@@ -26,6 +27,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._cut_in = 0
         self.cuts = 0
+        self.accepted = 0
         self.swallow: Judge = lambda _: False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -58,6 +60,7 @@ class Proxy:
                 client, _ = self._listening.accept()
             except OSError:
                 return
+            self.accepted += 1
             server = socket.socket(socket.AF_UNIX)
             try:
                 server.connect(self._path)

@@ -12,18 +12,31 @@ from typing import Self
 
 import redis
 from integration import kit
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from servers import server_binary
 
 
 class Server:
-    """With ``keeps`` it writes each command to its append-only file before it answers."""
+    """With ``keeps`` it writes each command to its append-only file before it answers.
 
-    def __init__(self, *, keeps: bool) -> None:
+    Args:
+        port: where it listens besides its socket; 0 for nowhere.
+        options: as on its command line, ``"--maxclients", "50"``.
+        password: the default user's.
+    """
+
+    def __init__(
+        self, *options: str, keeps: bool = False, port: int = 0, password: str = ""
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rqproc-fault-")
+        self.port = port
+        self._password = password
         aof = "yes" if keeps else "no"
         self._command = [
-            server_binary(), "--port", "0", "--unixsocket", "s", "--save", "",
-            "--appendonly", aof, "--appendfsync", "always",
+            server_binary(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", "s",
+            "--save", "", "--appendonly", aof, "--appendfsync", "always",
+            "--repl-diskless-sync-delay", "0", "--requirepass", password, *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -32,7 +45,9 @@ class Server:
         return f"unix://{self._folder.name}/s"
 
     def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url)
+        """As if it had no password; one attempt."""
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis.from_url(self.url, password=self._password or None, retry=once)
 
     def __enter__(self) -> Self:
         self.start()
@@ -47,14 +62,16 @@ class Server:
         self.kill()
         self._folder.cleanup()
 
-    def start(self) -> None:
+    def start(self, *options: str, wait: bool = True) -> None:
+        """Start it, again with what it has kept; ``wait`` until it has read that."""
         with Path(self._folder.name, "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log,
+                [*self._command, *options], cwd=self._folder.name, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
             )  # fmt: skip
-        with self.client() as client:
-            kit.eventually(lambda: self._answers(client), every_s=0.005)
+        if wait:
+            with self.client() as client:
+                kit.eventually(lambda: self._answers(client), every_s=0.005)
 
     def kill(self) -> None:
         assert self._process

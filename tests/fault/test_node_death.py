@@ -124,22 +124,44 @@ def test_other_ids_are_answered_while_a_request_kills_node_after_node(
     assert_never_older(load)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a death counts against all that the node held, not what it was running"
-)
 def test_a_request_that_waits_behind_another_is_not_blamed_for_its_nodes_deaths(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", "d", options=("--lease", "0.6", "--heartbeat", "0.15"))
-    # Of one slot, they go to the same node each time.
-    (poison,) = ids(1)
-    with ThreadPoolExecutor(2) as pool:
-        innocent = pool.submit(cluster.client.request, poison, "gated", timeout=15)
-        book.started("gated", poison)
-        dying = pool.submit(cluster.client.request, poison, "die")
+    options = ("--lease", "0.6", "--heartbeat", "0.15", "--concurrency", "1")
+    cluster.start("a", "b", "c", "d", options=options)
+    (id,) = ids(1)  # requests of one slot go to the same node each time
+
+    def held() -> int:
+        return max(node.held for node in cluster.client.membership().nodes)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(cluster.client.request, id, "gated")
+        book.started("gated", id)
+        dying = pool.submit(cluster.client.request, id, "die")
+        kit.eventually(lambda: held() == 2)
+        innocent = pool.submit(cluster.client.request, id, "charge", timeout=15)
+        kit.eventually(lambda: held() == 3)
+        book.release("gated", id)
+        assert first.result()["n"] == 1
         assert isinstance(dying.exception(), NodeLost)
-        book.release("gated", poison, times=4)
         assert innocent.result()["n"] == 1
+
+
+def test_an_id_that_has_killed_three_nodes_fails_fast_for_others(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    cluster.start("a", "b", "c", "d", options=("--lease", "0.6", "--heartbeat", "0.15"))
+    poison, other = ids(2)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(cluster.client.request, poison, "die") for _ in range(2)]
+        assert {type(one.exception()) for one in asked} == {NodeLost}
+    with pytest.raises(NodeLost):
+        cluster.client.request(poison, "die")
+    with pytest.raises(NodeLost):
+        cluster.client.enqueue(poison, "die")
+    assert len(book.log("die", poison)) == 3
+    assert len(cluster.client.members()) == 1
+    assert cluster.client.request(other, "charge")["n"] == 1
 
 
 def test_a_node_paused_for_less_than_its_lease_is_not_given_up(

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import time
-from functools import cache
 from typing import Any
 
 import redis
@@ -22,10 +21,13 @@ GATE_S = 30
 app = App()
 
 
-@cache
+# Made once, before any thread: of two that two threads make, one would be closed while it is used.
+_BOOK = redis.Redis.from_url(os.environ["SHOP_URL"], socket_timeout=None)
+
+
 def _book() -> redis.Redis:
     """A connection of the tests' own, which no proxy cuts."""
-    return redis.Redis.from_url(os.environ["SHOP_URL"], socket_timeout=None)
+    return _BOOK
 
 
 def _where() -> str:
@@ -113,6 +115,43 @@ def gated(id: Any, tag: object = "-") -> dict[str, Any]:
 @app.resource(ttl=0)
 def echo(id: Any, *args: Any, **kwargs: Any) -> Any:
     return {"id": id, "args": list(args), "kwargs": kwargs, "token": current().token}
+
+
+@app.resource(ttl=0, timeout=0.3)
+def overlong(id: Any, tag: object = "-") -> dict[str, Any]:
+    """Waits for the test, whatever its timeout says: a thread cannot be ended."""
+    _begin(tag)
+    _wait()
+    _end(tag)
+    return _count()
+
+
+@app.resource(ttl=0, timeout=0.3)
+async def aoverlong(id: Any, tag: object = "-") -> None:
+    _begin(tag)
+    await asyncio.sleep(GATE_S)
+
+
+@app.resource(ttl=0)
+def chain(id: Any, *rest: Any) -> list[Any]:
+    """Asks for the next id, that one's handler for the one after it, and so on."""
+    _begin(id)
+    found = chain.request(*rest) if rest else []
+    return [id, *found]
+
+
+@app.resource(ttl=0)
+async def achain(id: Any, *rest: Any) -> list[Any]:
+    found = await achain.arequest(*rest) if rest else []
+    return [id, *found]
+
+
+@app.resource(ttl=0)
+def meet(id: Any, other: Any) -> Any:
+    """Begins, waits for the test, and asks for another id."""
+    _begin("meet")
+    _wait()
+    return echo.request(other) if other is None else meet.request(other, None)
 
 
 @app.resource(ttl=0)

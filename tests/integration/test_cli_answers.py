@@ -110,8 +110,8 @@ def test_the_json_of_node_list(line: Line, client: Client, book: Book, ids: Fres
     assert [one["name"], two["name"], three["name"]] == ["n1", "n2", "n3"]
     shape = {
         "name": str, "incarnation": str, "state": str, "lease_left_s": float, "queue": str,
-        "queued": int, "held": int, "entries": int, "hits": int, "joined": int, "misses": int,
-        "pid": int, "host": str,
+        "queued": int, "held": int, "stuck": int, "entries": int, "hits": int, "joined": int,
+        "misses": int, "pid": int, "host": str,
     }  # fmt: skip
     assert {key: type(value) for key, value in two.items()} == shape
     assert list(two) == list(shape)

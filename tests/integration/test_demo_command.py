@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from secrets import token_hex
 
@@ -23,14 +23,14 @@ WITHIN_S = 30.0
 class Stage:
     """A demo on its way, in a temporary folder and with a mark that all its processes bear."""
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, command: Sequence[str] = ("demo",)) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="demo-")
         self.mark = token_hex(8)
         env = kit.environ("", "")
         del env["RQPROC_REDIS_URL"], env["RQPROC_NAMESPACE"]
         marks = {"TMPDIR": self._folder.name, "MARK": self.mark, "PYTHONUNBUFFERED": "1"}
         options = ("--url", url) if url else ()
-        self.running = Running((*kit.RQPROC, *options, "demo"), env={**env, **marks})
+        self.running = Running((*kit.RQPROC, *options, *command), env={**env, **marks})
 
     def prints(self, text: str) -> None:
         kit.eventually(lambda: text in self.running.stdout, within_s=WITHIN_S, what=text)

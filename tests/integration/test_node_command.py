@@ -332,7 +332,9 @@ def test_a_node_that_has_left_leaves_no_keys(cluster: Cluster, book: Book, ids: 
     cluster.client.close()
     assert node.stop() == 0
     left = {key.decode() for key in book.redis.scan_iter(f"*{cluster.namespace}*")}
-    assert left <= {f"rqproc:{cluster.namespace}:{name}" for name in ("epoch", "token")}
+    assert left <= {
+        f"rqproc:{cluster.namespace}:{name}" for name in ("epoch", "token", "pulse", "server")
+    }
 
 
 def test_the_demo_resource_is_served_beside_an_app_and_without_one(cluster: Cluster) -> None:

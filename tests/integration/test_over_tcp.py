@@ -1,24 +1,30 @@
-"""The same over TCP, with a password and a database of one's own, as most servers are reached."""
+"""The same over TCP and TLS, with a password and a database of one's own, as most servers are
+reached; and what is said where a URL leads nowhere."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 import redis
 from integration import kit
 from integration.fixtures import Cluster, Fresh
-from integration.kit import Book
+from integration.kit import Book, Line
+from integration.tls import TlsFront
 from rq import Queue
 from rq.job import JobStatus
 from servers import PrivateServer
 
 from rqproc import AsyncClient, Client
-from rqproc.errors import RedisUnavailable
+from rqproc.errors import RedisUnavailable, RqprocError
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +108,145 @@ def test_the_demo_plays_on_a_server_given_by_its_url(far: Cluster) -> None:
         demo.signal(signal.SIGINT)
         assert demo.wait() == 130
     assert "Traceback" not in demo.stderr
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def front(
+    shop_server: PrivateServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TlsFront]:
+    with TlsFront(shop_server.url, tmp_path_factory.mktemp("tls")) as front:
+        yield front
+
+
+def test_all_of_it_goes_over_tls(front: TlsFront, shop_server: PrivateServer, ids: Fresh) -> None:
+    url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={front.certificate}"
+    (id,) = ids(1)
+    with ExitStack() as stack:
+        cluster = Cluster(stack, url, "tls", book_url=shop_server.url)
+        (node,) = cluster.start("a")
+        assert cluster.client.request(id, "price")["n"] == 1
+        assert cluster.client.enqueue(id, "echo").latest_result(timeout=4)
+
+        async def ask() -> str:
+            async with AsyncClient(url, namespace="tls") as client:
+                return (await client.reply(id, "price")).source
+
+        assert asyncio.run(ask()) == "hit"
+        assert node.stop() == 0
+
+
+def test_a_certificate_that_cannot_be_verified_is_told(front: TlsFront) -> None:
+    with (
+        Client(f"rediss://127.0.0.1:{front.port}", namespace="tls") as client,
+        pytest.raises(RedisUnavailable, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        client.request(1, timeout=0.5)
+
+
+# --- URLs that lead nowhere ---
+
+
+class Stranger:
+    """A server that is no Redis: it says one thing to everyone, or nothing at all."""
+
+    def __init__(self, says: bytes = b"", *, hangs_up: bool = False) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._says = says
+        self._hangs_up = hangs_up
+        self._kept: list[socket.socket] = []
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> Stranger:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        for one in (self._listening, *self._kept):
+            one.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = self._listening.accept()
+                caller.sendall(self._says)
+                if self._hangs_up:
+                    caller.close()
+                else:
+                    self._kept.append(caller)
+
+
+def test_a_url_that_leads_nowhere_is_told_in_one_line_within_five_seconds(address: str) -> None:
+    server = address.removesuffix("/3")
+    with (
+        Stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n") as web,
+        Stranger(hangs_up=True) as rude,
+        Stranger() as silent,
+        ThreadPoolExecutor(24) as pool,
+    ):
+        expected = {
+            f"redis://127.0.0.1:{web.port}": "no Redis",
+            f"redis://127.0.0.1:{rude.port}": "closed the connection|reset",
+            f"redis://127.0.0.1:{silent.port}": "does not answer",
+            f"rediss://127.0.0.1:{silent.port}": "Timeout",
+            f"redis://far:wr0ng@{server}": "WRONGPASS .*Check the user and the password",
+            f"redis://far:s3cret@{server}/99": "DB index is out of range",
+            "unix:///no/such/socket": "No such file",
+            f"unix:///{'x' * 200}": "path too long",
+            f"redis+sentinel://127.0.0.1:{web.port}/shop": "no sentinel answers",
+            f"redis+sentinel://127.0.0.1:{silent.port}/shop": "no sentinel answers",
+            f"redis+sentinel://{server}/shop": "usually 26379",
+        }
+        trials = {
+            (url, kind): pool.submit(kind, url) for url in expected for kind in (_sync, _async)
+        }
+    for (url, _), trial in trials.items():
+        error, took_s = trial.result()
+        assert isinstance(error, RedisUnavailable)
+        assert re.search(expected[url], str(error)), str(error)
+        assert "wr0ng" not in str(error)
+        assert "\n" not in str(error)
+        assert took_s < 5
+
+
+Told = tuple[RqprocError, float]
+
+
+def _sync(url: str) -> Told:
+    began = time.monotonic()
+    with Client(url, namespace="far") as client, pytest.raises(RqprocError) as caught:
+        client.request(1)
+    return caught.value, time.monotonic() - began
+
+
+def _async(url: str) -> Told:
+    async def ask() -> Told:
+        began = time.monotonic()
+        async with AsyncClient(url, namespace="far") as client:
+            with pytest.raises(RqprocError) as caught:
+                await client.request(1)
+        return caught.value, time.monotonic() - began
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "says"),
+    [
+        ("redis+sentinel://one,two", 2, "redis\\+sentinel://.*HOST:PORT,HOST:PORT/NAME"),
+        ("redis+sentinel://u:s3cret@one/a/b?sentinel_password=s3cret", 2, "/NAME"),
+        ("redis://h?colour=red", 2, "no options but those of redis-py"),
+        ("redis+sentinel://127.0.0.1:1/shop?sentinel_password=s3cret", 5, "sentinels run"),
+    ],
+)
+def test_the_command_line_tells_a_bad_url_in_one_line(
+    line: Line, url: str, code: int, says: str
+) -> None:
+    found, out, err = line("--url", url, "request", "1", "--timeout", "0.5")
+    assert (found, out, err.count("\n")) == (code, "", 1)
+    assert re.search(says, err), err
+    assert "s3cret" not in err

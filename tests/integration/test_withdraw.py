@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from rqproc import wire
-from rqproc.cluster import Claim, Cluster, Finish, Job, Order, Tally
+from rqproc.cluster import Claim, Cluster, Finish, Job, Limits, Order, Tally
 from rqproc.keys import Keys, job_key, results_key
 from rqproc.link import Command, Dial, Link
 from rqproc.scripts import NAMES, VIRTUAL_CLOCK, Scripts
@@ -42,7 +42,7 @@ class Bench:
 
     def join(self, name: str) -> str:
         joining = CLUSTER.join(
-            name, lease_s=LEASE_MS / 1000, nonce=name, max_queue=9, pid=1, host="h",
+            name, lease_s=LEASE_MS / 1000, nonce=name, limits=Limits(9, 9, 9), pid=1, host="h",
             versions=("3", "3.11"),
         )  # fmt: skip
         return CLUSTER.read_join(name, self.say(joining)).incarnation
@@ -183,11 +183,21 @@ def test_what_is_answered_is_not_lost(bench: Bench) -> None:
     assert bench.answers(order) == {"j1": None, "j2": None}
 
 
-def test_where_no_member_lives_it_is_said_so(bench: Bench) -> None:
+def test_the_last_node_is_silent_while_it_has_its_grace(bench: Bench) -> None:
     bench.join("a")
     order = call(1)
     bench.route(order)
     bench.later(LEASE_MS + 1)
+    assert bench.withdraw(order) == 1
+    report = {"type": "OwnerLost", "node": "a", "silent_ms": LEASE_MS}
+    assert bench.answers(order) == {"j1": report}
+
+
+def test_where_no_member_lives_it_is_said_so(bench: Bench) -> None:
+    inc = bench.join("a")
+    order = call(1)
+    bench.route(order)
+    bench.say(CLUSTER.leave("a", inc))
     assert bench.withdraw(order) == 1
     assert bench.answers(order) == {"j1": {"type": "NoLiveNode"}}
     assert not bench.redis.exists(job_key("j1"))

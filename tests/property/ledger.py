@@ -7,7 +7,7 @@ still happen to it. Both are held against what the server says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from world import View
@@ -16,6 +16,9 @@ from rqproc.cluster import Claim, Job, Kind
 from rqproc.wire import Answer
 
 MAX_ATTEMPTS = 3
+LEASE_MS = 1000
+LANES = 2
+REFUSED_MS = 60_000
 
 
 def name_of(inc: str) -> str:
@@ -24,30 +27,70 @@ def name_of(inc: str) -> str:
 
 @dataclass
 class Roll:
-    """Members, leases and the epoch, by the rules of the design."""
+    """Members, leases and the epoch, by the rules of the design.
+
+    Attributes:
+        pulse: when any node last beat.
+        graced: those that have had half a lease more since their last beat.
+        server: the run id that nodes have last told of.
+        told: those that have said to this server process what they run.
+        settles_at: until then nothing is given out.
+    """
 
     leases: dict[str, int] = field(default_factory=dict)
     members: set[str] = field(default_factory=set)
     epoch: int = 0
+    pulse: int = 0
+    graced: set[str] = field(default_factory=set)
+    server: str = ""
+    told: set[str] = field(default_factory=set)
+    settles_at: int = 0
+
+    def doomed(self, now: int) -> list[str]:
+        """Whoever the next script will drop."""
+        late = [inc for inc, expiry in self.leases.items() if expiry <= now]
+        quiet = now - self.pulse > LEASE_MS // 2
+        return [inc for inc in late if inc in self.graced or not quiet]
 
     def reap(self, now: int) -> list[str]:
         """Drop whoever's lease has run out; return the incarnations."""
-        dead = [inc for inc, expiry in self.leases.items() if expiry <= now]
+        dead = self.doomed(now)
         for inc in dead:
             self.drop(inc)
+        for inc, expiry in self.leases.items():
+            if expiry <= now:
+                self.graced.add(inc)
+                self.leases[inc] = now + LEASE_MS // 2
         return dead
 
     def drop(self, inc: str) -> None:
         del self.leases[inc]
+        self.graced.discard(inc)
         self.retire(name_of(inc))
+
+    def beat(self, inc: str, now: int) -> None:
+        self.leases[inc] = now + LEASE_MS
+        self.pulse = now
+        self.graced.discard(inc)
+
+    def reconcile(self, inc: str, server: str, now: int) -> None:
+        """A node has said to a server process what it runs."""
+        if self.server not in ("", server):
+            self.epoch += 1000
+            self.told.clear()
+            self.settles_at = now + LEASE_MS
+        self.server = server
+        self.told.add(inc)
+        if self.leases.keys() <= self.told:
+            self.settles_at = 0
 
     def retire(self, name: str) -> None:
         if name in self.members:
             self.members.remove(name)
             self.epoch += 1
 
-    def join(self, inc: str, expiry: int) -> None:
-        self.leases[inc] = expiry
+    def join(self, inc: str, now: int) -> None:
+        self.beat(inc, now)
         self.members.add(name_of(inc))
         self.epoch += 1
 
@@ -101,6 +144,7 @@ class Ledger:
     def __init__(self) -> None:
         self.by_id: dict[str, Wanted] = {}
         self.top_token = 0
+        self.deaths: dict[str, tuple[int, int]] = {}
 
     def __getitem__(self, id: str) -> Wanted:
         return self.by_id[id]
@@ -113,18 +157,43 @@ class Ledger:
     def streams(self) -> set[str]:
         return {wanted.reply for wanted in self.by_id.values()}
 
-    def died(self, ids: Iterable[str]) -> None:
-        """A node died that had taken these."""
-        for wanted in map(self.by_id.__getitem__, ids):
-            if wanted.gone or (wanted.over and wanted.kind == "job"):
+    def died(self, taken: Mapping[str, str], now: int) -> None:
+        """A node died that had taken these, oldest first: it may have run the first of some ids."""
+        ran: dict[str, str] = {}
+        for id, address in taken.items():
+            if len(ran) < LANES:
+                ran.setdefault(address, id)
+        for address in ran:
+            self.deaths[address] = (self.deaths.get(address, (0, 0))[0] + 1, now)
+        for id in ran.values():
+            wanted = self.by_id.get(id)
+            if not wanted or wanted.gone or (wanted.over and wanted.kind == "job"):
                 continue
             wanted.lost += 1
             if wanted.lost >= MAX_ATTEMPTS:
                 wanted.expect = "NodeLost"
 
+    def ended(self, address: str) -> None:
+        """A run of this address has ended: it does not kill every node."""
+        self.deaths.pop(address, None)
+
+    def kills(self, address: str, now: int) -> bool:
+        """Whether requests of this address are refused for now."""
+        deaths, last = self.deaths.get(address, (0, 0))
+        return deaths >= MAX_ATTEMPTS and now - last < REFUSED_MS
+
+    def given_up(self, answers: Iterable[Answer], now: int) -> None:
+        """A take has answered these rather than given them out."""
+        for answer in answers:
+            wanted = self.by_id[answer.job_id]
+            if answer_of(answer) == "NodeLost" and not wanted.expect:
+                assert self.kills(wanted.job.address, now), "nobody is given up without a reason"
+                wanted.expect = "NodeLost"
+
     def claimed(self, claim: Claim, now: int) -> None:
         """A node was given this claim."""
         wanted = self.by_id[claim.id]
+        assert not self.kills(claim.address, now), "what kills nodes is not given out"
         assert claim.token > self.top_token, "tokens only rise"
         self.top_token = claim.token
         told = (claim.address, claim.data, claim.kind, claim.reply, claim.deadline_ms, claim.lost)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from outside import Outside, coin, id_picks, limits, names, picks
-from simnode import SimNode
+from simnode import SimNode, zombie
 from stage import IDS, LEASE_MS
 from world import NODE_NAMES
 
-from rqproc.cluster import LeaseLost, SessionSuperseded, Tally
+from rqproc.cluster import Finish, LeaseLost, SessionSuperseded, Tally
 from rqproc.placement import address, parse_address
 
 
@@ -32,7 +32,7 @@ class Protocol(Outside):
         stage = self.stage
         if not stage.nodes:
             if len(stage.roll.leases) == len(NODE_NAMES):
-                stage.world.advance(LEASE_MS)
+                stage.let_leases_pass()
             stage.open_session(stage.start_any_node())
         return stage.nodes[pick % len(stage.nodes)]
 
@@ -86,7 +86,7 @@ class Protocol(Outside):
         if self.stage.roll.leases.get(node.inc, 0) > self.stage.now:
             before = node.inc
             epoch = self.stage.join(node, node.name)
-            self.stage.roll.leases[node.inc] = self.stage.now + LEASE_MS
+            self.stage.roll.beat(node.inc, self.stage.now)
             assert (node.inc, epoch) == (before, self.stage.roll.epoch), "it is told so again"
 
     @rule(pick=picks, ms=st.sampled_from((0, 1, 100, 300)))
@@ -105,7 +105,7 @@ class Protocol(Outside):
             stage.lose(node)
             return
         assert state == ("member" if node.name in stage.roll.members else "draining")
-        stage.roll.leases[node.inc] = stage.now + LEASE_MS
+        stage.roll.beat(node.inc, stage.now)
         if state == "draining" and not node.drained:
             stage.drain(node.name, node.inc)
             node.drained = True
@@ -176,6 +176,37 @@ class Protocol(Outside):
         if self.stage.live(node):
             self.stage.drain(node.name, "" if operator else node.inc)
             node.drained = not operator and self.stage.live(node)
+
+    @rule()
+    def the_server_is_replaced(self) -> None:
+        """By a process that has lost nothing, which nobody knows at first."""
+        self.stage.world.server = f"server-{self.stage.number()}"
+        for node in self.stage.nodes:
+            node.blind = True
+
+    @rule(pick=picks)
+    def a_node_comes_back_with_what_it_still_runs(self, pick: int) -> None:
+        """Its lease has run out, and more: nobody is answered for what it runs."""
+        paused, stage = self.busy_node(pick), self.stage
+        for _ in range(3):
+            stage.world.advance(LEASE_MS * 4 // 10)
+            for node in [n for n in stage.nodes if n is not paused]:
+                self._beat(node)
+        for node in [n for n in stage.nodes if n is not paused]:
+            self.take(stage.nodes.index(node), 128, False)
+        if not stage.live(paused) and (back := stage.start_node(paused.name)):
+            if paused in stage.nodes:
+                stage.nodes.remove(paused)
+            back.zombies = {f"~{c.token}": zombie(c) for c in paused.known.values()}
+            stage.open_session(back)
+
+    @precondition(lambda self: any(node.zombies for node in self.stage.nodes))
+    @rule(pick=picks)
+    def what_still_ran_ends(self, pick: int) -> None:
+        back = [node for node in self.stage.nodes if node.zombies]
+        node = back[pick % len(back)]
+        _, claim = node.zombies.popitem()
+        self.stage.finish(node, [Finish(claim, "released")])
 
     # --- time ---
 

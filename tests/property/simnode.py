@@ -11,6 +11,11 @@ from rqproc import wire
 from rqproc.cluster import Claim, Finish
 
 
+def zombie(claim: Claim) -> Claim:
+    """A run that goes on though nobody is answered for it: no job, but a hold."""
+    return claim._replace(id=f"~{claim.token}")
+
+
 @dataclass(eq=False)
 class SimNode:
     """A node as it sees itself: what it has been given and has not seen the end of.
@@ -21,6 +26,7 @@ class SimNode:
         done: finishes that were acknowledged.
         blind: a reply was lost: it must open a new session before it takes again.
         drained: it knows that it is no member any more, and has said so.
+        zombies: runs that go on since before it lost its lease; nobody is answered for them.
     """
 
     inc: str
@@ -33,6 +39,7 @@ class SimNode:
     done: list[Finish] = field(default_factory=list)
     blind: bool = True
     drained: bool = False
+    zombies: dict[str, Claim] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -45,6 +52,10 @@ class SimNode:
     @property
     def running(self) -> dict[str, str]:
         return {id: claim.address for id, claim in self.known.items() if id not in self.unsure}
+
+    @property
+    def open_claims(self) -> list[Claim]:
+        return [claim for id, claim in self.known.items() if id not in self.unsure]
 
     def word(self, claim: Claim) -> str:
         """What it answers to a claim."""

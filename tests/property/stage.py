@@ -9,19 +9,27 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ledger import MAX_ATTEMPTS, Ledger, Roll, Wanted, check_holds, name_of
+from ledger import LANES, LEASE_MS, MAX_ATTEMPTS, Ledger, Roll, Wanted, check_holds, name_of
 from simnode import SimNode
 from world import NODE_NAMES, Mutation, View, World
 
 from rqproc import wire
-from rqproc.cluster import Finish, Job, LeaseLost, Order, SessionSuperseded, Taken
+from rqproc.cluster import (
+    Finish,
+    Job,
+    LeaseLost,
+    Limits,
+    Order,
+    SessionSuperseded,
+    Settling,
+    Taken,
+)
 from rqproc.errors import NameTaken
 from rqproc.keys import job_key
 from rqproc.link import Command
 from rqproc.model import Request
 from rqproc.placement import address
 
-LEASE_MS = 1000
 IDS = (1, 2, 5, 2**53 - 1, "é:| x" + "€" * 100)
 HOST = "host"
 AT = "2026-01-01T00:00:00.000000Z"
@@ -65,9 +73,15 @@ class Stage:
         self.sound = False
         if reaps:
             for inc in self.roll.reap(self.now):
-                self.ledger.died(self.view.taken[inc])
+                self.ledger.died(self.view.taken[inc], self.now)
         self._taken_before = self.view.taken
         return self.look(command)[0]
+
+    def let_leases_pass(self) -> None:
+        """Nobody beats until all are dropped, grace and all."""
+        for _ in range(2):
+            self.world.advance(LEASE_MS)
+            self.script(self.cluster.survey())
 
     def live(self, node: SimNode) -> bool:
         return node.inc in self.roll.leases
@@ -82,7 +96,8 @@ class Stage:
         at: dict[str, str] = {}
         for node in filter(self.live, self.nodes):
             assert node.running.keys() <= view.taken[node.inc].keys(), "what runs is taken"
-            for place in node.running.values():
+            still = [z.address for id, z in node.zombies.items() if id in view.taken[node.inc]]
+            for place in [*node.running.values(), *still]:
                 assert at.setdefault(place, node.inc) == node.inc, f"two live nodes run {place}"
             if node.drained:
                 self._check_drained(node, view)
@@ -125,6 +140,7 @@ class Stage:
             assert job.id in self.view.waiting
         else:
             queue = self.view.queues[target]
+            assert not self.ledger.kills(job.address, self.now), "what kills nodes is refused"
             assert job.id in queue, "it is queued at its one target"
             assert len(queue) <= max(1, self._limit(target)), "the queue is bounded"
 
@@ -132,9 +148,13 @@ class Stage:
         wanted.over = wanted.refused = True
         if wanted.kind == "call":
             wanted.expect = report["type"]
-        if target is None:
-            assert (report["type"], wanted.kind) == ("NoLiveNode", "call")
+        if target is None and wanted.kind == "call":
+            assert report["type"] == "NoLiveNode"
             return
+        if report["type"] == "NodeLost":
+            assert self.ledger.kills(wanted.job.address, self.now)
+            return
+        assert target
         assert (report["type"], report.get("node")) == ("Overloaded", target)
         assert len(self.view.queues[target]) >= report["limit"] == self._limit(target)
 
@@ -153,7 +173,7 @@ class Stage:
             return None
         assert not isinstance(joined, NameTaken), "only a live node's name is refused"
         assert node.inc not in self.limits, "an incarnation is new"
-        self.roll.join(node.inc, self.now + LEASE_MS)
+        self.roll.join(node.inc, self.now)
         self.limits[node.inc] = limit
         self.nodes.append(node)
         self.look()
@@ -169,7 +189,7 @@ class Stage:
             name,
             lease_s=LEASE_MS / 1000,
             nonce=node.nonce,
-            max_queue=node.limit,
+            limits=Limits(node.limit, 1000, LANES),
             pid=node.pid,
             host=HOST,
             versions=("3", "3"),
@@ -190,16 +210,30 @@ class Stage:
     def open_session(self, node: SimNode) -> None:
         """What a node does on a new connection: it is told all that it has taken."""
         node.session += 1
-        reply = self.script(self.cluster.reconcile(node.inc, session=node.session))
+        command = self.cluster.reconcile(
+            node.inc,
+            session=node.session,
+            server=self.world.server,
+            rejoined=bool(node.zombies),
+            held=[*node.open_claims, *node.zombies.values()],
+        )
+        before = self.view.holders
+        reply = self.script(command)
+        if self.live(node):
+            self.roll.reconcile(node.inc, self.world.server, self.now)
         try:
             told = self.cluster.read_take(reply)
         except LeaseLost:
             self.lose(node)
             return
         assert self.live(node), "the dead are told so"
+        for id, zombie in node.zombies.items():
+            free = before.get(zombie.address, node.inc).startswith(node.inc)
+            assert not free or id in self.view.taken[node.inc], "what still runs is held again"
         assert (told.epoch, told.members or ()) == (self.view.epoch, self.view.members)
         ids = {claim.id for claim in told.claims}
-        assert ids == self.view.taken[node.inc].keys(), "it is told all that it has taken"
+        taken = self.view.taken[node.inc].keys() - node.zombies.keys()
+        assert ids == taken, "it is told all that it has taken"
         node.known |= {claim.id: claim for claim in told.claims if claim.id not in node.known}
         node.epoch, node.blind = told.epoch, False
 
@@ -208,6 +242,10 @@ class Stage:
         taken = self.ask_to_take(node, most, session=node.session)
         if taken is LeaseLost:
             self.lose(node)
+            return 0
+        self.ledger.given_up(self.view.answers, self.now)
+        assert (taken is Settling) == (self.now < self.roll.settles_at), "first all have to speak"
+        if taken is Settling:
             return 0
         assert isinstance(taken, Taken), "its session is the latest"
         assert self.live(node), "the dead take nothing"
@@ -230,7 +268,7 @@ class Stage:
         )
         try:
             return self.cluster.read_take(reply)
-        except (LeaseLost, SessionSuperseded) as error:
+        except (LeaseLost, SessionSuperseded, Settling) as error:
             return type(error)
 
     def finish(self, node: SimNode, finishes: Sequence[Finish]) -> None:
@@ -244,6 +282,10 @@ class Stage:
         if before is not None:
             assert self.world.dump() == before, "a finish of what is not held changes nothing"
         for finish in counting:
+            if finish.outcome in ("ok", "error"):
+                self.ledger.ended(finish.claim.address)
+            if finish.outcome == "released":
+                continue
             wanted = self.ledger[finish.claim.id]
             if wanted.gone or finish.outcome == "expired":
                 wanted.over = True
@@ -271,7 +313,7 @@ class Stage:
         reply = self.script(command)
         assert reply == int(self.live(node)), "a successor is left alone"
         if reply:
-            self.ledger.died(self._taken_before[node.inc])
+            self.ledger.died(self._taken_before[node.inc], self.now)
             self.roll.drop(node.inc)
 
     # --- the ingress queue ---
@@ -298,8 +340,7 @@ class Stage:
     def _queued_by_now(self, wanted: Wanted) -> bool:
         """Whether RQ's status is that, once the dead have been dropped."""
         id = wanted.job.id
-        dead = [inc for inc, expiry in self.roll.leases.items() if expiry <= self.now]
-        orphan = any(id in self.view.taken[inc] for inc in dead)
+        orphan = any(id in self.view.taken[inc] for inc in self.roll.doomed(self.now))
         status = self.view.about.get(id, ("", 0))[0]
         recovered = status == "started" and orphan and wanted.lost + 1 < MAX_ATTEMPTS
         return status == "queued" or recovered
@@ -314,6 +355,8 @@ class Stage:
         if acts and refuse:
             wanted.expect, wanted.over = "no", True
         elif acts:
+            if wanted.lost > self.view.about[id][1]:
+                self.ledger.ended(wanted.job.address)
             wanted.lost = min(wanted.lost, self.view.about[id][1])
             wanted.deadline_ms = int(self.world.run(("HGET", job_key(id), "rqproc_deadline")))
             assert 0 <= wanted.deadline_ms <= self.now + wanted.ttl_s * 1000, "its ttl"

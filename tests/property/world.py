@@ -41,7 +41,7 @@ class View:
     """All that the cluster's keys say at one instant.
 
     Attributes:
-        taken: for each incarnation ever, the address of each id that it has taken.
+        taken: for each incarnation ever, the address of each id that it has taken, oldest first.
         about: for each id asked for, its job's status and the nodes that died on it.
         answers: what has come into reply streams since the last view.
     """
@@ -63,7 +63,8 @@ class View:
     def places(self) -> Counter[str]:
         """Return in how many places each id is."""
         lists = [self.waiting, self.ingress, self.intermediate, *self.queues.values()]
-        return Counter(id for ids in [*lists, *self.taken.values()] for id in ids)
+        places = Counter(id for ids in [*lists, *self.taken.values()] for id in ids)
+        return Counter({id: count for id, count in places.items() if not id.startswith("~")})
 
     def target(self, address: str) -> str | None:
         """Return the node that requests of an address go to, by the rule in the design."""
@@ -79,6 +80,7 @@ class World:
         self.keys = Keys("w")
         self.cluster = Cluster(self.keys, _scripts(self.keys, mutation))
         self.now = START_MS
+        self.server = "server-1"
         self._dial = Dial(url)
         self._link = self._dial.connect()
         self._read_up_to: dict[str, str] = {}
@@ -171,7 +173,8 @@ class World:
 
     def lasting_names(self) -> set[str]:
         """Return the keys that stay when every node has left and nothing is wanted any more."""
-        own = {f"{self.keys.state}{name}" for name in ("epoch", "token", "node:clock")}
+        names = ("epoch", "token", "node:clock", "pulse", "server", "settling", "suspects")
+        own = {f"{self.keys.state}{name}" for name in names}
         kept = ("finished:", "failed:")
         return own | {f"{RQ_PREFIX}:queues"} | {f"{RQ_PREFIX}:{k}{self.keys.ingress}" for k in kept}
 
@@ -210,8 +213,9 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
 
 
 def _addresses(flat: Sequence[bytes]) -> dict[str, str]:
-    """Of a ``taken`` hash: id -> address, without the token that stands before it."""
-    return {id: claim.partition(" ")[2] for id, claim in _pairs(flat).items()}
+    """Of a ``taken`` hash: id -> address, in the order of the tokens that stand before them."""
+    claims = sorted(_pairs(flat).items(), key=lambda pair: int(pair[1].partition(" ")[0]))
+    return {id: claim.partition(" ")[2] for id, claim in claims}
 
 
 def _about(fields: Sequence[bytes | None]) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from rqproc.cluster import (
     Finish,
     Job,
     LeaseLost,
+    Limits,
     Order,
     SessionSuperseded,
     Tally,
@@ -26,7 +27,7 @@ CLAIM = Claim("j", 7, "1|r:1", "call", "j", 0, b"[]", 0)
 
 COMMANDS: dict[str, Command] = {
     "join": CLUSTER.join(
-        "a", lease_s=5, nonce="x", max_queue=9, pid=1, host="h", versions=("3", "3.11")
+        "a", lease_s=5, nonce="x", limits=Limits(9, 9, 9), pid=1, host="h", versions=("3", "3.11")
     ),
     "beat": CLUSTER.beat("a@1", lease_s=5, tally=Tally()),
     "route": CLUSTER.route(Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j")),
@@ -136,11 +137,11 @@ def test_nobody_alive_is_no_owner() -> None:
 
 
 def test_a_survey_is_read_into_nodes() -> None:
-    row = [b"a", b"a@3", b"draining", 1500, 2, 1, b"4", b"5", b"6", b"7", b"99", b"host"]
+    row = [b"a", b"a@3", b"draining", 1500, 2, 1, b"3", b"4", b"5", b"6", b"7", b"99", b"host"]
     membership = CLUSTER.read_survey([8, [], [row]])
     (node,) = membership.nodes
     assert (membership.epoch, membership.members) == (8, ())
     assert (node.name, node.state, node.lease_left_s) == ("a", "draining", 1.5)
-    assert (node.queued, node.held, node.entries, node.hits) == (2, 1, 4, 5)
+    assert (node.queued, node.held, node.stuck, node.entries, node.hits) == (2, 1, 3, 4, 5)
     assert (node.joined, node.misses, node.pid, node.host) == (6, 7, 99, "host")
     assert node.queue == KEYS.queue_name("a")

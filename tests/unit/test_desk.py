@@ -359,10 +359,12 @@ def test_a_lost_lease_leaves_nothing_behind(at: Counter) -> None:
     at.ask(1)
     at.desk.forget()
     assert at.desk.collect() == []
-    assert (at.desk.held, at.desk.epoch, at.desk.tally().entries) == (0, -1, 0)
+    assert (at.desk.held, at.desk.epoch, at.desk.tally().entries) == (1, -1, 0)
     assert not at.desk.idle, "a handler still runs"
+    (hold,) = at.desk.unfinished()
+    assert (hold.id, hold.address) == (f"~{running.token}", running.address)
     at.desk.complete(running, Done("9"))
-    assert at.desk.collect() == [], "it ran for nobody"
+    assert [(f.claim, f.outcome) for f in at.finishes()] == [(hold, "released")], "for nobody"
     assert at.desk.next_run() is None, "what waited is forgotten"
     assert at.desk.tally().entries == 0
     assert at.desk.idle

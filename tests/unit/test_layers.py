@@ -16,7 +16,7 @@ ROOT = Path(rqproc.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("demo", "bench", "doctor"),
+    ("demo", "bench", "doctor", "torture"),
     ("stage",),
     ("node",),
     ("seed",),
@@ -30,12 +30,14 @@ LAYERS = (
     ("cluster",),
     ("scripts",),
     ("link", "wire"),
+    ("whereabouts",),
+    ("sentinel",),
     ("embedded",),
     ("settings",),
     ("keys",),
     ("model", "context"),
-    ("placement",),
-    ("errors", "turns"),
+    ("placement", "trouble"),
+    ("errors", "backoff", "turns"),
 )
 """From top to bottom; those of one line do not know each other."""
 
@@ -49,7 +51,19 @@ HOMES = {
 }
 """Packages that only these may load; to name one for a type alone is free."""
 
-PURE = ("placement", "errors", "model", "context", "node.lanes", "node.holds", "node.entries")
+PURE = (
+    "placement",
+    "errors",
+    "backoff",
+    "trouble",
+    "model",
+    "context",
+    "node.lanes",
+    "node.holds",
+    "node.entries",
+    *(f"torture.{name}" for name in ("records", "telling", "breach", "runs", "answers", "history")),
+    *(f"torture.{name}" for name in ("figures", "schedule")),
+)
 """Modules without input, output or a clock of their own (but for what ``context`` is asked)."""
 
 

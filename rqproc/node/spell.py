@@ -1,0 +1,35 @@
+"""A spell of trouble is told when it begins, when its reason changes and when it is over.
+
+A connection that cannot be made is tried many times a second: nobody reads as many lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+
+class Spell:
+    """Trouble with one thing, such as ``"heartbeat"``. One thread's."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._reason = ""
+        self._since = 0.0
+
+    def goes_on(self, error: Exception) -> None:
+        """It has failed, again."""
+        reason = str(error)
+        if not self._reason:
+            self._since = time.monotonic()
+        level = logging.DEBUG if reason == self._reason else logging.WARNING
+        self._log.log(level, "%s: %s", self._what, reason)
+        self._reason = reason
+
+    def is_over(self) -> None:
+        """It has worked."""
+        if self._reason:
+            took_s = time.monotonic() - self._since
+            self._log.warning("%s: works again after %.1f s", self._what, took_s)
+            self._reason = ""

@@ -1,0 +1,131 @@
+"""The laws of answers: in time, named, true, fresh. Pure.
+
+What bounds a value's age: a value is made at its run's last line, kept from when the node takes it
+in, and served after it was asked for. So its age when it was asked for is at most the ttl and what
+lies between the first two, which is a moment, and whatever its process was stopped in between.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from rqproc.torture.breach import Breach
+from rqproc.torture.records import Ask, History, Value
+
+NAMED = frozenset(
+    {"NoLiveNode", "RequestTimeout", "RedisUnavailable", "Overloaded", "NodeLost", "JobFailed"}
+)
+"""What a request may end in here: no handler raises, and all that is asked for exists."""
+SLACK_S = 2.5
+"""Past its deadline a caller grants a silent server 1.5 s, and a busy machine is late."""
+INGEST_S = 0.1
+"""What a node may take from a handler's last line until it keeps the value."""
+
+
+def in_time(history: History) -> Iterator[Breach]:
+    """Every request ends by its deadline."""
+    for ask in history.asks:
+        if ask.how == "enqueue":
+            continue
+        if ask.answered is None:
+            yield Breach("in time", f"{_name(ask)} never came back", (ask,))
+        elif (late_s := ask.answered - ask.asked - ask.timeout_s) > SLACK_S:
+            text = f"{_name(ask)} ended {late_s:.1f} s past its deadline"
+            yield Breach("in time", text, (ask,))
+
+
+def named(history: History) -> Iterator[Breach]:
+    """Where it does not end in a value, it ends in one of the errors that say what was lost."""
+    for ask in history.asks:
+        if ask.error and ask.error not in NAMED:
+            text = f"{_name(ask)} ended in {ask.error}: {ask.detail}"
+            yield Breach("named errors", text, (ask,))
+
+
+def explained(history: History) -> Iterator[Breach]:
+    """No request fails while nothing happens."""
+    for ask in history.asks:
+        if ask.error and ask.answered and not history.explained(ask.asked, ask.answered):
+            text = f"{_name(ask)} ended in {ask.error} though nothing had happened"
+            yield Breach("no needless errors", text, (ask,))
+
+
+def true_values(history: History) -> Iterator[Breach]:
+    """A value was made for this request, by a run that ended before it came."""
+    for ask in history.asks:
+        if (value := ask.value) is None or ask.answered is None:
+            continue
+        run = history.by_run.get(value.run)
+        if value.key != ask.key or value.tag != ask.tag:
+            text = f"{_name(ask)} got the value of {value.key} {value.tag}"
+        elif run is None:
+            text = f"{_name(ask)} got the value of a run that never began"
+        elif run.ended is None or run.ended > ask.answered:
+            text = f"{_name(ask)} got the value of a run that had not ended"
+        else:
+            continue
+        yield Breach("true values", text, (ask, run) if run else (ask,))
+
+
+def jobs_answered(history: History) -> Iterator[Breach]:
+    """An enqueued job that was accepted has a result, unless the server lost its data since."""
+    for ask in history.asks:
+        if ask.how != "enqueue" or ask.accepted is None or ask.answered is not None:
+            continue
+        if not history.wipes(ask.asked, float("inf")):
+            yield Breach("nothing lost", f"{_name(ask)} was accepted and has no result", (ask,))
+
+
+def fresh(history: History) -> Iterator[Breach]:
+    """No value is older than its ttl when it is asked for."""
+    for ask in history.asks:
+        if (value := ask.value) is None or value.tag:
+            continue
+        age_s = ask.asked - value.at
+        limit_s = history.ttl_s + INGEST_S + _stopped_s(history, value, ask.asked)
+        if age_s > limit_s:
+            text = f"{_name(ask)} got a value {age_s:.3f} s old, ttl {history.ttl_s:g} s"
+            run = history.by_run.get(value.run)
+            yield Breach("fresh", text, (ask, run) if run else (ask,))
+
+
+def never_back(history: History) -> Iterator[Breach]:
+    """Who asks after someone was answered never gets an older value; nor after an invalidation."""
+    by_key: dict[str, list[Ask]] = defaultdict(list)
+    for ask in history.asks:
+        if ask.answered is not None and not ask.error and not ask.tag:
+            by_key[ask.key].append(ask)
+    for asks in by_key.values():
+        yield from _never_back(asks)
+
+
+def _never_back(asks: list[Ask]) -> Iterator[Breach]:
+    ended = sorted(asks, key=lambda ask: ask.answered or 0.0)
+    done, floor, by = 0, float("-inf"), None
+    for ask in sorted(asks, key=lambda ask: ask.asked):
+        while done < len(ended) and (ended[done].answered or 0.0) < ask.asked:
+            if (least := _least(ended[done])) > floor:
+                floor, by = least, ended[done]
+            done += 1
+        if ask.value and by and ask.value.at < floor:
+            after = "an invalidation" if by.how == "invalidate" else "a later value was given"
+            text = f"{_name(ask)} got an older value after {after}"
+            yield Breach("never back", text, (by, ask))
+
+
+def _least(ask: Ask) -> float:
+    """The moment before which no value may be made that is given to those who ask later."""
+    if ask.how == "invalidate":
+        return ask.asked
+    return ask.value.at if ask.value else float("-inf")
+
+
+def _stopped_s(history: History, value: Value, until: float) -> float:
+    """Seconds that a value's process was stopped between its making and a moment."""
+    stops = (stop for stop in history.stops if stop.pid == value.pid)
+    return sum(max(0.0, min(s.ended, until) - max(s.began, value.at)) for s in stops)
+
+
+def _name(ask: Ask) -> str:
+    return f"{ask.how} of {ask.key}" + (f" ({ask.tag})" if ask.tag else "")

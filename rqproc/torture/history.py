@@ -1,0 +1,88 @@
+"""The judgement: does a history keep the promises? Each law finds the records that break it.
+
+Pure: it is given records and gives violations. What is checked, and with which bounds, is told at
+each law; ``runs`` has those of handlers, ``answers`` those of callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rqproc.torture import answers, runs
+from rqproc.torture.breach import Breach
+from rqproc.torture.records import History
+from rqproc.torture.telling import Line, lines
+
+Law = Callable[[History], Iterator[Breach]]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise broken: which, how, and the records that show it, in order of time."""
+
+    law: str
+    text: str
+    lines: tuple[Line, ...]
+
+
+def check(history: History) -> list[Violation]:
+    """Return every violation, those with the shortest history first."""
+    found = [
+        Violation(breach.law, breach.text, lines(history, breach.records))
+        for law in LAWS
+        for breach in law(history)
+    ]
+    return sorted(found, key=lambda violation: len(violation.lines))
+
+
+def recovered(history: History) -> Iterator[Breach]:
+    """After each fault every id is answered again, by itself."""
+    for fault in history.faults:
+        if fault.recovered is None:
+            text = f"after {fault.kind} of {fault.target} not every id was answered again"
+            yield Breach("recovers", text, (fault,))
+
+
+def ended_when_told(history: History) -> Iterator[Breach]:
+    """A node ends when it is killed or drained; strict ones also end themselves, for a reason.
+
+    An undisturbed drain ends with 0.
+    """
+    for death in history.deaths:
+        about = (death.seen - 2 * history.lease_s, death.seen)
+        if death.killed is not None or (death.drained and death.code == 0):
+            continue
+        if history.strict and history.explained(*about):
+            continue
+        if death.drained and history.explained(*about):
+            continue
+        asked = "asked to drain" if death.drained else "asked nothing"
+        yield Breach("ends when told", f"{death.node}, {asked}, ended with {death.code}", (death,))
+
+
+def left_nothing(history: History) -> Iterator[Breach]:
+    """No key stays but those that expire or that the design keeps, and no process."""
+    if history.left_keys:
+        yield Breach("leaves nothing", f"keys left in Redis: {', '.join(history.left_keys)}", ())
+    if history.left_pids:
+        told = ", ".join(str(pid) for pid in history.left_pids)
+        yield Breach("leaves nothing", f"processes left: {told}", ())
+
+
+LAWS: tuple[Law, ...] = (
+    runs.serial,
+    runs.tokens_rise,
+    runs.bounded_attempts,
+    runs.no_needless_repeats,
+    answers.in_time,
+    answers.named,
+    answers.explained,
+    answers.true_values,
+    answers.jobs_answered,
+    answers.fresh,
+    answers.never_back,
+    recovered,
+    ended_when_told,
+    left_nothing,
+)

@@ -1,0 +1,162 @@
+"""The run: build the arena, let callers ask, strike until time is over, and judge.
+
+Yields what happens; the command line shows it. Everything is cleaned up when the iteration ends,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from rqproc.client import Client
+from rqproc.keys import RQ_PREFIX
+from rqproc.stage import Doing
+from rqproc.torture import book, soak
+from rqproc.torture.app import TTL_S
+from rqproc.torture.arena import NAMESPACE, Arena, arena, processes_of
+from rqproc.torture.figures import Figures, figures
+from rqproc.torture.history import Violation, check
+from rqproc.torture.load import Load
+from rqproc.torture.nemesis import Nemesis
+from rqproc.torture.records import Fault, History, Kind
+from rqproc.torture.schedule import KINDS, schedule
+
+APP = "rqproc.torture.app:app"
+WARM_S = 5.0
+"""Until a soak looks for the first time, at the least: threads and buffers are there by then."""
+WARM_PART = 0.2
+TICK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do. The lease is short so that much happens."""
+
+    seconds: float = 60.0
+    nodes: int = 4
+    seed: int = 0
+    kinds: tuple[Kind, ...] = KINDS
+    app: str = APP
+    lease_s: float = 1.2
+    heartbeat_s: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of it; ``growths`` only of a run without faults."""
+
+    plan: Plan
+    history: History
+    violations: tuple[Violation, ...]
+    figures: Figures
+    growths: tuple[soak.Growth, ...]
+
+
+def play(plan: Plan) -> Generator[Doing | Verdict, None, None]:
+    """Torture a cluster; yields what is being done, and the verdict at last.
+
+    Raises:
+        EmbeddedUnavailable, NodeDidNotStart.
+    """
+    with ExitStack() as stack:
+        yield Doing(f"seed {plan.seed}: starting a server, a proxy and {plan.nodes} nodes")
+        place = stack.enter_context(
+            arena(
+                size=plan.nodes,
+                seed=plan.seed,
+                lease_s=plan.lease_s,
+                heartbeat_s=plan.heartbeat_s,
+                app=plan.app,
+            )
+        )
+        place.herd.start_all()
+        callers = stack.enter_context(Client(place.url("callers"), namespace=NAMESPACE))
+        load = stack.enter_context(
+            Load(
+                callers,
+                place.url("async"),
+                place.ledger,
+                seed=plan.seed,
+                longest_s=2 * plan.lease_s if place.strict else 0.0,
+            )
+        )
+        faults: list[Fault] = []
+        growths: list[soak.Growth] = []
+        yield from _strike(plan, place, faults) if plan.kinds else _soak(plan, place, growths)
+        yield Doing("no more requests; the last answers")
+        load.finish()
+        yield Doing("draining every node")
+        place.herd.drain_all()
+        history = _history(plan, place, faults)
+        yield Doing(f"judging {len(history.asks)} requests and {len(history.runs)} runs")
+        violations = tuple(check(history) + [_grows(g) for g in growths if not g.flat])
+        yield Verdict(plan, history, violations, figures(history), tuple(growths))
+
+
+def _strike(plan: Plan, place: Arena, faults: list[Fault]) -> Iterator[Doing]:
+    chance = random.Random(plan.seed)  # noqa: S311
+    nemesis = Nemesis(place, chance)
+    blows = schedule(plan.kinds, random.Random(f"{plan.seed}/blows"))  # noqa: S311
+    place.recover()
+    began = time.monotonic()
+    while (passed_s := time.monotonic() - began) < plan.seconds:
+        for doing in nemesis.strike(next(blows)):
+            yield Doing(f"{passed_s:.0f} of {plan.seconds:g} s, {_counted(place)}: {doing.text}")
+    faults += nemesis.faults
+
+
+def _soak(plan: Plan, place: Arena, growths: list[soak.Growth]) -> Iterator[Doing]:
+    pids = {beast.name: beast.pid for beast in place.herd.beasts} | {"server": place.server.pid}
+    place.recover()
+    warm_s = min(max(WARM_S, WARM_PART * plan.seconds), plan.seconds / 2)
+    began = time.monotonic()
+    yield from _wait(plan, place, until=began + warm_s)
+    start = soak.sample(pids)
+    yield from _wait(plan, place, until=began + plan.seconds)
+    growths += soak.growths(start, soak.sample(pids))
+
+
+def _wait(plan: Plan, place: Arena, *, until: float) -> Iterator[Doing]:
+    while (left_s := until - time.monotonic()) > 0:
+        yield Doing(f"no faults, {_counted(place)}; {left_s:.0f} s to the next look")
+        time.sleep(min(TICK_S, left_s))
+
+
+def _counted(place: Arena) -> str:
+    return f"{place.ledger.counts().total()} requests"
+
+
+def _history(plan: Plan, place: Arena, faults: list[Fault]) -> History:
+    with place.book.open() as lines:
+        runs = book.read(lines)
+    return History(
+        lease_s=plan.lease_s,
+        ttl_s=TTL_S,
+        strict=place.strict,
+        runs=runs,
+        asks=place.ledger.all(),
+        stops=place.herd.stops(),
+        deaths=place.herd.deaths(),
+        faults=tuple(faults),
+        left_keys=tuple(_left_keys(place)),
+        left_pids=tuple(processes_of(place.book)),
+    )
+
+
+def _left_keys(place: Arena) -> list[str]:
+    """Return the keys that neither expire nor are meant to outlast the nodes."""
+    keys = place.client.keys
+    lasting = {f"{keys.state}{name}" for name in ("epoch", "token")}
+    lasting |= {f"{RQ_PREFIX}:{name}" for name in ("queues", f"finished:{keys.ingress}")}
+    lasting.add(f"{RQ_PREFIX}:failed:{keys.ingress}")
+    return sorted(
+        name for name, expires in place.server.names() if not expires and name not in lasting
+    )
+
+
+def _grows(growth: soak.Growth) -> Violation:
+    return Violation("flat", f"{growth.name} grows: {growth.start} to {growth.end}", ())

@@ -1,0 +1,164 @@
+"""What is written down while the cluster is tortured, as it was seen. All moments are of one clock.
+
+Pure. A time that bounds something is taken on the side that can be proved: a run begins at the
+handler's first line and ends at its last, so that what overlaps on paper did overlap; a question is
+asked before it leaves and answered after it has come back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+How = Literal["request", "many", "async", "enqueue", "invalidate"]
+Kind = Literal[
+    "kill", "pause", "drain", "join", "restart", "wipe", "stall", "delay", "drop", "half-close",
+    "mute",
+]  # fmt: skip
+
+HARMLESS = frozenset({"join", "drain"})
+"""Kinds that may cost a caller nothing, and no run may be repeated for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a handler, by the handler's own word; ``ended`` is None if it never said so.
+
+    Attributes:
+        key: RESOURCE:ID.
+        tag: the request that it was for, empty where one run may serve several.
+    """
+
+    id: str
+    key: str
+    tag: str
+    token: int
+    pid: int
+    node: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a handler returned: the run that made it, and the run's last moment."""
+
+    run: str
+    key: str
+    tag: str
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request as its caller saw it.
+
+    Attributes:
+        timeout_s: 0 for an enqueued job, which has none.
+        accepted: when an enqueued job was handed over.
+        answered: None where no end was seen.
+        error: the error's class, empty for an answer.
+    """
+
+    how: How
+    key: str
+    tag: str
+    asked: float
+    timeout_s: float = 0.0
+    accepted: float | None = None
+    answered: float | None = None
+    value: Value | None = None
+    error: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A process stood still: from before SIGSTOP was sent until SIGCONT was."""
+
+    pid: int
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A node's process ended.
+
+    Attributes:
+        seen: when its end was noticed.
+        killed: when SIGKILL was sent, None if it was not.
+        drained: it had been asked to drain.
+    """
+
+    pid: int
+    node: str
+    seen: float
+    code: int
+    killed: float | None = None
+    drained: bool = False
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something was done to the cluster.
+
+    Attributes:
+        healed: when it was undone, or had happened.
+        recovered: when each id was answered again; None if that never came.
+        owned: keys that were the victim's.
+        told: the cluster was told of the death, as a supervisor does.
+        alone: no other fault was under way.
+    """
+
+    kind: Kind
+    target: str
+    began: float
+    healed: float
+    recovered: float | None
+    detail: str = ""
+    pids: tuple[int, ...] = ()
+    owned: tuple[str, ...] = ()
+    told: bool = False
+    alone: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything. ``left_keys`` and ``left_pids`` are what stayed when all nodes had ended."""
+
+    lease_s: float
+    ttl_s: float
+    strict: bool = False
+    max_attempts: int = 3
+    runs: tuple[Run, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    deaths: tuple[Death, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    left_keys: tuple[str, ...] = ()
+    left_pids: tuple[int, ...] = ()
+    by_pid: dict[int, Death] = field(default_factory=dict, init=False, repr=False, compare=False)
+    by_run: dict[str, Run] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.by_pid.update((death.pid, death) for death in self.deaths)
+        self.by_run.update((run.id, run) for run in self.runs)
+
+    def explained(self, began: float, ended: float) -> bool:
+        """Whether a fault that may cost something was about between two moments."""
+        return any(
+            fault.began <= ended and began <= self._over(fault)
+            for fault in self.faults
+            if fault.kind not in HARMLESS
+        )
+
+    def _over(self, fault: Fault) -> float:
+        """A lease after all was well again."""
+        return (fault.recovered or float("inf")) + self.lease_s
+
+    def wipes(self, began: float, ended: float) -> int:
+        """How often the server lost its data between two moments."""
+        return sum(f.kind == "wipe" and f.began <= ended and began <= f.healed for f in self.faults)

@@ -1,0 +1,92 @@
+"""A history's records in words, in the order of their times. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rqproc.torture.records import Ask, Death, Fault, History, Run, Stop
+
+Record = Run | Ask | Stop | Death | Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something happened."""
+
+    at: float
+    text: str
+
+
+def lines(history: History, records: Iterable[Record]) -> tuple[Line, ...]:
+    """Tell records, with the faults and the ends and stops of processes that were about then."""
+    chosen = list(dict.fromkeys(records))
+    told = [line for record in chosen for line in _tell(record)]
+    if told:
+        first = min(line.at for line in told) - history.lease_s
+        last = max(line.at for line in told) + history.lease_s
+        pids = {record.pid for record in chosen if isinstance(record, Run)}
+        around = [
+            line for other in _around(history, pids) if other not in chosen for line in _tell(other)
+        ]
+        told += [line for line in around if first <= line.at <= last]
+    return tuple(sorted(told, key=lambda line: line.at))
+
+
+def _around(history: History, pids: set[int]) -> list[Record]:
+    near: list[Record] = [*history.faults]
+    near += [stop for stop in history.stops if stop.pid in pids]
+    near += [death for death in history.deaths if death.pid in pids]
+    return near
+
+
+def _tell(record: Record) -> list[Line]:
+    if isinstance(record, Run):
+        return _run(record)
+    if isinstance(record, Ask):
+        return _ask(record)
+    if isinstance(record, Stop):
+        who = f"process {record.pid}"
+        return [Line(record.began, f"{who} stopped"), Line(record.ended, f"{who} continued")]
+    if isinstance(record, Death):
+        return [*_death(record)]
+    return _fault(record)
+
+
+def _run(run: Run) -> list[Line]:
+    what = f"{run.node} (pid {run.pid}) run {run.id} of {run.key}"
+    what += f" for {run.tag}" if run.tag else ""
+    began = Line(run.began, f"{what} begins, token {run.token}")
+    return [began] if run.ended is None else [began, Line(run.ended, f"{what} ends")]
+
+
+def _ask(ask: Ask) -> list[Line]:
+    what = f"caller {ask.how} {ask.key}" + (f" {ask.tag}" if ask.tag else "")
+    limit = f", timeout {ask.timeout_s:g} s" if ask.timeout_s else ""
+    told = [Line(ask.asked, f"{what}: asks{limit}")]
+    if ask.accepted is not None:
+        told.append(Line(ask.accepted, f"{what}: accepted"))
+    if ask.answered is None:
+        return told
+    if ask.error:
+        came = f"{ask.error}: {ask.detail}"
+    elif ask.value:
+        came = f"value of run {ask.value.run}, made at {ask.value.at:.3f}"
+    else:
+        came = "done"
+    return [*told, Line(ask.answered, f"{what}: gets {came}")]
+
+
+def _death(death: Death) -> list[Line]:
+    who = f"{death.node} (pid {death.pid})"
+    words = f", its last words: {death.words}" if death.words else ""
+    ended = Line(death.seen, f"{who} has ended with {death.code}{words}")
+    return [ended] if death.killed is None else [Line(death.killed, f"{who}: kill -9"), ended]
+
+
+def _fault(fault: Fault) -> list[Line]:
+    what = f"FAULT {fault.kind} {fault.target}"
+    told = [Line(fault.began, f"{what} {fault.detail}".rstrip())]
+    if fault.healed > fault.began:
+        told.append(Line(fault.healed, f"{what} is over"))
+    return told

@@ -1,0 +1,119 @@
+"""`rqproc torture`: every promise holds under every kind of fault, and a broken one is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from integration import kit
+from integration.kit import Line
+from integration.test_demo_command import Stage
+
+from rqproc.torture.play import Plan, Verdict, play
+from rqproc.torture.schedule import KINDS
+
+TESTS = Path(__file__).parents[1]
+SEED = 1
+
+
+def judged(plan: Plan) -> Verdict:
+    *_, verdict = play(plan)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+def told(verdict: Verdict) -> str:
+    """What pytest shows of a verdict that should have been another."""
+    shortest = verdict.violations[:3]
+    return "\n".join(
+        f"{found.law}: {found.text}\n" + "\n".join(f"  {li.at:.3f} {li.text}" for li in found.lines)
+        for found in shortest
+    )
+
+
+@pytest.mark.timeout(150)
+def test_every_promise_holds_under_every_kind_of_fault() -> None:
+    verdict = judged(Plan(seconds=20, seed=SEED))
+    assert not verdict.violations, told(verdict)
+    assert set(verdict.figures.faults) == set(KINDS)
+    assert verdict.figures.requests > 500
+    assert {"request", "many", "async", "enqueue", "invalidate"} == set(verdict.figures.ways)
+
+
+@pytest.mark.timeout(120)
+def test_without_faults_nothing_fails_and_nothing_grows() -> None:
+    verdict = judged(Plan(seconds=6, nodes=2, seed=SEED, kinds=()))
+    assert not verdict.violations, told(verdict)
+    assert set(verdict.figures.outcomes) == {"value"}
+    assert verdict.figures.faults == {}
+    if sys.platform == "linux":
+        assert {growth.name for growth in verdict.growths} == {"n1", "n2", "server"}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("liar", "law"),
+    [
+        ("keeps_for_ever", "fresh"),
+        ("returns_too_early", "serial"),
+        ("runs_twice", "no needless repeats"),
+        ("runs_twice", "tokens rise"),
+        ("answers_another", "true values"),
+        ("raises", "named errors"),
+        ("ends_its_process", "ends when told"),
+        pytest.param(
+            "leaves_a_process",
+            "leaves nothing",
+            marks=pytest.mark.skipif("linux" not in sys.platform, reason="/proc"),
+        ),
+    ],
+)
+def test_nodes_that_break_a_promise_are_found(
+    monkeypatch: pytest.MonkeyPatch, liar: str, law: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(kit.SOURCE), str(TESTS))))
+    verdict = judged(
+        Plan(seconds=3, nodes=2, seed=SEED, kinds=("join",), app=f"fault.liars:{liar}")
+    )
+    assert law in {violation.law for violation in verdict.violations}
+
+
+def test_a_users_own_server_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = Line(capsys)("--url", "redis://localhost:1", "torture")
+    assert (code, out) == (2, "")
+    assert "never on yours" in err
+
+
+def test_an_unknown_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = Line(capsys)("torture", "--faults", "kill,flood")
+    assert code == 2
+    assert "'flood' is none of kill, pause" in err
+
+
+@pytest.mark.timeout(120)
+def test_the_command_tells_its_verdict_as_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--seconds", "3", "--nodes", "2", "--seed", "5", "--faults", "join,half-close")
+    code, out, _ = Line(capsys)("torture", *options, "--json")
+    found = json.loads(out)
+    assert code == 0, found["violations"]
+    assert (found["seed"], found["held"], found["violations"]) == (5, True, [])
+    assert set(found["faults"]) == {"join", "half-close"}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("moment", ["starting a server", "of 60 s"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_torture_leaves_nothing(moment: str, number: signal.Signals) -> None:
+    stage = Stage(command=("torture", "--nodes", "2"))
+    try:
+        kit.eventually(lambda: moment in stage.running.stderr, within_s=30, what=moment)
+        stage.running.signal(number)
+        assert stage.running.wait() == 130
+        assert "Traceback" not in stage.running.stderr
+        kit.eventually(lambda: not stage.left(), within_s=3, what="nothing is left")
+    finally:
+        stage.close()

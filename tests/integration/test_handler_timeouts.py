@@ -1,0 +1,92 @@
+"""A handler that takes longer than its resource allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+from integration.kit import Book
+
+from rqproc.errors import HandlerTimeout
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def _stuck(cluster: Cluster) -> int:
+    (node,) = cluster.client.membership().nodes
+    return node.stuck
+
+
+def test_a_thread_past_its_timeout_is_stuck_and_its_id_waits_for_it(
+    cluster: Cluster, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+) -> None:
+    cluster.start("a", options=(*kit.BRISK, "--concurrency", "1"))
+    id, other = ids(2)
+    first = threads.submit(cluster.client.request, id, "overlong", args=("first",))
+    book.started("overlong", id)
+    behind = threads.submit(cluster.client.request, id, "overlong", args=("behind",))
+    for asked in (first, behind):
+        error = asked.exception()
+        assert isinstance(error, HandlerTimeout)
+        assert (error.id, error.timeout_s, error.stuck) == (id, 0.3, True)
+    began = time.monotonic()
+    with pytest.raises(HandlerTimeout):
+        cluster.client.request(id, "overlong")
+    assert time.monotonic() - began < 0.3, "at once"
+    assert cluster.client.locate([id], "overlong")[0].holder == "a", "nobody else may run it"
+    assert cluster.client.request(other, "charge")["n"] == 1, "its slot is free"
+    kit.eventually(lambda: _stuck(cluster) == 1)
+    check = kit.finished(cluster.url, cluster.namespace, "node", "check", "a")
+    assert (check.returncode, "1 stuck" in check.stderr) == (1, True)
+    book.release("overlong", id, times=2)
+    kit.eventually(lambda: _stuck(cluster) == 0)
+    kit.eventually(lambda: cluster.client.locate([id], "overlong")[0].holder is None)
+    assert cluster.client.request(id, "overlong")["n"] == 2
+    assert book.order("overlong", id) == ["first", "-"]
+
+
+def test_a_coroutine_past_its_timeout_is_cancelled(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    cluster.start("a")
+    (id,) = ids(1)
+    with pytest.raises(HandlerTimeout) as caught:
+        cluster.client.request(id, "aoverlong")
+    assert not caught.value.stuck
+    assert cluster.client.locate([id], "aoverlong")[0].holder is None
+    assert _stuck(cluster) == 0
+
+
+def test_a_job_past_its_timeout_has_failed(cluster: Cluster, book: Book, ids: Fresh) -> None:
+    cluster.start("a")
+    (id,) = ids(1)
+    job = cluster.client.enqueue(id, "overlong")
+    result = job.latest_result(timeout=4)
+    assert result
+    assert "HandlerTimeout" in str(result.exc_string)
+    assert job.get_status() == "failed"
+    book.release("overlong", id)
+    kit.eventually(lambda: cluster.client.locate([id], "overlong")[0].holder is None)
+    assert job.get_status() == "failed"
+
+
+def test_what_is_stuck_when_its_node_dies_is_free_for_others(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    (node,) = cluster.start("a")
+    (id,) = ids(1)
+    with pytest.raises(HandlerTimeout):
+        cluster.client.request(id, "overlong")
+    node.kill()
+    cluster.start("b")
+    kit.eventually(lambda: cluster.client.members() == ("b",))
+    book.release("overlong", id, on="b")
+    assert cluster.client.request(id, "overlong")["node"] == "b"

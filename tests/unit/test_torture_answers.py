@@ -1,0 +1,167 @@
+"""The judge of a torture on answers: each crime is found, and what is lawful is let be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from unit.torture_records import TTL_S, ask, broken, ended, fault, killed, run, value_of
+
+from rqproc.torture.answers import INGEST_S, SLACK_S
+from rqproc.torture.records import Stop
+
+MADE = run(1.0, 1.1, tag="r1")
+KEPT = run(1.0, 1.1, key="kept:1")
+OUTAGE = fault("stall", 0.0, 0.5)
+
+
+def test_a_request_with_the_value_of_its_own_run_is_lawful() -> None:
+    assert broken(MADE, ask(0.9, 1.2, MADE)) == []
+
+
+# --- in time, and named ---
+
+
+def test_a_request_that_never_came_back_is_found() -> None:
+    assert broken(ask(1.0, None)) == ["in time"]
+
+
+def test_a_request_that_ends_past_its_deadline_is_found() -> None:
+    late = ask(1.0, 9.0 + SLACK_S + 0.01, error="RequestTimeout")
+    assert broken(late, fault("stall", 0.0, 9.0)) == ["in time"]
+    assert broken(replace(late, answered=9.0 + SLACK_S - 0.01), fault("stall", 0.0, 9.0)) == []
+
+
+@pytest.mark.parametrize("error", ["NoLiveNode", "RedisUnavailable", "NodeLost", "Overloaded"])
+def test_an_error_with_a_name_and_a_reason_is_lawful(error: str) -> None:
+    assert broken(ask(0.2, 0.3, error=error), OUTAGE) == []
+
+
+@pytest.mark.parametrize("error", ["HandlerFailed", "ConnectionError", "KeyError", "InvalidId"])
+def test_any_other_error_is_found(error: str) -> None:
+    assert broken(ask(0.2, 0.3, error=error), OUTAGE) == ["named errors"]
+
+
+def test_an_error_while_nothing_happens_is_found() -> None:
+    assert broken(ask(5.0, 5.1, error="NoLiveNode"), OUTAGE) == ["no needless errors"]
+
+
+@pytest.mark.parametrize("kind", ["join", "drain"])
+def test_a_join_or_a_drain_may_cost_nobody_an_error(kind: str) -> None:
+    found = broken(ask(5.0, 5.1, error="RequestTimeout"), fault(kind, 5.0, 5.1))
+    assert found == ["no needless errors"]
+
+
+# --- true ---
+
+
+def test_the_value_of_another_request_is_found() -> None:
+    other = run(1.2, 1.3, tag="r2")
+    wrong = replace(ask(0.9, 1.4, MADE), value=value_of(other))
+    assert broken(MADE, other, wrong) == ["true values"]
+
+
+def test_the_value_of_another_key_is_found() -> None:
+    wrong = replace(ask(0.9, 1.4, KEPT), key="kept:2")
+    assert broken(KEPT, wrong) == ["true values"]
+
+
+def test_a_value_that_no_run_made_is_found() -> None:
+    assert broken(ask(0.9, 1.2, MADE)) == ["true values"]
+
+
+def test_a_value_of_a_run_that_never_ended_is_found() -> None:
+    cut = replace(MADE, ended=None)
+    assert broken(cut, killed(1.1), ask(0.9, 1.2, MADE)) == ["true values"]
+
+
+def test_a_value_that_came_before_its_run_had_ended_is_found() -> None:
+    assert broken(MADE, ask(0.9, 1.05, MADE)) == ["true values"]
+
+
+# --- jobs ---
+
+JOB = ask(1.0, None, how="enqueue", tag="r1", timeout_s=0.0, accepted=1.1)
+
+
+def test_a_job_that_was_accepted_and_has_no_result_is_found() -> None:
+    assert broken(JOB) == ["nothing lost"]
+
+
+def test_it_is_lawful_if_the_server_lost_its_data_since() -> None:
+    assert broken(JOB, fault("wipe", 3.0, 3.1)) == []
+    assert broken(JOB, fault("wipe", 0.5, 0.6)) == ["nothing lost"]
+    assert broken(JOB, fault("restart", 3.0, 3.1)) == ["nothing lost"]
+
+
+def test_a_job_that_was_not_accepted_may_be_forgotten() -> None:
+    refused = replace(JOB, accepted=None, answered=1.2, error="RedisUnavailable")
+    assert broken(refused, fault("stall", 1.0, 1.1)) == []
+
+
+# --- fresh ---
+
+
+def test_a_value_within_its_ttl_is_lawful() -> None:
+    assert broken(KEPT, ask(1.1 + TTL_S, 1.2 + TTL_S, KEPT)) == []
+
+
+def test_a_value_past_its_ttl_when_it_was_asked_for_is_found() -> None:
+    asked = 1.1 + TTL_S + INGEST_S + 0.01
+    assert broken(KEPT, ask(asked, asked + 0.1, KEPT)) == ["fresh"]
+
+
+def test_an_answer_may_be_long_on_its_way() -> None:
+    assert broken(KEPT, ask(1.5, 7.0, KEPT)) == []
+
+
+def test_a_value_whose_process_was_stopped_after_making_it_may_be_as_much_older() -> None:
+    asked = 1.1 + TTL_S + 0.6
+    assert broken(KEPT, Stop(1, 1.1, 1.7), ask(asked, asked, KEPT)) == []
+    assert broken(KEPT, Stop(2, 1.1, 1.7), ask(asked, asked, KEPT)) == ["fresh"]
+
+
+def test_an_older_value_than_one_that_was_given_before_is_found() -> None:
+    later = run(1.3, 1.4, key="kept:1", pid=2)
+    answers = (ask(1.3, 1.5, later), ask(1.6, 1.7, KEPT))
+    assert broken(KEPT, later, *answers) == ["never back"]
+
+
+def test_who_asked_before_the_later_value_was_given_may_get_the_older_one() -> None:
+    later = run(1.3, 1.4, key="kept:1", pid=2)
+    assert broken(KEPT, later, ask(1.3, 1.5, later), ask(1.45, 1.7, KEPT)) == []
+
+
+def test_a_value_from_before_an_invalidation_is_found() -> None:
+    dropped = ask(1.2, 1.3, key="kept:1", how="invalidate")
+    assert broken(KEPT, dropped, ask(1.4, 1.5, KEPT)) == ["never back"]
+    assert broken(KEPT, dropped, ask(1.25, 1.5, KEPT)) == []
+
+
+# --- the cluster ---
+
+
+def test_ids_that_are_not_answered_again_are_found() -> None:
+    assert broken(replace(OUTAGE, recovered=None)) == ["recovers"]
+
+
+def test_a_node_that_ends_unasked_is_found() -> None:
+    assert broken(ended(1.0)) == ["ends when told"]
+
+
+def test_a_strict_node_may_end_itself_for_a_reason() -> None:
+    assert broken(ended(1.0), OUTAGE) == ["ends when told"]
+    assert broken(ended(1.0), OUTAGE, strict=True) == []
+    assert broken(ended(9.0), OUTAGE, strict=True) == ["ends when told"]
+
+
+def test_a_drain_that_nothing_disturbs_ends_with_0() -> None:
+    drained = replace(ended(1.0, code=0), drained=True)
+    assert broken(drained) == []
+    assert broken(replace(drained, code=1)) == ["ends when told"]
+    assert broken(replace(drained, code=1), OUTAGE) == []
+
+
+def test_keys_and_processes_that_stay_are_found() -> None:
+    assert broken(left_keys=("rqproc:torture:holders",)) == ["leaves nothing"]
+    assert broken(left_pids=(17,)) == ["leaves nothing"]
