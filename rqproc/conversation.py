@@ -160,7 +160,7 @@ def ask(
         if now >= nudge_at:
             before = (*before, *_demands(cluster, wanted.send(), left_s=left_s, late=late))
             nudge_at = began + pace.next_nudge_s(now - began)
-        wait_s = min(left_s, nudge_at - now)
+        wait_s = max(round(min(left_s, nudge_at - now), 3), 0.001)  # as XREAD counts; 0 is for ever
         try:
             replies = yield Send(
                 (*before, wanted.read(wait_s)),

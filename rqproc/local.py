@@ -105,6 +105,12 @@ def _talk(errand: Errand) -> _Talk:
 
 
 def _shared(place: _Place, errand: Errand, key: object) -> _Part:
+    request = errand.request
+    if request.args or request.kwargs:  # a node refuses them too: they are not part of the key
+        reason = (
+            f"{request.resource} keeps its values (ttl={errand.resource.ttl_s:g}): only ids go in"
+        )
+        return _End(report=wire.failure_report("TypeError", reason))
     flight, first = place.flights.board(key)
     if not first:
         shared: _End = yield _Wait(flight, errand.deadline)

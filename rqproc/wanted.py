@@ -99,9 +99,8 @@ class Wanted:
 
     def read(self, wait_s: float) -> Command:
         """The blocking look at what has come since the last one."""
-        wait_ms = max(1, round(wait_s * 1000))  # 0 would be for ever
         cursors = [stream.cursor for stream in self._streams.values()]
-        return ("XREAD", "BLOCK", wait_ms, "STREAMS", *self._streams, *cursors)
+        return ("XREAD", "BLOCK", round(wait_s * 1000), "STREAMS", *self._streams, *cursors)
 
     def take_in(self, found: Iterable[Sequence[Any]], *, known: bool) -> None:
         """Read what a look has brought; ``known``: the server has had these calls before."""

@@ -597,3 +597,12 @@ def test_a_server_without_the_scripts_is_told_both(caller: Caller) -> None:
     hasty(caller)
     commands = caller.fail(NOSCRIPT).commands
     assert commands[:2] == CLUSTER.load("route", "withdraw")
+
+
+def test_calls_that_ask_alike_wait_alike(caller: Caller) -> None:
+    """Else each would have its own timeout set on its connection."""
+    waits = set()
+    for number in range(100):
+        caller.now = 50_000.0 + number * 0.0137
+        waits.add(caller.ask().within_s)
+    assert waits == {NUDGE_S + REPLY_GRACE_S}

@@ -115,6 +115,12 @@ def test_arguments_are_the_handlers() -> None:
     assert value(serve(errand(plain(lambda id, amount: amount), 7, 5))) == 5
 
 
+def test_what_keeps_its_values_takes_no_arguments_as_on_a_node() -> None:
+    refused = serve(errand(plain(lambda id, size=1: size, ttl=30), 7, 2))
+    assert isinstance(refused, HandlerFailed)
+    assert "only ids go in" in refused.reason
+
+
 def test_fifty_callers_of_one_id_are_one_computation(
     shop: Shop, threads: ThreadPoolExecutor
 ) -> None:

@@ -240,3 +240,20 @@ def test_a_server_that_is_back_before_that_is_no_loss(
     reply = waiting.result(10)
     assert (reply.source, reply.value["n"]) == ("miss", 1)
     assert here.runs == []
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("timeout", [2.0, 4.0, 12.0])
+def test_a_server_that_stands_still_from_the_beginning_is_known_by_half_of_the_timeout(
+    frail: Cluster, server: Server, ids: Fresh, warm: bool, timeout: float
+) -> None:
+    """Whether there is a connection already, or none can be made."""
+    here = Here(frail)
+    price = here.asker("price", timeout=timeout)
+    if warm:
+        assert price.reply(ids(1)[0]).source == "local"
+    server.pause()
+    took_s, reply = took(lambda: price.reply(ids(1)[0]))
+    assert reply.source == "local"
+    assert took_s <= min(timeout / 2, OUTAGE_S) + 0.3
+    server.go_on()
