@@ -16,11 +16,12 @@ STEADY = ("--lease", "10", "--heartbeat", "0.3")
 def test_a_rolling_restart_fails_no_request_and_runs_none_twice(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", options=STEADY)
+    names = ("a", "b", "c", "d")
+    cluster.start(*names, options=STEADY)
     asked = ids(12)
     with Load(cluster.client, "charge", asked, callers=8, pause_s=0.004) as load:
         load.more(50)
-        for name in ("a", "b", "c"):
+        for name in names:
             assert cluster.nodes[name].stop() == 0
             load.more(20)
             cluster.start(name, options=STEADY)
