@@ -27,7 +27,8 @@ class Supervisor:
 
     Args:
         command: gives a child's command line.
-        report_death: tells the cluster that the process of a name has ended.
+        report_death: tells the cluster that the process of a name has ended; returns whether it
+            did not know.
         strict: kill a child that is stopped (SIGSTOP): it cannot end itself by its lease's end.
     """
 
@@ -37,7 +38,7 @@ class Supervisor:
         *,
         command: Callable[[str], list[str]],
         environ: Mapping[str, str],
-        report_death: Callable[[str, int], object],
+        report_death: Callable[[str, int], bool],
         strict: bool = False,
     ) -> None:
         self._names = names
@@ -110,9 +111,9 @@ class Supervisor:
 
     def _after(self, name: str, child: subprocess.Popen[bytes]) -> None:
         code = child.returncode
-        if code != 0:
-            self._report(name, child.pid)
-        if code == 0 or self._stopping.is_set():
+        # One that has drained has left the cluster by itself; whatever else ends with 0 has died.
+        has_left = not self._report(name, child.pid) and code == 0
+        if has_left or self._stopping.is_set():
             self._code = self._code or max(code, 0)
             return
         if code == USAGE:
@@ -123,11 +124,13 @@ class Supervisor:
         log.error("%s (pid %d) died: %s; starting it anew", name, child.pid, _cause(code))
         self._start_later(name)
 
-    def _report(self, name: str, pid: int) -> None:
+    def _report(self, name: str, pid: int) -> bool:
+        """Return whether the cluster has still counted on it."""
         try:
-            self._report_death(name, pid)
+            return self._report_death(name, pid)
         except ConnectionError as error:
             log.warning("the death of %s is not reported, its lease will run out: %s", name, error)
+            return False
 
     def _start_later(self, name: str) -> None:
         """A child that dies at once again and again is started less and less often."""

@@ -215,8 +215,8 @@ def fragile(id: Any) -> dict[str, Any]:
 
 
 @app.resource(ttl=0)
-def die(id: Any) -> Any:
+def die(id: Any, code: int = 9) -> Any:
     """Takes its process with it."""
     _begin("die")
     sys.stderr.flush()
-    os._exit(9)
+    os._exit(code)

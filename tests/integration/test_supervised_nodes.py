@@ -51,6 +51,17 @@ def pair(cluster: Cluster) -> Iterator[Running]:
                     os.kill(pid, signal.SIGKILL)
 
 
+def test_a_child_that_ends_in_peace_but_has_not_left_is_started_anew_too(
+    cluster: Cluster, book: Book, ids: Fresh, pair: Running
+) -> None:
+    (id,) = ids(1, of=0, modulo=2)
+    before = _pids(cluster)
+    cluster.client.enqueue(id, "die", args=(0,))
+    book.started("die", id)
+    pair.says(r"w-1 \(pid \d+\) died: exit code 0")
+    kit.eventually(lambda: _pids(cluster).get("w-1", before["w-1"]) != before["w-1"])
+
+
 def test_a_killed_child_is_reported_at_once_and_started_anew(
     cluster: Cluster, book: Book, ids: Fresh, pair: Running
 ) -> None:
