@@ -66,9 +66,9 @@ RQPROC_REQUEST_TIMEOUT. Shell completion, for bash (zsh and fish alike):
     "--url",
     envvar="RQPROC_EXPLICIT_URL",  # the supervisor's way to hand on what was said to it
     metavar="URL",
-    help="The Redis or Valkey server: redis://, rediss://, unix:// or redis+sentinel://. Without it "
-    "RQPROC_REDIS_URL, RQ_REDIS_URL, REDIS_URL, else the embedded server, which is started when "
-    "needed.",
+    help="The Redis or Valkey server: redis://, rediss://, unix://, or "
+    "redis+sentinel://HOST,HOST/NAME. Without it RQPROC_REDIS_URL, RQ_REDIS_URL, REDIS_URL, else "
+    "the embedded server, which is started when needed.",
 )
 @click.option(
     "--namespace",

@@ -20,6 +20,7 @@ from rqproc.node.lanes import Lanes
 from rqproc.placement import address
 
 TTL_S = 5.0
+KNOWN = ["brisk", "charge", "demo", "price"]
 
 
 def shop() -> App:
@@ -35,6 +36,10 @@ def shop() -> App:
 
     @app.resource(ttl=0)
     def charge(id: int, *amounts: int) -> int:
+        raise AssertionError("the desk runs nothing")
+
+    @app.resource(ttl=0, timeout=1.0)
+    def brisk(id: int, *amounts: int) -> int:
         raise AssertionError("the desk runs nothing")
 
     return app
@@ -199,7 +204,7 @@ def test_arguments_to_a_cached_resource_are_refused(at: Counter) -> None:
 def test_an_unknown_resource_is_told_with_the_known_ones(at: Counter) -> None:
     at.ask(1, "prize")
     (finish,) = at.finishes()
-    report = {"type": "UnknownResource", "resource": "prize", "known": ["charge", "demo", "price"]}
+    report = {"type": "UnknownResource", "resource": "prize", "known": KNOWN}
     assert json.loads(finish.report) == report
 
 
@@ -474,3 +479,94 @@ def test_it_tells_whether_it_has_answered_since_a_tally(at: Counter) -> None:
     assert not at.desk.changed_since(before)
     at.ask(1, "prize")
     assert at.desk.changed_since(before)
+
+
+# --- runs that take too long, and those that wait ---
+
+
+def overdue(at: Counter, id: int, *callers: int) -> tuple[Run, list[Claim]]:
+    """A run of a resource with a timeout that has passed, and its callers' claims."""
+    claims = [at.ask(id, "brisk", caller) for caller in callers or (1,)]
+    run = at.run()
+    at.now += 2.0
+    at.desk.mind_the_time()
+    return run, claims
+
+
+def outcomes(finishes: list[Finish]) -> list[tuple[str, str]]:
+    return [(finish.claim.id, finish.outcome) for finish in finishes]
+
+
+def test_a_run_past_its_timeout_is_answered_and_keeps_one_hold(at: Counter) -> None:
+    run, (first, behind) = overdue(at, 1, 1, 2)
+    finishes = at.finishes()
+    assert sorted(outcomes(finishes)) == sorted([(first.id, "stuck"), (behind.id, "error")])
+    report = {"type": "HandlerTimeout", "timeout_s": 1.0, "stuck": True}
+    assert [json.loads(finish.report) for finish in finishes] == [report, report]
+    assert at.desk.held == 1
+    assert at.desk.tally().stuck == 1
+    at.desk.complete(run, Done("1"))
+    assert outcomes(at.finishes()) == [(first.id, "released")]
+    assert (at.desk.held, at.desk.tally().stuck, at.desk.idle) == (0, 0, True)
+
+
+def test_requests_of_an_id_that_is_stuck_are_refused_until_it_ends(at: Counter) -> None:
+    run, _ = overdue(at, 1)
+    at.finishes()
+    late = at.ask(1, "brisk")
+    assert outcomes(at.finishes()) == [(late.id, "error")]
+    at.desk.complete(run, Done("1"))
+    at.finishes()
+    at.ask(1, "brisk")
+    assert at.run().address == late.address
+
+
+def test_a_stuck_run_does_not_take_the_slot_of_another(at: Counter) -> None:
+    for id in range(10):
+        at.ask(id, "brisk")
+        at.run()
+    waiting = at.ask(11, "charge")
+    assert at.desk.next_run() is None
+    at.now += 2.0
+    at.desk.mind_the_time()
+    assert at.run().address == waiting.address
+
+
+def test_what_is_stuck_when_the_lease_is_lost_is_held_for_nobody(at: Counter) -> None:
+    run, _ = overdue(at, 1)
+    at.finishes()
+    at.desk.forget()
+    (hold,) = at.desk.unfinished()
+    assert hold.id == f"~{run.token}"
+    at.desk.complete(run, Done("1"))
+    assert outcomes(at.finishes()) == [(hold.id, "released")]
+
+
+def test_a_run_that_waits_for_another_id_lets_one_more_run(at: Counter) -> None:
+    runs = []
+    for id in range(10):
+        at.ask(id, "charge")
+        runs.append(at.run())
+    at.ask(11, "charge")
+    at.desk.change_slot(runs[0], "given back")
+    at.desk.change_slot(runs[0], "given back")
+    assert at.run().address.endswith(":11")
+    at.ask(12, "charge")
+    at.desk.change_slot(runs[0], "wanted again")
+    assert at.desk.next_run() is None, "it goes on when all its requests are answered"
+    at.desk.change_slot(runs[0], "wanted again")
+    assert at.desk.next_run() is None, "eleven run"
+    at.desk.complete(runs[1], Done("1"))
+    assert at.desk.next_run() is None, "ten run"
+    at.desk.complete(runs[2], Done("1"))
+    assert at.run().address.endswith(":12")
+
+
+def test_what_is_unfinished_is_all_that_has_no_answer(at: Counter) -> None:
+    at.compute(3, 7)
+    running, behind = at.ask(1, "charge"), at.ask(1, "charge")
+    run = at.run()
+    at.ask(3)
+    assert [claim.id for claim in at.desk.unfinished()] == [running.id, behind.id]
+    at.desk.complete(run, Done("1"))
+    assert [claim.id for claim in at.desk.unfinished()] == [behind.id]
