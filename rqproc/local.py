@@ -19,15 +19,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future, wait
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 from rqproc import wire
 from rqproc.context import CURRENT, Current
-from rqproc.errors import LocallyOverloaded, RequestTimeout, RqprocError, from_remote
+from rqproc.errors import LocallyOverloaded, RequestCycle, RequestTimeout, RqprocError, from_remote
 from rqproc.losses import Errand
 from rqproc.model import Reply
+from rqproc.placement import Id
 from rqproc.turns import Flights, Lanes, Turns
 
 MAX_RUNS = 16
@@ -72,6 +75,11 @@ class _Call:
     handler: Callable[[], Any]
     is_async: bool
     current: Current
+    behind: tuple[Errand, ...]
+
+
+_behind: ContextVar[tuple[Errand, ...]] = ContextVar("rqproc_local", default=())
+"""The local runs that wait for what is asked here, the first of them first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,11 @@ _Part = Generator[_Wait | _Call, Any, _End]
 
 def _talk(errand: Errand) -> _Talk:
     place, request = _place, errand.request
-    key = (id(errand.resource.handler), request.id)
+    key = _key(errand)
+    waiting = dropwhile(lambda other: _key(other) != key, _behind.get())
+    way = [(other.request.resource, other.request.id) for other in waiting]
+    if way:
+        return RequestCycle(request.resource, request.id, way)
     try:
         if errand.deadline <= time.monotonic():
             raise TimeoutError
@@ -102,6 +114,11 @@ def _talk(errand: Errand) -> _Talk:
     except TimeoutError:
         return RequestTimeout(request.resource, request.id, errand.timeout_s)
     return _outcome(place, errand, end)
+
+
+def _key(errand: Errand) -> tuple[int, str, Id]:
+    """Apps, and clients of several clusters, may have resources of the same name."""
+    return id(errand.resource.handler), errand.request.resource, errand.request.id
 
 
 def _shared(place: _Place, errand: Errand, key: object) -> _Part:
@@ -154,7 +171,13 @@ def _call(place: _Place, errand: Errand) -> _Call:
         partial(resource.handler, request.id, *request.args, **request.kwargs),
         resource.is_async,
         Current(request.id, request.resource, place.node, token=0, deadline=errand.deadline),
+        (*_behind.get(), errand),
     )
+
+
+def _enter(step: _Call) -> None:
+    CURRENT.set(step.current)
+    _behind.set(step.behind)
 
 
 def _outcome(place: _Place, errand: Errand, end: _End) -> Reply | RqprocError:
@@ -233,7 +256,7 @@ def _do(step: _Wait | _Call) -> Any:
     if isinstance(step, _Wait):
         return step.future.result(max(0.0, step.until - time.monotonic()))
     context = contextvars.copy_context()
-    context.run(CURRENT.set, step.current)
+    context.run(_enter, step)
     if not step.is_async:
         return context.run(step.handler)
     run: Callable[[], Any] = partial(context.run, _run_alone, step.handler)
@@ -307,10 +330,7 @@ async def _ado(step: _Wait | _Call) -> Any:
             return step.future.result()
         async with asyncio.timeout(step.until - time.monotonic()):
             return await asyncio.wrap_future(step.future)
-    token = CURRENT.set(step.current)
-    try:
-        if step.is_async:
-            return await step.handler()
-        return await asyncio.to_thread(step.handler)
-    finally:
-        CURRENT.reset(token)
+    _enter(step)  # in the context of this task alone
+    if step.is_async:
+        return await step.handler()
+    return await asyncio.to_thread(step.handler)

@@ -20,6 +20,7 @@ from rqproc.errors import (
     HandlerFailed,
     LocallyOverloaded,
     Overloaded,
+    RequestCycle,
     RequestTimeout,
     RqprocError,
 )
@@ -280,6 +281,36 @@ def test_a_handler_knows_the_run_that_it_is_in() -> None:
     assert seen == [(7, "plain", reply.node, 0)]
     with pytest.raises(LookupError):
         current()
+
+
+def test_a_handler_that_asks_for_an_id_that_waits_for_it_is_told_at_once() -> None:
+    """Here as on a node: each would wait for the other until the deadline."""
+    told: list[Outcome] = []
+
+    def ask_on(id: int) -> int:
+        told.append(serve(errand(kept if id % 2 else choke, (id + 1) % 3)))
+        return id
+
+    kept, choke = plain(ask_on, ttl=30), plain(ask_on)
+    began = time.monotonic()
+    assert value(serve(errand(choke, 0))) == 0
+    assert time.monotonic() - began < 1.0
+    cycle = told[0]
+    assert isinstance(cycle, RequestCycle)
+    assert cycle.way == (("plain", 0), ("plain", 1), ("plain", 2))
+    assert [type(outcome) for outcome in told[1:]] == [Reply, Reply]
+
+
+def test_on_a_loop_too() -> None:
+    told: list[Outcome] = []
+
+    async def ask_itself(id: int) -> int:
+        told.append(await aserve(errand(itself, id)))
+        return id
+
+    itself = plain(ask_itself, ttl=30)
+    assert value(asyncio.run(aserve(errand(itself, 7)))) == 7
+    assert isinstance(told[0], RequestCycle)
 
 
 MARK: ContextVar[str] = ContextVar("mark", default="")
