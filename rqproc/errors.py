@@ -118,6 +118,20 @@ class Overloaded(RqprocError):
         self.limit = limit
 
 
+class Crowded(Overloaded):
+    """Too many requests of one id are under way; nothing was enqueued."""
+
+    def __init__(self, node: str, queued: int, limit: int) -> None:
+        RqprocError.__init__(
+            self,
+            f"node {node} has {queued} requests of this id under way, the limit is {limit}: "
+            "ask for it less often, make its handler faster, or raise --max-waiters",
+        )
+        self.node = node
+        self.queued = queued
+        self.limit = limit
+
+
 class LocallyOverloaded(Overloaded):
     """No node can answer, and this process runs as many handlers itself as it may."""
 
@@ -271,6 +285,8 @@ def from_remote(
         return NoLiveNode(namespace)
     if kind == "Overloaded":
         return Overloaded(report["node"], report["queued"], report["limit"])
+    if kind == "Crowded":
+        return Crowded(report["node"], report["queued"], report["limit"])
     if kind == "UnknownResource":
         return UnknownResource(resource, report["known"])
     if kind == "HandlerTimeout":

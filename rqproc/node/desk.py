@@ -233,7 +233,8 @@ class Desk:
     def _answer_all(self, run: Run, done: Done) -> None:
         now = self._clock()
         ttl_s = run.resource.ttl_s if run.keeps else 0.0
-        entry = Entry(done.text, now, now + ttl_s, run.token)
+        made_at = min(done.at, now)
+        entry = Entry(done.text, made_at, made_at + ttl_s, run.token)
         if ttl_s > 0:
             self._shelf.keep(run.address, entry)
         for place, waiting in enumerate(run.waiting):
@@ -295,7 +296,7 @@ class Desk:
             claim.id,
             source,
             age_s=now - entry.computed_at,
-            expires_in_s=entry.expires_at - now,
+            expires_in_s=max(0.0, entry.expires_at - now),
             token=entry.token,
         )
         body = entry.body(waiting.call.serializer)

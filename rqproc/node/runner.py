@@ -9,7 +9,6 @@ import asyncio
 import contextvars
 import threading
 import time
-import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -58,9 +57,9 @@ class Runner:
         try:
             context.run(self._enter, run)
             value = context.run(_call, run)
-            outcome: Outcome = Done(wire.encode_value(value))
+            outcome: Outcome = Done(at=suspend_proof(), text=wire.encode_value(value))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            outcome = _failed(error)
+            outcome = Failed(*wire.told(error))
         self._report(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
@@ -68,7 +67,7 @@ class Runner:
             self._enter(run)  # in the context of this task alone
             outcome: Outcome = await _awaited(run)
         except BaseException as error:  # noqa: BLE001
-            outcome = _failed(error)
+            outcome = Failed(*wire.told(error))
         self._report(run, outcome)
 
     def _enter(self, run: Run) -> None:
@@ -106,17 +105,9 @@ async def _awaited(run: Run) -> Outcome:
     value: Coroutine[Any, Any, Any] = _call(run)
     try:
         async with asyncio.timeout(run.resource.timeout_s) as limit:
-            return Done(wire.encode_value(await value))
+            made = await value
+            return Done(at=suspend_proof(), text=wire.encode_value(made))
     except TimeoutError:
         if not limit.expired():
             raise
         return Overdue(run.resource.timeout_s or 0.0, stuck=False)
-
-
-def _failed(error: BaseException) -> Failed:
-    text = "".join(traceback.format_exception(error))
-    try:
-        reason = str(error)
-    except Exception as worse:  # noqa: BLE001 - it is the handler's own code that makes the text
-        reason = f"(its message raised {type(worse).__name__})"
-    return Failed(type(error).__name__, reason, text)

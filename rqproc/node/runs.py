@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,9 +14,14 @@ from rqproc.model import Request
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A handler's value, as JSON text."""
+    """A handler's value, as JSON text.
+
+    ``at``: when the handler returned it, on the desk's clock, or the future for "now": its age does
+    not wait for the worker to hear of it.
+    """
 
     text: str
+    at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

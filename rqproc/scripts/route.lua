@@ -79,11 +79,11 @@ local function wait_for(id, address)
   if call('PTTL', WAITS .. parent) < timeout_ms then call('PEXPIRE', WAITS .. parent, timeout_ms) end
 end
 
--- Nobody may have more waiting for one address than its node allows, hits and joins included.
+-- No address may have more requests taken and not answered than its node allows.
 local function crowded(address, name, held)
-  if held < 64 then return nil end
+  if held == 0 then return nil end
   local limit = tonumber(call('HGET', NODE .. name, 'max_waiters'))
-  return held >= limit and { type = 'Overloaded', node = name, queued = held, limit = limit } or nil
+  return held >= limit and { type = 'Crowded', node = name, queued = held, limit = limit } or nil
 end
 
 local function submit(id, address, data)

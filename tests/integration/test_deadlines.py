@@ -11,7 +11,7 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 
 from rqproc import Client
-from rqproc.errors import ConfigError, Overloaded, RequestTimeout
+from rqproc.errors import ConfigError, Crowded, Overloaded, RequestTimeout
 
 
 def test_a_request_past_its_deadline_is_never_run(client: Client, book: Book, ids: Fresh) -> None:
@@ -93,3 +93,40 @@ def test_a_node_with_a_full_queue_says_so_at_once(cluster: Cluster, book: Book, 
     assert len(refused) >= 20 - 2 * 4
     assert {(o.node, o.limit) for o in refused} == {("a", 4)}
     assert all(isinstance(o, Overloaded | dict) for o in outcomes)
+
+
+def test_what_waits_for_a_full_node_is_taken_as_soon_as_there_is_room(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    cluster.start("a", options=("--lease", "10", "--max-queue", "1"))
+    first, *others = ids(4)
+    with ThreadPoolExecutor(2) as pool:
+        full = pool.submit(cluster.client.request, first, "gated")
+        book.started("gated", first)
+        for id in others:
+            waiting = pool.submit(cluster.client.request, id, "gated")
+            kit.eventually(lambda: cluster.client.membership().nodes[0].queued == 1)
+            began = time.monotonic()
+            book.release("gated", first)
+            book.started("gated", id)
+            assert time.monotonic() - began < 1.5
+            full.result()
+            first, full = id, waiting
+        book.release("gated", first)
+        full.result()
+
+
+def test_an_id_with_too_many_requests_under_way_is_overloaded(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    cluster.start("a", options=("--lease", "10", "--max-waiters", "2"))
+    id, other = ids(2)
+    with ThreadPoolExecutor(2) as pool:
+        under_way = [pool.submit(cluster.client.request, id, "gated") for _ in range(2)]
+        kit.eventually(lambda: cluster.client.membership().nodes[0].held == 2)
+        with pytest.raises(Crowded) as caught:
+            cluster.client.request(id, "gated")
+        assert (caught.value.node, caught.value.queued, caught.value.limit) == ("a", 2, 2)
+        assert cluster.client.request(other, "charge")["n"] == 1
+        book.release("gated", id, times=2)
+        assert {one.result()["n"] for one in under_way} == {1, 2}

@@ -570,3 +570,24 @@ def test_what_is_unfinished_is_all_that_has_no_answer(at: Counter) -> None:
     assert [claim.id for claim in at.desk.unfinished()] == [running.id, behind.id]
     at.desk.complete(run, Done("1"))
     assert [claim.id for claim in at.desk.unfinished()] == [behind.id]
+
+
+def test_a_value_ages_from_its_handlers_end_not_from_when_that_is_heard(at: Counter) -> None:
+    at.ask(1)
+    run = at.run()
+    made_at, at.now = at.now, at.now + TTL_S - 1
+    at.desk.complete(run, Done("7", made_at))
+    (finish,) = at.finishes()
+    assert finish.note.split(" ")[2:4] == ["4000", "1000"], "its age, and how long it still lives"
+    at.now += 1
+    at.ask(1)
+    assert at.desk.next_run(), "it is gone"
+
+
+def test_a_value_that_is_heard_of_too_late_is_not_kept(at: Counter) -> None:
+    at.ask(1)
+    run = at.run()
+    made_at, at.now = at.now, at.now + TTL_S + 1
+    at.desk.complete(run, Done("7", made_at))
+    assert len(at.finishes()) == 1
+    assert at.desk.tally().entries == 0

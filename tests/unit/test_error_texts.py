@@ -37,6 +37,7 @@ EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     RedisUnavailable("host:1", "refused"): (5, r"host:1.*refused.*--url, RQPROC_REDIS_URL"),
     EmbeddedUnavailable("no binary"): (5, r"no binary.*--url redis://"),
     Overloaded("n1", 9, 8): (6, r"n1.*9.*8.*add nodes.*--max-queue"),
+    errors.Crowded("n1", 9, 8): (6, r"n1 has 9.*8.*--max-waiters"),
     HandlerFailed("price", 42, "ValueError", "no"): (1, r"price 42.*ValueError: no"),
     HandlerTimeout("price", 42, 2.5, stuck=True): (1, r"price 42.*2.5 s; it still runs.*stuck"),
     RequestCycle("a", 1, [("b", 2), ("a", 1)]): (1, r"b 2 waits for a 1 waits for b 2: a handler"),
