@@ -128,7 +128,7 @@ def test_an_answer_may_be_long_on_its_way() -> None:
 
 
 def test_a_value_whose_process_was_stopped_after_making_it_may_be_as_much_older() -> None:
-    asked = 1.1 + TTL_S + 0.6
+    asked = 1.1 + TTL_S + INGEST_S + 0.5
     assert broken(KEPT, Stop(1, 1.1, 1.7), ask(asked, asked, KEPT)) == []
     assert broken(KEPT, Stop(2, 1.1, 1.7), ask(asked, asked, KEPT)) == ["fresh"]
 
