@@ -91,6 +91,14 @@ def test_a_value_that_came_before_its_run_had_ended_is_found() -> None:
     assert broken(MADE, ask(0.9, 1.05, MADE)) == ["true values"]
 
 
+def test_a_value_of_a_run_that_another_had_taken_over_from_is_found() -> None:
+    stop = Stop(1, 1.1, 2.9)
+    paused, second = run(1.0, 3.0, tag="r1", token=1), run(2.5, 2.6, tag="r1", token=2, pid=2)
+    pause = fault("pause", 1.1, 2.9)
+    assert broken(paused, second, stop, pause, ask(0.9, 3.1, paused)) == ["true values"]
+    assert broken(paused, second, stop, pause, ask(0.9, 3.1, second)) == []
+
+
 # --- jobs ---
 
 JOB = ask(1.0, None, how="enqueue", tag="r1", timeout_s=0.0, accepted=1.1)
