@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from rqproc.torture.breach import Breach
-from rqproc.torture.records import Ask, History, Value
+from rqproc.torture.records import Ask, History, Run, Value
 
 NAMED = frozenset(
     {"NoLiveNode", "RequestTimeout", "RedisUnavailable", "Overloaded", "NodeLost", "JobFailed"}
@@ -23,8 +23,8 @@ PATIENT_S = 1.0
 """A request with less time may be late on a busy machine."""
 BUSY = 0.5
 """Part of its time for which a request that timed out must have found its key busy."""
-INGEST_S = 0.1
-"""What a node may take from a handler's last line until it keeps the value."""
+INGEST_S = 0.5
+"""What a node may take, on a busy machine, from a handler's last line until it keeps the value."""
 
 
 def in_time(history: History) -> Iterator[Breach]:
@@ -75,15 +75,33 @@ def true_values(history: History) -> Iterator[Breach]:
         if (value := ask.value) is None or ask.answered is None:
             continue
         run = history.by_run.get(value.run)
+        later = _taken_over(history, run) if run else None
         if value.key != ask.key or value.tag != ask.tag:
             text = f"{_name(ask)} got the value of {value.key} {value.tag}"
         elif run is None:
             text = f"{_name(ask)} got the value of a run that never began"
         elif run.ended is None or run.ended > ask.answered:
             text = f"{_name(ask)} got the value of a run that had not ended"
+        elif later:
+            text = f"{_name(ask)} got the value of a run that another had taken over from"
         else:
             continue
-        yield Breach("true values", text, (ask, run) if run else (ask,))
+        yield Breach("true values", text, tuple(filter(None, (ask, run, later))))
+
+
+def _taken_over(history: History, run: Run) -> Run | None:
+    """A run of the same request, given out later, that began before this one ended.
+
+    What this one had to say came too late, then: the later one's word counts.
+    """
+    return next(
+        (
+            other
+            for other in history.by_tag.get(run.tag, ())
+            if other.token > run.token and run.ended is not None and other.began < run.ended
+        ),
+        None,
+    )
 
 
 def jobs_answered(history: History) -> Iterator[Breach]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.stage import NodeProcess
-from rqproc.torture import load
+from rqproc.torture import wishes
 from rqproc.torture.app import BOOK
 from rqproc.torture.herd import Herd
 from rqproc.torture.ledger import Ledger
@@ -153,4 +153,4 @@ def _book(server: Server) -> Path:
 
 
 def _asked() -> list[tuple[str, Sequence[int]]]:
-    return [("kept", load.KEPT), *((name, load.SERIAL_IDS) for name in load.SERIAL)]
+    return [("kept", wishes.KEPT), *((name, wishes.SERIAL_IDS) for name in wishes.SERIAL)]

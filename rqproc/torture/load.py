@@ -6,92 +6,21 @@ Knows the clients and the ledger. Must not know what is done to the cluster mean
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-import redis
+from typing import Self
 
 from rqproc.aio import AsyncClient
 from rqproc.client import Client
+from rqproc.torture.jobs import Jobs
 from rqproc.torture.ledger import Ledger
+from rqproc.torture.wishes import PATIENT_S, Wishes
 
-if TYPE_CHECKING:
-    from rq.job import Job
-
-KEPT = tuple(range(1, 9))
-SERIAL = ("charge", "acharge")
-SERIAL_IDS = tuple(range(1, 5))
-SLOW_ID = 5
-"""Of serial resources: the only id whose handlers take long, so that no other waits for them."""
-SLOW_PART = 0.012
-PATIENT_S = 8.0
-BRIEF_S = 0.5
-RESULT_TTL_S = 60
-HOLD_S = 0.08
-MOST_JOBS = 8
 COLLECT_WITHIN_S = 20.0
-
-
-def keys() -> tuple[str, ...]:
-    """Return every key that is asked for."""
-    kept = tuple(f"kept:{id}" for id in KEPT)
-    return kept + tuple(f"{name}:{id}" for name in SERIAL for id in SERIAL_IDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A request of a serial resource, before it is sent."""
-
-    resource: str
-    id: int
-    tag: str
-    hold_s: float
-    timeout_s: float
-
-    @property
-    def key(self) -> str:
-        return f"{self.resource}:{self.id}"
-
-    @property
-    def args(self) -> tuple[str, float]:
-        return (self.tag, self.hold_s)
-
-
-class Wishes:
-    """What one caller will ask next, by its own dice."""
-
-    def __init__(self, ledger: Ledger, seed: str, *, longest_s: float) -> None:
-        self._ledger = ledger
-        self._longest_s = longest_s
-        self.chance = random.Random(seed)  # noqa: S311
-
-    def serial(self) -> Wish:
-        chance = self.chance
-        resource, tag = chance.choice(SERIAL), self._ledger.tag()
-        if self._longest_s and chance.random() < SLOW_PART:
-            hold_s = chance.uniform(HOLD_S, self._longest_s)
-            return Wish(resource, SLOW_ID, tag, hold_s, PATIENT_S)
-        hold_s = chance.uniform(0.0, HOLD_S)
-        return Wish(resource, chance.choice(SERIAL_IDS), tag, hold_s, self.timeout())
-
-    def timeout(self) -> float:
-        return BRIEF_S if self.chance.random() < 0.05 else PATIENT_S
-
-    def kept(self) -> int:
-        return self.chance.choice(KEPT)
-
-    def many(self) -> list[int]:
-        return self.chance.sample(KEPT, self.chance.randint(2, len(KEPT)))
-
-    def pause(self) -> float:
-        return self.chance.uniform(0.0, 0.06)
+GRACE_S = 5.0
 
 
 class Load:
@@ -145,7 +74,7 @@ class Load:
         self._end.set()
         end = time.monotonic() + COLLECT_WITHIN_S
         for thread in self._threads:
-            thread.join(max(0.0, end + 5.0 - time.monotonic()))
+            thread.join(max(0.0, end + GRACE_S - time.monotonic()))
         if self._failures:
             raise self._failures[0]
 
@@ -245,68 +174,10 @@ class Load:
     # --- jobs ---
 
     def _enqueue(self, wishes: Wishes) -> None:
-        jobs: deque[tuple[int, Job]] = deque()
+        jobs = Jobs(self._client, self._ledger)
         while not self._end.is_set():
-            if len(jobs) < MOST_JOBS:
-                self._enqueue_one(wishes, jobs)
-            self._collect(jobs)
+            if jobs.has_room:
+                jobs.enqueue(wishes.serial())
+            jobs.collect()
             self._end.wait(wishes.pause())
-        end = time.monotonic() + COLLECT_WITHIN_S
-        while jobs and time.monotonic() < end:
-            self._collect(jobs)
-            time.sleep(0.02)
-        for number, _ in jobs:
-            self._ledger.given_up(number)
-
-    def _enqueue_one(self, wishes: Wishes, jobs: deque[tuple[int, Job]]) -> None:
-        wish = wishes.serial()
-        number = self._ledger.ask("enqueue", wish.key, tag=wish.tag)
-        try:
-            job = self._client.enqueue(
-                wish.id, wish.resource, args=wish.args, result_ttl=RESULT_TTL_S
-            )
-        except Exception as error:  # noqa: BLE001
-            self._ledger.answered(number, error)
-            return
-        self._ledger.accepted(number)
-        jobs.append((number, job))
-
-    def _collect(self, jobs: deque[tuple[int, Job]]) -> None:
-        """Look once for each job's end."""
-        for _ in range(len(jobs)):
-            number, job = jobs.popleft()
-            try:
-                outcome = _result(job)
-            except redis.RedisError:
-                jobs.append((number, job))
-            except JobGone:
-                self._ledger.given_up(number)
-            else:
-                if outcome is None:
-                    jobs.append((number, job))
-                else:
-                    self._ledger.answered(number, outcome)
-
-
-def _result(job: Job) -> object:
-    """Return a job's value or, as an error, that it failed; None where there is neither yet.
-
-    Raises:
-        JobGone, redis.RedisError.
-    """
-    known = job.connection.exists(job.key)
-    if (result := job.latest_result()) is None:
-        if not known:
-            raise JobGone
-        return None
-    if result.type.name == "SUCCESSFUL":
-        return result.return_value
-    return JobFailed(str(result.exc_string)[-300:])
-
-
-class JobGone(Exception):
-    """The server knows nothing of a job."""
-
-
-class JobFailed(Exception):
-    """An enqueued job ended as failed."""
+        jobs.collect_all(within_s=COLLECT_WITHIN_S)

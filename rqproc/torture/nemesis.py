@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from rqproc.stage import Doing
 from rqproc.torture.arena import Arena
 from rqproc.torture.herd import Beast
+from rqproc.torture.hunt import Hunt
 from rqproc.torture.proxy import CLEAR, Door, Way, Weather
 from rqproc.torture.records import Fault, Kind
 from rqproc.torture.schedule import Blow
@@ -53,6 +54,7 @@ class Nemesis:
         self._chance = chance
         self._touched: set[int] = set()
         self._drained: list[Beast] = []
+        self._hunting = Hunt(arena)
         self._alone = True
         self.faults: list[Fault] = []
         self._kinds: dict[Kind, Callable[[bool], AbstractContextManager[Wound]]] = {
@@ -102,24 +104,47 @@ class Nemesis:
 
     # --- nodes ---
 
+    def _kill(self, long: bool) -> AbstractContextManager[Wound]:
+        """Kill one with -9; now and then all, or all who run a certain request."""
+        many = long and self._alone
+        (how,) = self._chance.choices((self._kill_one, self._kill_all, self._hunt), (3, 2, 2))
+        return how() if many else self._kill_one()
+
     @contextmanager
-    def _kill(self, long: bool) -> Iterator[Wound]:
-        """Kill one with -9, now and then all; a successor of its name may come at once."""
-        all_of_them = long and self._alone and self._chance.random() < 0.3
-        victims = self._arena.herd.alive if all_of_them else [self._victim()]
-        owned = self._arena.owned_by(victims[0].name) if self._alone and len(victims) == 1 else ()
-        tells, follows = self._chance.random() < 0.4, self._chance.random() < 0.5
-        told = tells and self._alone
+    def _kill_one(self) -> Iterator[Wound]:
+        """A successor of its name may come at once, and the cluster may be told."""
+        victim = self._victim()
+        owned = self._arena.owned_by(victim.name) if self._alone else ()
+        told, follows = self._alone and self._chance.random() < 0.4, self._chance.random() < 0.5
+        began = time.monotonic()
+        victim.kill()
+        if told:
+            self._tell_of(victim)
+        if follows:
+            self._arena.herd.start(victim.name)
+        notes = ("the cluster is told" if told else "", "an heir at once" if follows else "")
+        detail = ", ".join(filter(None, notes))
+        yield Wound("kill", victim.name, began, detail, (victim.pid,), owned, told)
+
+    @contextmanager
+    def _kill_all(self) -> Iterator[Wound]:
+        victims, tells = self._arena.herd.alive, self._chance.random() < 0.4
         began = time.monotonic()
         for victim in victims:  # all before any is told: else one request would lose them all
             victim.kill()
-        for victim in victims if told else ():
-            self._arena.client.report_death(victim.name, pid=victim.pid, host=socket.gethostname())
-        if follows:
-            self._arena.herd.start(victims[0].name)
-        detail = ("and the cluster is told" if told else "") + (", heir at once" if follows else "")
-        names = " ".join(victim.name for victim in victims)
-        yield Wound("kill", names, began, detail, _pids(victims), owned, told)
+        for victim in victims if tells else ():
+            self._tell_of(victim)
+        yield Wound("kill", _names(victims), began, "all of them", _pids(victims))
+
+    @contextmanager
+    def _hunt(self) -> Iterator[Wound]:
+        began = time.monotonic()
+        victims = self._hunting.run()
+        yield Wound("kill", _names(victims), began, "whoever ran one request", _pids(victims))
+
+    def _tell_of(self, victim: Beast) -> None:
+        """As its supervisor would."""
+        self._arena.client.report_death(victim.name, pid=victim.pid, host=socket.gethostname())
 
     @contextmanager
     def _pause(self, long: bool) -> Iterator[Wound]:
@@ -246,5 +271,9 @@ def _length(long: bool) -> str:
     return "long" if long else "short"
 
 
-def _pids(beasts: list[Beast]) -> tuple[int, ...]:
+def _pids(beasts: Sequence[Beast]) -> tuple[int, ...]:
     return tuple(beast.pid for beast in beasts)
+
+
+def _names(beasts: Sequence[Beast]) -> str:
+    return " ".join(beast.name for beast in beasts)

@@ -125,9 +125,17 @@ class Fault:
     alone: bool = True
 
 
+ByTag = dict[str, list[Run]]
+
+
 @dataclass(frozen=True, slots=True)
 class History:
-    """Everything. ``left_keys`` and ``left_pids`` are what stayed when all nodes had ended."""
+    """Everything.
+
+    Attributes:
+        left_keys, left_pids: what stayed when all nodes had ended.
+        by_pid, by_run, by_tag: the same records, to be looked up; runs by their starts.
+    """
 
     lease_s: float
     ttl_s: float
@@ -142,10 +150,14 @@ class History:
     left_pids: tuple[int, ...] = ()
     by_pid: dict[int, Death] = field(default_factory=dict, init=False, repr=False, compare=False)
     by_run: dict[str, Run] = field(default_factory=dict, init=False, repr=False, compare=False)
+    by_tag: ByTag = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.by_pid.update((death.pid, death) for death in self.deaths)
         self.by_run.update((run.id, run) for run in self.runs)
+        for run in sorted(self.runs, key=lambda run: run.began):
+            if run.tag:
+                self.by_tag.setdefault(run.tag, []).append(run)
 
     def explained(self, began: float, ended: float) -> bool:
         """Whether a fault that may cost something was about between two moments."""

@@ -8,7 +8,7 @@ must end itself, so what it still does some time after it has gone on counts aga
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -64,7 +64,7 @@ def tokens_rise(history: History) -> Iterator[Breach]:
 
 def bounded_attempts(history: History) -> Iterator[Breach]:
     """A request is started ``max_attempts`` times at most, and once more per loss of data."""
-    for tag, runs in _by_tag(history.runs).items():
+    for tag, runs in history.by_tag.items():
         limit = history.max_attempts + history.wipes(runs[0].began, runs[-1].began)
         if len(runs) > limit:
             text = f"request {tag} was started {len(runs)} times, {limit} are allowed"
@@ -73,7 +73,7 @@ def bounded_attempts(history: History) -> Iterator[Breach]:
 
 def no_needless_repeats(history: History) -> Iterator[Breach]:
     """A request is run again only if something happened since its last run began."""
-    for tag, runs in _by_tag(history.runs).items():
+    for tag, runs in history.by_tag.items():
         for first, second in pairwise(runs):
             if not history.explained(first.began, second.began):
                 text = f"request {tag} was run again though nothing had happened"
@@ -138,14 +138,6 @@ def _by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         found[run.key].append(run)
-    return found
-
-
-def _by_tag(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=_began):
-        if run.tag:
-            found[run.tag].append(run)
     return found
 
 

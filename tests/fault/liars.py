@@ -12,7 +12,7 @@ from typing import Any
 
 from rqproc import App
 from rqproc.torture.app import TTL_S, Page
-from rqproc.torture.load import keys
+from rqproc.torture.wishes import keys
 
 Handler = Callable[..., Any]
 

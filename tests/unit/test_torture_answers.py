@@ -91,6 +91,14 @@ def test_a_value_that_came_before_its_run_had_ended_is_found() -> None:
     assert broken(MADE, ask(0.9, 1.05, MADE)) == ["true values"]
 
 
+def test_a_value_of_a_run_that_another_had_taken_over_from_is_found() -> None:
+    stop = Stop(1, 1.1, 2.9)
+    paused, second = run(1.0, 3.0, tag="r1", token=1), run(2.5, 2.6, tag="r1", token=2, pid=2)
+    pause = fault("pause", 1.1, 2.9)
+    assert broken(paused, second, stop, pause, ask(0.9, 3.1, paused)) == ["true values"]
+    assert broken(paused, second, stop, pause, ask(0.9, 3.1, second)) == []
+
+
 # --- jobs ---
 
 JOB = ask(1.0, None, how="enqueue", tag="r1", timeout_s=0.0, accepted=1.1)
@@ -128,7 +136,7 @@ def test_an_answer_may_be_long_on_its_way() -> None:
 
 
 def test_a_value_whose_process_was_stopped_after_making_it_may_be_as_much_older() -> None:
-    asked = 1.1 + TTL_S + 0.6
+    asked = 1.1 + TTL_S + INGEST_S + 0.5
     assert broken(KEPT, Stop(1, 1.1, 1.7), ask(asked, asked, KEPT)) == []
     assert broken(KEPT, Stop(2, 1.1, 1.7), ask(asked, asked, KEPT)) == ["fresh"]
 
