@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from fault.load import Load, assert_exactly_once, assert_never_older
@@ -143,6 +143,38 @@ def test_a_pause_longer_than_the_lease_costs_nobody_its_membership(
     assert load.failures == []
     assert _incarnations(cluster) == before
     assert_exactly_once(load, book, "charge", asked)
+
+
+@pytest.mark.parametrize("trouble", ["stands still", "is restarted with its data"])
+def test_a_handler_that_outlasts_an_outage_is_not_run_beside_itself(
+    stage: Stage, book: Book, ids: Fresh, trouble: str
+) -> None:
+    """The detector was out, not the node: it keeps what it runs."""
+    server, cluster = stage("a", "b", keeps=True, options=kit.BRISK)
+    kit.settle(cluster.client)
+    id, other = ids(2)
+    job = cluster.client.enqueue(id, "gated", args=("once",))
+    book.started("gated", id)
+    if trouble == "stands still":
+        server.pause()
+        time.sleep(1.5)  # the outage itself
+        server.go_on()
+    else:
+        server.kill()
+        time.sleep(1.5)  # the outage itself
+        server.start()
+    kit.eventually(lambda: cluster.client.members() == ("a", "b"))
+    kit.eventually(lambda: _asked(cluster, other))
+    assert not book.has_started("gated", id)
+    book.release("gated", id)
+    kit.eventually(lambda: job.get_status() == "finished", within_s=5)
+    assert book.order("gated", id) == ["once"]
+
+
+def _asked(cluster: Cluster, id: int) -> bool:
+    with suppress(NoLiveNode, RedisUnavailable, RequestTimeout):
+        return bool(cluster.client.request(id, "price", timeout=5))
+    return False
 
 
 def test_scripts_that_the_server_forgets_are_told_again(
