@@ -263,7 +263,9 @@ class Client:
         timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
         wish = self._losses.choose(requests[0].resource, on_lost)
         deadline = time.monotonic() + timeout_s
-        with asking(self.namespace) as parent:
+        with asking(self.namespace) as run:
+            # An invalidation waits for no run: it closes no circle.
+            parent = run if function == wire.REQUEST else ""
             sent = calls.batch(
                 requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
             )

@@ -7,7 +7,7 @@ into an exit code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
@@ -276,30 +276,33 @@ class NameTaken(ConfigError):
         self.lease_left_s = lease_left_s
 
 
+Build = Callable[[Mapping[str, Any], str, object], RqprocError]
+
+_BUILD: Mapping[str, Build] = {
+    "Overloaded": lambda found, *_: Overloaded(found["node"], found["queued"], found["limit"]),
+    "Crowded": lambda found, *_: Crowded(found["node"], found["queued"], found["limit"]),
+    "UnknownResource": lambda found, name, _: UnknownResource(name, found["known"]),
+    "HandlerTimeout": lambda found, name, id: HandlerTimeout(
+        name, id, found["timeout_s"], stuck=found["stuck"]
+    ),
+    "RequestCycle": lambda found, name, id: RequestCycle(name, id, list(map(_key, found["way"]))),
+    "NodeLost": lambda found, name, id: NodeLost(name, id, found["attempts"]),
+    "OwnerLost": lambda found, name, id: OwnerLost(
+        name, id, found["node"], found["silent_ms"] / 1000
+    ),
+    "HandlerFailed": lambda found, name, id: HandlerFailed(
+        name, id, found["remote_type"], found["message"], found.get("traceback", "")
+    ),
+}
+
+
 def from_remote(
     report: Mapping[str, Any], *, resource: str, id: object, namespace: str
 ) -> RqprocError:
     """Build the error that a report from a script or a node stands for."""
-    kind = report.get("type")
-    if kind == "NoLiveNode":
+    if report["type"] == "NoLiveNode":
         return NoLiveNode(namespace)
-    if kind == "Overloaded":
-        return Overloaded(report["node"], report["queued"], report["limit"])
-    if kind == "Crowded":
-        return Crowded(report["node"], report["queued"], report["limit"])
-    if kind == "UnknownResource":
-        return UnknownResource(resource, report["known"])
-    if kind == "HandlerTimeout":
-        return HandlerTimeout(resource, id, report["timeout_s"], stuck=report["stuck"])
-    if kind == "RequestCycle":
-        return RequestCycle(resource, id, [_key(address) for address in report["way"]])
-    if kind == "NodeLost":
-        return NodeLost(resource, id, report["attempts"])
-    if kind == "OwnerLost":
-        return OwnerLost(resource, id, report["node"], report["silent_ms"] / 1000)
-    return HandlerFailed(
-        resource, id, report["remote_type"], report["message"], report.get("traceback", "")
-    )
+    return _BUILD[report["type"]](report, resource, id)
 
 
 def _key(address: str) -> tuple[str, str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from rqproc.bench import measure, rivals
 from rqproc.bench.measure import Latency
+from rqproc.errors import ConfigError
+from rqproc.sentinel import is_url as is_sentinel
 from rqproc.stage import Doing, PrivateServer
 
 HIT, MISS, PAIR, RQ = "rqproc hit", "rqproc miss", "raw LPUSH/BLPOP pair", "stock RQ SimpleWorker"
@@ -40,7 +42,13 @@ Row = LatencyRow | ThroughputRow
 
 
 def run(url: str | None, *, seconds: float, rounds: int, callers: int) -> Iterator[Doing | Row]:
-    """Measure, on a private embedded server or on ``url``; yields rows as they are known."""
+    """Measure, on a private embedded server or on ``url``; yields rows as they are known.
+
+    Raises:
+        ConfigError: the URL names sentinels; a stock RQ worker, for one, cannot ask them.
+    """
+    if url and is_sentinel(url):
+        raise ConfigError("bench needs the primary's own address: --url redis://HOST:PORT")
     with ExitStack() as stack:
         yield Doing("starting a server, an echo process, a node and an RQ worker")
         where = url or stack.enter_context(PrivateServer())

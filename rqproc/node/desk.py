@@ -30,6 +30,8 @@ log = logging.getLogger("rqproc.node")
 KEEP_S = 60.0
 KNOWN_CALLS = 4096
 
+Ending = Literal["error", "stuck", "released"]
+
 STUCK_AFTER_S = 0.2
 """Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
 
@@ -89,11 +91,11 @@ class Desk:
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered."""
         self._running.remove(run)
-        self._stuck.pop(run.address, None)
+        overdue = self._stuck.pop(run.address, None)
         self._lanes.done(run.address)
         self._leave_flight(run)
         if run.hold:
-            self._out.append(Finish(run.hold, "released"))
+            self._release(run.hold, overdue)
         elif isinstance(outcome, Done):
             self._answer_all(run, outcome)
         else:
@@ -204,6 +206,11 @@ class Desk:
         return len(self._holds)
 
     @property
+    def paused(self) -> int:
+        """How many of its runs do nothing: they wait for other ids, or are stuck."""
+        return self._lanes.paused
+
+    @property
     def idle(self) -> bool:
         """Nothing is held, nothing runs."""
         return not self._holds and not self._lanes.running
@@ -240,6 +247,14 @@ class Desk:
         for place, waiting in enumerate(run.waiting):
             self._answer(waiting, entry, "joined" if place else "miss", now)
 
+    def _release(self, hold: Claim, overdue: Overdue | None) -> None:
+        """The answer goes along: the one that was sent before may have been lost on its way."""
+        if overdue is None or hold.id.startswith("~"):
+            self._out.append(Finish(hold, "released"))
+        else:
+            self._failed -= 1  # it is counted already
+            self._fail(hold, overdue, outcome="released")
+
     def _give_up_on(self, run: Run, overdue: Overdue) -> None:
         """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
         self._stuck[run.address] = overdue
@@ -250,7 +265,7 @@ class Desk:
             self._fail(waiting.claim, overdue)
         if run.waiting:
             run.hold = run.waiting[0].claim
-            self._fail(run.hold, overdue, stuck=True)
+            self._fail(run.hold, overdue, outcome="stuck")
         run.waiting.clear()
         log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 
@@ -302,15 +317,14 @@ class Desk:
         body = entry.body(waiting.call.serializer)
         self._out.append(Finish(claim, "ok", body, note, keep_s=self._keep_s(claim, now)))
 
-    def _fail(self, claim: Claim, failure: Failed | Overdue, *, stuck: bool = False) -> None:
-        self._refuse(claim, failure.report, failure.text, stuck=stuck)
+    def _fail(self, claim: Claim, failure: Failed | Overdue, *, outcome: Ending = "error") -> None:
+        self._refuse(claim, failure.report, failure.text, outcome=outcome)
 
-    def _refuse(self, claim: Claim, report: str, text: str, *, stuck: bool = False) -> None:
+    def _refuse(self, claim: Claim, report: str, text: str, *, outcome: Ending = "error") -> None:
         self._failed += 1
         note = wire.note(claim.id, "error", token=claim.token)
         keep_s = self._keep_s(claim, self._clock())
-        how: Literal["error", "stuck"] = "stuck" if stuck else "error"
-        self._out.append(Finish(claim, how, wire.exc_string(text), note, report, keep_s))
+        self._out.append(Finish(claim, outcome, wire.exc_string(text), note, report, keep_s))
 
     def _keep_s(self, claim: Claim, now: float) -> float:
         """An answer outlives its caller's patience by a minute."""

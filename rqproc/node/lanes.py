@@ -71,5 +71,9 @@ class Lanes(Generic[T]):
         self._ready.clear()
 
     @property
+    def paused(self) -> int:
+        return len(self._paused)
+
+    @property
     def running(self) -> int:
         return len(self._running)

@@ -71,6 +71,7 @@ class Worker:
         self._watch = watch
         self._name = node
         self._max_held = settings.max_queue
+        self._drain_s = settings.drain_s
         self._runner = Runner(node, cluster.keys.namespace, report=self._report)
         self._news: deque[tuple[Run, Outcome | Slot]] = deque()
         self._bell = Bell()
@@ -158,6 +159,7 @@ class Worker:
         self.term.over = True
         if self._draining:
             self._stop_by = time.monotonic()  # what was held is others' by now
+        self._mind_the_runs()  # what still runs may meet others' from now on
 
     def _begin_term(self) -> None:
         self.term = self._join()
@@ -199,6 +201,7 @@ class Worker:
         if not self._may_ask(session) and (finishes := self._desk.collect()):
             self._push_out(session, finishes)
         if self._may_ask(session):  # by now, it may be: what is finished makes room
+            self._ask_after = 0.0
             finishes, most = self._desk.collect(), min(TAKE_MOST, self._room)
             session.ask(finishes, epoch=self._desk.epoch, most=most)
 
@@ -209,8 +212,11 @@ class Worker:
 
     @property
     def _room(self) -> int:
-        """How many more requests this node may hold; the rest wait in its queue."""
-        return self._max_held - self._desk.held
+        """How many more requests this node may hold; the rest wait in its queue.
+
+        What its handlers wait for, or what is stuck, must not fill it: it may be its own to answer.
+        """
+        return self._max_held - self._desk.held + self._desk.paused
 
     @property
     def _draining(self) -> bool:
@@ -320,6 +326,8 @@ class Worker:
 
     def _mind_the_drain(self, session: Session) -> None:
         """Say once, however the drain began, that this node is no member any more."""
+        if self._draining and self._stop_by is None:
+            self._stop_by = time.monotonic() + self._drain_s
         if self._draining and not self._drained:
             session.drain()
             self._drained = True

@@ -6,7 +6,8 @@
 --       outcome  'ok' | 'error'
 --                'expired'   no answer: nobody waits any more
 --                'stuck'     an error, but the run goes on, so the hold stays
---                'released'  the run has ended that an earlier 'stuck', or nobody, was answered for
+--                'released'  the run has ended that nobody, or a 'stuck', was answered for; it has
+--                            the answer of that one, which may have been lost on its way
 -- returns the ids, of those that were answered here, whose dependents wait to be enqueued
 --
 -- A job that is not among those taken by this very incarnation is not answered again: it was
@@ -25,19 +26,24 @@ local function is_awaited(id, kind)
 end
 
 local awaited = {}
+
+-- Of what is stuck: the second time its job is gone, or has ended.
+local function answer_if_open(i, id, kind)
+  local open = kind == 'call' or call('HGET', JOB .. id, 'status') == 'started'
+  if open and answer(i, false) and is_awaited(id, kind) then awaited[#awaited + 1] = id end
+end
+
 for i = 4, #ARGV, 9 do
   local id, address, kind, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
   if outcome == 'stuck' then
-    -- The second time its job is gone, or has ended.
-    local open = kind == 'call' or call('HGET', JOB .. id, 'status') == 'started'
-    if open and call('HEXISTS', TAKEN .. inc, id) == 1 and answer(i, false) and is_awaited(id, kind) then
-      awaited[#awaited + 1] = id
-    end
+    if call('HEXISTS', TAKEN .. inc, id) == 1 then answer_if_open(i, id, kind) end
   elseif call('HDEL', TAKEN .. inc, id) == 1 then
     release(address, inc)
     if outcome == 'expired' then
       cancel(id, kind)
-    elseif outcome ~= 'released' then
+    elseif outcome == 'released' then
+      if ARGV[i + 7] ~= '' then answer_if_open(i, id, kind) end
+    else
       call('HDEL', SUSPECTS, address)
       if answer(i, outcome == 'ok') and is_awaited(id, kind) then awaited[#awaited + 1] = id end
     end

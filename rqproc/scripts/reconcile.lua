@@ -56,7 +56,8 @@ end
 reap(now)
 if not is_live(inc) then return { 0 } end
 local about = NODE .. name_of(inc)
-if session > tonumber(call('HGET', about, 'session')) then call('HSET', about, 'session', session) end
+if session < tonumber(call('HGET', about, 'session')) then return { -1 } end -- it came late
+call('HSET', about, 'session', session)
 forgetful()
 local forgot = call('HGET', about, 'server') ~= server
 for i = 5, #ARGV, 3 do

@@ -11,8 +11,9 @@
 -- first reply and asks again.
 --
 -- A handler that asks for another id waits for it, and that one's handler may wait in turn. Whom an
--- address's run waits for stands in waits:ADDRESS, by the job that asks: as long as that job is
--- there, so is the wait. A request that would close a circle is refused:
+-- address's run waits for stands in waits:ADDRESS, by the job that asks, with its deadline: until
+-- then, or until that job is answered. (A coroutine that is cancelled while it waits leaves its wait
+-- behind until the deadline.) A request that would close a circle is refused:
 --   1. the run of A asks for B       2. the run of B asks for A: that is behind the run of A, which
 --   is behind the run of B. Neither would ever end.
 local KEEP_MS = 60000 -- a call's job or answer outlives its deadline by this much
@@ -58,6 +59,14 @@ local function push(id, reply, name)
   return refuse(id, reply, { type = 'Overloaded', node = name, queued = queued - 1, limit = limit })
 end
 
+-- The address that a run still waits for; one that it does not is forgotten.
+local function awaited(address, id, wait)
+  local due, target = string.match(wait, '^(%d+) (.*)$')
+  if tonumber(due) > now and call('EXISTS', JOB .. id) == 1 then return target end
+  call('HDEL', WAITS .. address, id)
+  return nil
+end
+
 -- The way, over those who wait, from an address to the parent; nil if there is none.
 local function way_back(address, seen)
   if address == parent then return { address } end
@@ -65,7 +74,8 @@ local function way_back(address, seen)
   seen[address] = true
   local flat = call('HGETALL', WAITS .. address)
   for i = 1, #flat, 2 do
-    local way = call('EXISTS', JOB .. flat[i]) == 1 and way_back(flat[i + 1], seen)
+    local target = awaited(address, flat[i], flat[i + 1])
+    local way = target and way_back(target, seen)
     if way then
       table.insert(way, 1, address)
       return way
@@ -75,7 +85,7 @@ local function way_back(address, seen)
 end
 
 local function wait_for(id, address)
-  call('HSET', WAITS .. parent, id, address)
+  call('HSET', WAITS .. parent, id, string.format('%d %s', deadline, address))
   if call('PTTL', WAITS .. parent) < timeout_ms then call('PEXPIRE', WAITS .. parent, timeout_ms) end
 end
 
@@ -107,6 +117,12 @@ local function submit(id, address, data)
   return ''
 end
 
+local function forget_what_is_over()
+  local flat = call('HGETALL', WAITS .. parent)
+  for i = 1, #flat, 2 do awaited(parent, flat[i], flat[i + 1]) end
+end
+
+if parent ~= '' and call('HLEN', WAITS .. parent) > 64 then forget_what_is_over() end
 local refused = {}
 local answered = shared and call('EXISTS', RESULTS .. ARGV[3]) == 1
 for i = 7, #ARGV, 3 do

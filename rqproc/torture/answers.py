@@ -23,7 +23,7 @@ PATIENT_S = 1.0
 """A request with less time may be late on a busy machine."""
 BUSY = 0.5
 """Part of its time for which a request that timed out must have found its key busy."""
-INGEST_S = 0.5
+INGEST_S = 0.2
 """What a node may take, on a busy machine, from a handler's last line until it keeps the value."""
 
 

@@ -127,3 +127,17 @@ def test_the_watchdog_fires_while_a_handler_holds_the_interpreter(
         cluster.client.enqueue(1, "stall")
         assert node.wait() == 1
         assert "stall_app.py" in node.stderr, "its stack is told"
+
+
+def test_a_node_that_is_given_up_by_mistake_does_not_run_on_beside_its_successor(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    """Its lease is lost by a word, not by time: it joins anew only without what it ran."""
+    (node,) = cluster.start("a", options=("--lease", "20", "--heartbeat", "0.2", "--strict"))
+    (id,) = ids(1)
+    cluster.client.enqueue(id, "gated")
+    book.started("gated", id)
+    (info,) = cluster.client.membership().nodes
+    assert cluster.client.report_death("a", pid=info.pid, host=info.host)
+    assert node.wait() == 1
+    assert "strict: a handler still runs" in node.stderr

@@ -146,6 +146,12 @@ async def achain(id: Any, *rest: Any) -> list[Any]:
     return [id, *found]
 
 
+@app.resource(ttl=60)
+def forgetful(id: Any) -> Any:
+    """Drops what is kept for its own id, from within another's handler too."""
+    return {"dropped": forgetful.invalidate(id)}
+
+
 @app.resource(ttl=0)
 def meet(id: Any, other: Any) -> Any:
     """Begins, waits for the test, and asks for another id."""

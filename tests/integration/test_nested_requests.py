@@ -71,3 +71,17 @@ def test_a_circle_that_has_been_left_is_none(cluster: Cluster, book: Book, ids: 
     assert cluster.client.request(two, "chain", args=(one,)) == [two, one]
     waits = kit.eventually(lambda: book.redis.keys(f"rqproc:{cluster.namespace}:waits:*") or True)
     assert waits is True or all(book.redis.pttl(key) > 0 for key in waits)
+
+
+def test_a_handler_may_invalidate_its_own_id(cluster: Cluster, ids: Fresh) -> None:
+    """An invalidation waits for no run, so it closes no circle."""
+    cluster.start("a", options=ONE_LANE)
+    (id,) = ids(1)
+    for _ in range(2):
+        assert cluster.client.request(id, "forgetful") == {"dropped": True}
+
+
+def test_handlers_that_wait_leave_room_for_what_they_wait_for(cluster: Cluster, ids: Fresh) -> None:
+    cluster.start("a", options=(*ONE_LANE[:4], "--max-queue", "2"))
+    chain = ids(6)
+    assert cluster.client.request(chain[0], "chain", args=chain[1:]) == chain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ledger import Wanted
@@ -17,7 +17,8 @@ from servers import PrivateServer
 from simnode import SimNode
 from stage import HOST, Stage
 
-from rqproc.cluster import Job, Order, Taken
+from rqproc import wire
+from rqproc.cluster import Claim, Finish, Job, Order, SessionSuperseded, Taken
 from rqproc.keys import job_key, results_key
 from rqproc.placement import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
 
@@ -305,3 +306,95 @@ def test_a_jobs_ttl_goes_on_while_it_waits_to_be_adopted(stage: Stage) -> None:
     stage.carry()
     deadline = int(stage.world.run(("HGET", job_key(job.id), "rqproc_deadline")))
     assert deadline - stage.now <= 10_000
+
+
+# --- handlers that ask for other ids ---
+
+
+def asked_by(stage: Stage, parent: int, pick: int, *, timeout_s: float = 5.0) -> Any:
+    """The report of a request by the handler of another id, empty where it is queued."""
+    job = stage.new_job(pick)
+    order = Order("call", (job,), timeout_s, job.id, parent=address("r", parent))
+    (report,) = stage.world.run(stage.cluster.route(order))
+    return report
+
+
+def waits(stage: Stage, id: int) -> int:
+    found = stage.world.run(("HLEN", f"{stage.world.keys.state}waits:{address('r', id)}"))
+    assert isinstance(found, int)
+    return found
+
+
+def test_a_circle_of_those_who_wait_is_refused_however_long(stage: Stage) -> None:
+    started(stage)
+    assert asked_by(stage, 1, 1) == b""  # IDS[1] is 2
+    assert asked_by(stage, 2, 2) == b""  # IDS[2] is 5
+    assert b"RequestCycle" in asked_by(stage, 5, 0)
+    assert b"RequestCycle" in asked_by(stage, 5, 2)
+
+
+def test_a_wait_ends_with_the_patience_of_who_waits(stage: Stage) -> None:
+    started(stage)
+    assert asked_by(stage, 1, 1, timeout_s=0.3) == b""
+    assert b"RequestCycle" in asked_by(stage, 2, 0)
+    stage.world.advance(300)
+    assert asked_by(stage, 2, 0) == b"", "its caller has given up, though the job is still there"
+
+
+def test_waits_that_are_over_are_forgotten(stage: Stage) -> None:
+    node = started(stage)
+    for _ in range(200):
+        assert asked_by(stage, 1, 1) == b""
+        taken = stage.ask_to_take(node, 9, session=node.session)
+        assert isinstance(taken, Taken)
+        done = [node.outcome(claim, stage.now) for claim in taken.claims]
+        stage.world.run(stage.cluster.finish(node.inc, done))
+    assert waits(stage, 1) <= 66
+
+
+# --- what runs on ---
+
+
+def stuck_and_taken(stage: Stage) -> tuple[SimNode, Claim]:
+    node = started(stage)
+    enqueued(stage)
+    stage.take(node, 9)
+    (claim,) = node.known.values()
+    return node, claim
+
+
+def overdue(claim: Claim, outcome: Literal["stuck", "released"]) -> Finish:
+    report = wire.overdue_report(1.0, stuck=True)
+    note = wire.note(claim.id, "error", token=claim.token)
+    return Finish(claim, outcome, wire.exc_string("late"), note, report)
+
+
+@pytest.mark.parametrize("sent", [("stuck", "released"), ("released",), ("released", "stuck")])
+def test_what_was_stuck_is_answered_once_whichever_word_of_it_arrives(
+    stage: Stage, sent: tuple[Literal["stuck", "released"], ...]
+) -> None:
+    node, claim = stuck_and_taken(stage)
+    for outcome in sent:
+        stage.world.run(stage.cluster.finish(node.inc, [overdue(claim, outcome)]))
+    assert stage.world.run(("XLEN", results_key(claim.id))) == 1
+    assert stage.world.run(("HGET", job_key(claim.id), "status")) == b"failed"
+    assert stage.world.run(("HLEN", f"{stage.world.keys.state}holders")) == 0
+
+
+def test_what_is_stuck_is_held_though_it_is_answered(stage: Stage) -> None:
+    node, claim = stuck_and_taken(stage)
+    for _ in range(2):
+        stage.world.run(stage.cluster.finish(node.inc, [overdue(claim, "stuck")]))
+    assert stage.world.run(("XLEN", results_key(claim.id))) == 1
+    holder = stage.world.run(("HGET", f"{stage.world.keys.state}holders", claim.address))
+    assert holder == f"{node.inc} 1".encode()
+
+
+def test_a_reconciliation_that_comes_late_holds_nothing(stage: Stage) -> None:
+    node = started(stage)
+    still = Claim("~7", 7, address("r", 1), "call", "", 0, b"", 0)
+    late = stage.cluster.reconcile(node.inc, session=node.session, held=[still])
+    stage.open_session(node)
+    with pytest.raises(SessionSuperseded):
+        stage.cluster.read_take(stage.world.run(late))
+    assert stage.world.run(("HLEN", f"{stage.world.keys.state}holders")) == 0
