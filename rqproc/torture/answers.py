@@ -1,8 +1,8 @@
 """The laws of answers: in time, named, true, fresh. Pure.
 
-What bounds a value's age: a value is made at its run's last line, kept from when the node takes it
-in, and served after it was asked for. So its age when it was asked for is at most the ttl and what
-lies between the first two, which is a moment, and whatever its process was stopped in between.
+What bounds a value's age: a value is made at its run's last line, its ttl counts from the handler's
+return, and it is served after it was asked for. So its age when it was asked for is at most the ttl
+and what lies between the first two: a moment, and whatever its process was stopped then.
 """
 
 from __future__ import annotations
