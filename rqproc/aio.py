@@ -195,7 +195,9 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return []
-        link = self._take_idle() or await _connect(self._dial)
+        link = self._take_idle() or await _connect(
+            self._dial, min(CONNECT_TIMEOUT_S, step.within_s)
+        )
         try:
             async with asyncio.timeout(step.within_s) as limit:
                 replies = await link.exchange(step, limit)
@@ -222,20 +224,19 @@ class AsyncClient:
         return self._idle.pop() if self._idle else None
 
 
-async def _connect(way: Dial) -> _AsyncLink:
+async def _connect(way: Dial, timeout_s: float) -> _AsyncLink:
     """Raises: as ``Dial.connect``."""
     try:
-        return await _connect_once(way)
+        return await _connect_once(way, timeout_s)
     except LinkLost:
         if way.revive is None:
             raise
     await asyncio.to_thread(way.revive)
-    return await _connect_once(way)
+    return await _connect_once(way, timeout_s)
 
 
-async def _connect_once(way: Dial) -> _AsyncLink:
+async def _connect_once(way: Dial, timeout_s: float) -> _AsyncLink:
     began = time.monotonic()
-    timeout_s = CONNECT_TIMEOUT_S
     options = (
         await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
     )

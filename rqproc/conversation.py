@@ -178,6 +178,7 @@ def ask(
         before, known = (), on_lost == "wait"
     if wanted:
         patience.check()
+        wanted.give_up()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ token                        integer  none                      join, take, reco
 waiting                      list     none                      whoever places a request while no
                                                                 node lives; taken over by join
 pulse                        integer  none; ms of the last beat join, beat
-suspects                     hash     10 min after a death      drop; cleared by finish
+suspects                     hash     10 min after a death      drop; cleared by finish, adopt
 waits:ADDRESS                hash     the asking job's timeout  route, for a handler that asks; drop
 server                       string   none; the run id          reconcile
 settling                     string   a lease and a minute      reconcile, after another server

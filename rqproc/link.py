@@ -37,9 +37,6 @@ TIMEOUT_STEP_S = 0.05
 FLOW_S = 0.25
 """Seconds within which the next bytes of a reply come that is late but on its way."""
 
-FLOW_S = 0.25
-"""Seconds within which the next bytes of a reply come that is late but on its way."""
-
 
 class LinkLost(ConnectionError):
     """The connection broke; whether the server carried out the last packet is unknown.

@@ -153,7 +153,9 @@ def _run(place: _Place, errand: Errand) -> _Part:
     slot = place.slots.ask()
     try:
         try:
-            yield _Wait(slot, errand.deadline if errand.queues else 0.0)
+            # One that a local run asks for would wait for a place that its asker holds.
+            queues = errand.queues and not _behind.get()
+            yield _Wait(slot, errand.deadline if queues else 0.0)
         except TimeoutError:
             return _FULL
         try:

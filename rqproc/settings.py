@@ -88,6 +88,11 @@ class NodeSettings:
             raise ConfigError("--heartbeat must be positive and at most half of --lease")
 
     @property
+    def beat_timeout_s(self) -> float:
+        """Seconds for a heartbeat's answer: one that is lost leaves time for others."""
+        return min(self.heartbeat_s, (self.lease_s - self.heartbeat_s) / 3)
+
+    @property
     def trust_s(self) -> float:
         """Seconds, from the sending of the last acknowledged beat, that a lease is relied on.
 

@@ -69,6 +69,7 @@ class Wanted:
         self._missing = {job.id: job for job in order.jobs}
         self._streams = {results_key(order.reply): _Stream(order)}
         self._left: list[str] = []
+        self._alone: dict[str, wire.Answer] = {}
         self._moves = 0
 
     def __len__(self) -> int:
@@ -78,6 +79,7 @@ class Wanted:
     def send(self) -> list[Order]:
         """Return what is to be sent (again) now: the calls without an answer, stream by stream."""
         found = []
+        self._alone.clear()
         for stream in self._streams.values():
             stream.sent = True
             if not self.answers and stream.calls is None:
@@ -85,6 +87,10 @@ class Wanted:
             elif jobs := self._asked_in(stream):
                 found.append(replace(stream.order, jobs=jobs))
         return found
+
+    def give_up(self) -> None:
+        """Time is over: where nobody lived, last, that is the answer."""
+        self.answers |= self._alone
 
     def _asked_in(self, stream: _Stream) -> tuple[Job, ...]:
         calls = self._missing if stream.calls is None else stream.calls
@@ -114,6 +120,7 @@ class Wanted:
                     continue  # it came twice
                 if known and _nobody_lives(answer):
                     refused.append(answer.job_id)
+                    self._alone[answer.job_id] = answer
                 else:
                     self.answers[answer.job_id] = answer
                     del self._missing[answer.job_id]

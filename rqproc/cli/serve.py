@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -19,6 +20,7 @@ from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.cluster import Joined
+from rqproc.errors import RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.node.node import Node
@@ -64,12 +66,18 @@ def serve(
     def ready(name: str, joined: Joined) -> None:
         say(f"node {name} ready (epoch {joined.epoch}, server {node.server})")
 
-    finished = node.run(ready=ready)
-    if finished:
-        return 0
-    say("stopped with requests unfinished: other nodes run them when the lease has run out")
+    try:
+        if node.run(ready=ready):
+            return 0
+        say("stopped with requests unfinished: other nodes run them when the lease has run out")
+        code = STOPPED_HARD
+    except Exception as error:
+        if not node.has_served:
+            raise
+        say(f"error: {error}" if isinstance(error, RqprocError) else traceback.format_exc())
+        code = getattr(error, "exit_code", STOPPED_HARD)
     logging.shutdown()
-    os._exit(STOPPED_HARD)  # a handler that never ends would keep its thread, and us
+    os._exit(code)  # a handler that never ends would keep its thread, and us
 
 
 def supervise(

@@ -32,6 +32,9 @@ KNOWN_CALLS = 4096
 
 Ending = Literal["error", "stuck", "released"]
 
+MOST_PAUSED = 1024
+"""Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
+
 STUCK_AFTER_S = 0.2
 """Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
 
@@ -107,7 +110,7 @@ class Desk:
         if run not in self._running or run.address in self._stuck:
             return
         run.asks += 1 if slot == "given back" else -1
-        if run.asks:
+        if run.asks and len(self._lanes.paused) < MOST_PAUSED:
             self._lanes.pause(run.address)
         else:
             self._lanes.go_on(run.address)
@@ -206,9 +209,9 @@ class Desk:
         return len(self._holds)
 
     @property
-    def paused(self) -> int:
-        """How many of its runs do nothing: they wait for other ids, or are stuck."""
-        return self._lanes.paused
+    def held_by_paused(self) -> int:
+        """How many of these wait for runs that do nothing: they ask others, or are stuck."""
+        return sum(map(self._holds.count, self._lanes.paused))
 
     @property
     def idle(self) -> bool:
@@ -252,7 +255,6 @@ class Desk:
         if overdue is None or hold.id.startswith("~"):
             self._out.append(Finish(hold, "released"))
         else:
-            self._failed -= 1  # it is counted already
             self._fail(hold, overdue, outcome="released")
 
     def _give_up_on(self, run: Run, overdue: Overdue) -> None:
@@ -321,7 +323,7 @@ class Desk:
         self._refuse(claim, failure.report, failure.text, outcome=outcome)
 
     def _refuse(self, claim: Claim, report: str, text: str, *, outcome: Ending = "error") -> None:
-        self._failed += 1
+        self._failed += outcome != "released"  # which has been counted as stuck
         note = wire.note(claim.id, "error", token=claim.token)
         keep_s = self._keep_s(claim, self._clock())
         self._out.append(Finish(claim, outcome, wire.exc_string(text), note, report, keep_s))

@@ -100,7 +100,7 @@ class Heart:
             return False
         else:
             term.trusted_until = sent_at + self._settings.trust_s
-            self._watch.renewed(trusted_s=term.trusted_s)
+            self._watch.renewed()
             self._found_again()
             if state == "draining" and not term.draining:
                 term.draining = True
@@ -116,7 +116,7 @@ class Heart:
         self._backoff.reset()
 
     def _exchange(self, term: Term) -> list[object]:
-        timeout_s = self._settings.heartbeat_s
+        timeout_s = self._settings.beat_timeout_s
         if self._link is None:
             self._link = self._dial.connect(timeout_s=timeout_s)
             self._link.exchange(self._cluster.load("beat"), timeout_s=timeout_s)

@@ -35,6 +35,10 @@ class Holds:
         if self._busy[claim.address] <= 0:
             del self._busy[claim.address]
 
+    def count(self, address: str) -> int:
+        """How many claims of this address are held."""
+        return self._busy[address]
+
     def busy(self, address: str) -> bool:
         """Whether any claim of this address is held."""
         return address in self._busy

@@ -6,7 +6,7 @@ Pure: it decides what may start, and starts nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -71,8 +71,9 @@ class Lanes(Generic[T]):
         self._ready.clear()
 
     @property
-    def paused(self) -> int:
-        return len(self._paused)
+    def paused(self) -> Collection[str]:
+        """The keys whose work does nothing for now."""
+        return self._paused
 
     @property
     def running(self) -> int:

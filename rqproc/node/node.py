@@ -75,6 +75,11 @@ class Node:
         self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
 
     @property
+    def has_served(self) -> bool:
+        """Whether it has joined, so that handlers may run."""
+        return self._worker is not None
+
+    @property
     def server(self) -> str:
         return self._dial.server
 

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 log = logging.getLogger("rqproc.supervisor")
 
@@ -22,13 +23,21 @@ QUICK_DEATH_S = 5.0
 LONGEST_PAUSE_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A child that has ended, and whether the cluster still counted on it."""
+
+    child: subprocess.Popen[bytes]
+    was_counted_on: bool
+
+
 class Supervisor:
     """Children by name.
 
     Args:
         command: gives a child's command line.
-        report_death: tells the cluster that the process of a name has ended; returns whether it
-            did not know.
+        report_death: tells the cluster that the process of a name has ended; returns whether the
+            cluster still counted on it. Called on a thread for each child.
         strict: kill a child that is stopped (SIGSTOP): it cannot end itself by its lease's end.
     """
 
@@ -49,9 +58,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
         self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
-        self._events: queue.SimpleQueue[tuple[str, subprocess.Popen[bytes] | None]] = (
-            queue.SimpleQueue()
-        )
+        self._events: queue.SimpleQueue[tuple[str, _Ended | None]] = queue.SimpleQueue()
         self._pending: dict[str, threading.Timer] = {}
         self._stopping = threading.Event()
         self._code = 0
@@ -61,14 +68,14 @@ class Supervisor:
         for name in self._names:
             self._start(name)
         while self._children or self._pending:
-            name, child = self._events.get()
-            if child is None:
+            name, ended = self._events.get()
+            if ended is None:
                 self._pending.pop(name, None)
                 if not self._stopping.is_set():
                     self._start(name)
             else:
                 del self._children[name]
-                self._after(name, child)
+                self._after(name, ended)
         return self._code
 
     def stop(self) -> None:
@@ -107,12 +114,13 @@ class Supervisor:
             log.error("%s (pid %d) is stopped: killing it", name, child.pid)
             child.kill()
         child.wait()
-        self._events.put((name, child))
+        # Here, since it may take long where the server is away, and others end meanwhile.
+        self._events.put((name, _Ended(child, self._report(name, child.pid))))
 
-    def _after(self, name: str, child: subprocess.Popen[bytes]) -> None:
-        code = child.returncode
+    def _after(self, name: str, ended: _Ended) -> None:
+        child, code = ended.child, ended.child.returncode
         # One that has drained has left the cluster by itself; whatever else ends with 0 has died.
-        has_left = not self._report(name, child.pid) and code == 0
+        has_left = code == 0 and not ended.was_counted_on
         if has_left or self._stopping.is_set():
             self._code = self._code or max(code, 0)
             return

@@ -2,7 +2,8 @@
 
 Knows the C-level timer of ``faulthandler``: it fires even while a handler holds the interpreter's
 lock, or the moment a stopped process goes on. It dumps every thread's stack and ends the process
-without any clean-up; a supervisor starts it anew.
+without any clean-up; a supervisor starts it anew. (To read the stacks of threads that run may
+crash, and a crash is an end too.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
 
@@ -20,23 +22,27 @@ STDERR = 2
 SHORTEST_S = 0.001
 
 
+Trusted = Callable[[], float]
+"""Tells for how many seconds the lease may still be relied on."""
+
+
 class Watch(Protocol):
     """What the worker and the heart tell."""
 
-    def busy(self, running: bool, *, trusted_s: float) -> None:
-        """Whether handlers run, and for how many seconds the lease may be relied on."""
+    def busy(self, running: bool, trusted_s: Trusted) -> None:
+        """Whether handlers run."""
 
-    def renewed(self, *, trusted_s: float) -> None:
+    def renewed(self) -> None:
         """The lease has been renewed."""
 
 
 class NoWatch:
     """Without ``--strict`` a handler is left to its end."""
 
-    def busy(self, running: bool, *, trusted_s: float) -> None:
+    def busy(self, running: bool, trusted_s: Trusted) -> None:
         """Nothing is watched."""
 
-    def renewed(self, *, trusted_s: float) -> None:
+    def renewed(self) -> None:
         """Nothing is watched."""
 
 
@@ -44,25 +50,24 @@ class Watchdog:
     """One for a process: the timer is the process's only one."""
 
     def __init__(self) -> None:
-        self._running = False
+        self._trusted_s: Trusted | None = None
         self._lock = Lock()
 
-    def busy(self, running: bool, *, trusted_s: float) -> None:
+    def busy(self, running: bool, trusted_s: Trusted) -> None:
         with self._lock:
-            if running and trusted_s <= 0:
+            if running and trusted_s() <= 0:
                 self._end()
-            if running == self._running:
-                return
-            self._running = running
-            if running:
-                self._set(trusted_s)
-            else:
+            if running and self._trusted_s is None:
+                self._trusted_s = trusted_s
+                self._set(trusted_s())
+            elif not running and self._trusted_s is not None:
+                self._trusted_s = None
                 faulthandler.cancel_dump_traceback_later()
 
-    def renewed(self, *, trusted_s: float) -> None:
+    def renewed(self) -> None:
         with self._lock:
-            if self._running:
-                self._set(trusted_s)
+            if self._trusted_s is not None:
+                self._set(self._trusted_s())
 
     def _set(self, trusted_s: float) -> None:
         faulthandler.dump_traceback_later(max(trusted_s, SHORTEST_S), exit=True, file=STDERR)

@@ -149,7 +149,9 @@ class Worker:
             raise self._failure
         if not self._draining:
             return False
-        if self._stop_by is not None and time.monotonic() >= self._stop_by:
+        if self._stop_by is None:  # by a word from elsewhere
+            self._stop_by = time.monotonic() + self._drain_s
+        if time.monotonic() >= self._stop_by:
             return True
         return self._desk.idle and not self._news
 
@@ -169,8 +171,9 @@ class Worker:
     def _wait_outside(self, pause_s: float) -> None:
         """Without a connection: outcomes are taken in, and entries forgotten in time."""
         self._close_session()
+        self._moved = False
         end = time.monotonic() + pause_s
-        while (left_s := end - time.monotonic()) > 0 and not self._failure:
+        while (left_s := end - time.monotonic()) > 0 and not (self._failure or self._moved):
             self._bell.wait(left_s)
             self._take_in_news()
             self._mind_the_runs()
@@ -182,6 +185,7 @@ class Worker:
         self._moved = False
         session = self._open_session()
         self._spell.is_over()
+        # The lease comes first: who is not sure of it starts nothing, who has lost it must end.
         while not self._is_over():
             if self._moved:
                 raise LinkLost("a new one is made, as for the heartbeat")
@@ -214,9 +218,10 @@ class Worker:
     def _room(self) -> int:
         """How many more requests this node may hold; the rest wait in its queue.
 
-        What its handlers wait for, or what is stuck, must not fill it: it may be its own to answer.
+        What waits for handlers that do nothing themselves must not fill it: these may wait for what
+        is in the queue.
         """
-        return self._max_held - self._desk.held + self._desk.paused
+        return self._max_held - self._desk.held + self._desk.held_by_paused
 
     @property
     def _draining(self) -> bool:
@@ -224,6 +229,7 @@ class Worker:
 
     def _open_session(self) -> Session:
         self._sessions += 1
+        self._drained = False  # the server may have forgotten
         session = self._session = Session(
             self._dial,
             self._cluster,
@@ -256,6 +262,8 @@ class Worker:
         for finishes, reply in session.replies():
             if finishes:
                 self._acknowledge(finishes, reply)
+                if self._drained:
+                    session.drain()  # these were sent before it: what waits for them goes on
             else:
                 self._take_in(reply)
 
@@ -311,12 +319,15 @@ class Worker:
     def _start_runs(self) -> None:
         while self.term.trusted and (run := self._desk.next_run()):
             # Before it starts: it may never let go of the interpreter.
-            self._watch.busy(True, trusted_s=self.term.trusted_s)
+            self._watch.busy(True, self._trusted_s)
             self._runner.start(run)
+
+    def _trusted_s(self) -> float:
+        return self.term.trusted_s
 
     def _mind_the_runs(self) -> None:
         self._desk.mind_the_time()
-        self._watch.busy(self._desk.running, trusted_s=self.term.trusted_s)
+        self._watch.busy(self._desk.running, self._trusted_s)
 
     def _mind_the_lease(self) -> None:
         if self.term.over:
@@ -326,8 +337,6 @@ class Worker:
 
     def _mind_the_drain(self, session: Session) -> None:
         """Say once, however the drain began, that this node is no member any more."""
-        if self._draining and self._stop_by is None:
-            self._stop_by = time.monotonic() + self._drain_s
         if self._draining and not self._drained:
             session.drain()
             self._drained = True

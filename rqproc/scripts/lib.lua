@@ -3,7 +3,8 @@
 -- scripts/__init__.py, which also writes constants in the place of words in capitals:
 --   MEMBERS, LEASES, NODES, HOLDERS, EPOCH, TOKEN, WAITING, PULSE, SUSPECTS, SERVER, SETTLING
 --                                the cluster's keys, see keys.py
---   NODE, TAKEN, WAITS           prefixes of the keys of one node, one incarnation, one address
+--   NODE, TAKEN, WAITS           prefixes of the keys of one node, of one incarnation and of one
+--                                address
 --   RQ, JOB, RESULTS             prefixes of RQ's keys
 --   QUEUE, WORKER                prefixes of the keys of a node's queue and worker
 --   INGRESS                      name of the ingress queue
@@ -12,8 +13,7 @@
 --   LOST_TEXT                    what RQ shows then, in RQ's encoding
 --
 -- call is redis.call, now_ms() is the server's clock in milliseconds. An incarnation is
--- 'NAME@NUMBER', an address is
--- 'SLOT|RESOURCE:ID'.
+-- 'NAME@NUMBER', an address is 'SLOT|RESOURCE:ID'.
 
 local function name_of(inc) return string.match(inc, '^(.*)@') end
 local function is_live(inc) return call('ZSCORE', LEASES, inc) ~= false end
@@ -92,7 +92,7 @@ local function raise_tokens(now)
 end
 
 -- How many nodes have died on an address since one of its runs last ended, where that is so many
--- that its requests are refused for now; else nil. After a minute one more may try.
+-- that its requests are refused for now; else nil. After a minute they may try again.
 local function killer(address, now)
   local found = call('HGET', SUSPECTS, address)
   if not found then return nil end
@@ -100,11 +100,20 @@ local function killer(address, now)
   return tonumber(deaths) >= MAX_ATTEMPTS and now - tonumber(last) < 60000 and tonumber(deaths) or nil
 end
 
+local function forget_old_suspects(now)
+  local flat = call('HGETALL', SUSPECTS)
+  for i = 1, #flat, 2 do
+    local first = tonumber(string.match(flat[i + 1], '^%d+ (%d+)'))
+    if now - first > 600000 then call('HDEL', SUSPECTS, flat[i]) end
+  end
+end
+
 -- A node died that ran a request of this address. Deaths count for ten minutes.
 local function suspect(address, now)
   local found = call('HGET', SUSPECTS, address) or ''
   local deaths, first = string.match(found, '^(%d+) (%d+) %d+$')
   if not deaths or now - tonumber(first) > 600000 then deaths, first = 0, now end
+  if call('HLEN', SUSPECTS) > 1000 then forget_old_suspects(now) end
   call('HSET', SUSPECTS, address, string.format('%d %d %d', deaths + 1, first, now))
   call('PEXPIRE', SUSPECTS, 600000)
 end
@@ -170,62 +179,74 @@ local function give_up(id, kind, reply, deaths)
   conclude(id, kind, reply, keep_ms, false, LOST_TEXT, id .. ' error 0 0 0', report, '', '')
 end
 
--- Takes nodes out. First all of them, then their requests go to who is left, so that none is sent
--- from one dead node to the next. `died`: not by their own word, so it counts as an attempt, for
--- each request that may have run: the oldest of its address, in as many lanes as the node has.
-local function drop(incs, died, now)
-  -- Its membership, lease and holds. Returns what it had taken, oldest first.
-  local function remove(inc)
-    local name = name_of(inc)
-    local lanes = tonumber(call('HGET', NODE .. name, 'lanes') or 0)
-    call('ZREM', LEASES, inc)
-    if call('ZREM', MEMBERS, name) == 1 then call('INCR', EPOCH) end
-    call('HDEL', NODES, name)
-    call('DEL', NODE .. name)
-    call('SREM', RQ .. 'queues', QUEUE .. name)
-    call('SREM', RQ .. 'workers', WORKER .. name)
-    call('SREM', RQ .. 'workers:' .. NAMES .. name, WORKER .. name)
-    call('SREM', RQ .. 'workers:' .. INGRESS, WORKER .. name)
-    call('DEL', WORKER .. name)
-    local flat, taken = call('HGETALL', TAKEN .. inc), {}
-    for i = 1, #flat, 2 do
-      local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
-      taken[#taken + 1] = { id = flat[i], token = tonumber(token), address = address }
+-- A node's membership, lease and keys. Returns what it had taken, oldest first.
+local function remove(inc)
+  local name = name_of(inc)
+  call('ZREM', LEASES, inc)
+  if call('ZREM', MEMBERS, name) == 1 then call('INCR', EPOCH) end
+  call('HDEL', NODES, name)
+  call('DEL', NODE .. name)
+  call('SREM', RQ .. 'queues', QUEUE .. name)
+  call('SREM', RQ .. 'workers', WORKER .. name)
+  call('SREM', RQ .. 'workers:' .. NAMES .. name, WORKER .. name)
+  call('SREM', RQ .. 'workers:' .. INGRESS, WORKER .. name)
+  call('DEL', WORKER .. name)
+  local flat, taken = call('HGETALL', TAKEN .. inc), {}
+  for i = 1, #flat, 2 do
+    local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
+    taken[#taken + 1] = { id = flat[i], token = tonumber(token), address = address }
+  end
+  call('DEL', TAKEN .. inc)
+  table.sort(taken, function(a, b) return a.token < b.token end)
+  return taken
+end
+
+-- Releases what a node held, and marks what may have run where it died: the oldest of each address,
+-- in as many lanes as it had. What waited for another id had given back its lane.
+local function release_all(taken, lanes, now)
+  local seen = {}
+  for _, request in ipairs(taken) do
+    local address = request.address
+    if not seen[address] then
+      seen[address] = true
       call('HDEL', HOLDERS, address)
-      call('DEL', WAITS .. address)
-    end
-    call('DEL', TAKEN .. inc)
-    table.sort(taken, function(a, b) return a.token < b.token end)
-    local seen = {}
-    for _, request in ipairs(taken) do
-      if died and lanes > 0 and not seen[request.address] then
-        seen[request.address], request.ran, lanes = true, true, lanes - 1
-        suspect(request.address, now)
+      local waited = call('DEL', WAITS .. address) == 1
+      if lanes > 0 then
+        request.ran = true
+        suspect(address, now)
+        if not waited then lanes = lanes - 1 end
       end
     end
-    return taken
   end
+end
 
-  -- A request that was taken goes to its new target, unless it has used up its attempts.
-  local function recover(id, address, ran)
-    local fields = redis.pcall('HMGET', JOB .. id, 'status', 'rqproc_kind', 'rqproc_reply')
-    if fields.err or not fields[1] then return end
-    local kind = fields[2] or 'call'
-    if kind == 'job' then
-      -- 'queued' where someone has enqueued it again while it ran; that copy may be gone by now.
-      if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
-      call('HSET', JOB .. id, 'status', 'queued')
-    end
-    local lost = call('HINCRBY', JOB .. id, 'rqproc_lost', ran and 1 or 0)
-    if ran and lost >= MAX_ATTEMPTS then
-      give_up(id, kind, fields[3] or id, lost)
-    else
-      place(id, address)
-    end
+-- Sends a request that was taken to its new target, unless it has used up its attempts.
+local function recover(id, address, ran)
+  local fields = redis.pcall('HMGET', JOB .. id, 'status', 'rqproc_kind', 'rqproc_reply')
+  if fields.err or not fields[1] then return end
+  local kind = fields[2] or 'call'
+  if kind == 'job' then
+    -- 'queued' where someone has enqueued it again while it ran; that copy may be gone by now.
+    if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
+    call('HSET', JOB .. id, 'status', 'queued')
   end
+  local lost = call('HINCRBY', JOB .. id, 'rqproc_lost', ran and 1 or 0)
+  if ran and lost >= MAX_ATTEMPTS then
+    give_up(id, kind, fields[3] or id, lost)
+  else
+    place(id, address)
+  end
+end
 
+-- Takes nodes out. First all of them, then their requests go to who is left, so that none is sent
+-- from one dead node to the next. `died`: not by their own word, so it counts as an attempt.
+local function drop(incs, died, now)
   local orphans = {}
-  for i, inc in ipairs(incs) do orphans[i] = remove(inc) end
+  for i, inc in ipairs(incs) do
+    local lanes = died and tonumber(call('HGET', NODE .. name_of(inc), 'lanes') or 0) or 0
+    orphans[i] = remove(inc)
+    release_all(orphans[i], lanes, now)
+  end
   for i, inc in ipairs(incs) do
     for _, request in ipairs(orphans[i]) do recover(request.id, request.address, request.ran) end
     place_all_again(QUEUE .. name_of(inc))
@@ -236,7 +257,7 @@ end
 --
 -- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off), not
 -- the nodes: each then has half a lease more, once, to say that it lives. What it runs is still
--- its own in that time.
+-- its own in that time. Whose lease ended more than half a minute ago will not say so any more.
 local function reap(now)
   local late = call('ZRANGEBYSCORE', LEASES, '-inf', now)
   if #late == 0 then return end
@@ -245,7 +266,8 @@ local function reap(now)
   for _, inc in ipairs(late) do
     local about = call('HMGET', NODE .. name_of(inc), 'lease', 'grace')
     local half_ms = math.floor(tonumber(about[1] or 0) / 2)
-    if about[2] == '0' and quiet_ms > half_ms then
+    local late_ms = now - tonumber(call('ZSCORE', LEASES, inc))
+    if about[2] == '0' and quiet_ms > half_ms and late_ms < 30000 then
       call('HSET', NODE .. name_of(inc), 'grace', 1)
       call('ZADD', LEASES, now + half_ms, inc)
     else

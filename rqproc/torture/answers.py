@@ -1,8 +1,8 @@
 """The laws of answers: in time, named, true, fresh. Pure.
 
-What bounds a value's age: a value is made at its run's last line, kept from when the node takes it
-in, and served after it was asked for. So its age when it was asked for is at most the ttl and what
-lies between the first two, which is a moment, and whatever its process was stopped in between.
+What bounds a value's age: a value is made at its run's last line, its ttl counts from the handler's
+return, and it is served after it was asked for. So its age when it was asked for is at most the ttl
+and what lies between the first two: a moment, and whatever its process was stopped then.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PATIENT_S = 1.0
 """A request with less time may be late on a busy machine."""
 BUSY = 0.5
 """Part of its time for which a request that timed out must have found its key busy."""
-INGEST_S = 0.2
-"""What a node may take, on a busy machine, from a handler's last line until it keeps the value."""
+RETURN_S = 0.2
+"""What may pass, on a busy machine, between a handler's last line and its return."""
 
 
 def in_time(history: History) -> Iterator[Breach]:
@@ -119,7 +119,7 @@ def fresh(history: History) -> Iterator[Breach]:
         if (value := ask.value) is None or value.tag:
             continue
         age_s = ask.asked - value.at
-        limit_s = history.ttl_s + INGEST_S + _stopped_s(history, value, ask.asked)
+        limit_s = history.ttl_s + RETURN_S + _stopped_s(history, value, ask.asked)
         if age_s > limit_s:
             text = f"{_name(ask)} got a value {age_s:.3f} s old, ttl {history.ttl_s:g} s"
             run = history.by_run.get(value.run)

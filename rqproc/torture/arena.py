@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from rqproc.errors import RqprocError
 from rqproc.stage import NodeProcess
 from rqproc.torture import wishes
 from rqproc.torture.app import BOOK
-from rqproc.torture.herd import Herd
+from rqproc.torture.herd import Beast, Herd
 from rqproc.torture.ledger import Ledger
 from rqproc.torture.proxy import Proxy
 from rqproc.torture.server import Server
@@ -63,6 +64,18 @@ class Arena:
                     if at.owner == name
                 ]
         return tuple(found)
+
+    def tell_of(self, dead: Beast) -> None:
+        """Report a death, as its supervisor would; where that fails the lease has to run out."""
+        with suppress(RqprocError):
+            self.client.report_death(dead.name, pid=dead.pid, host=socket.gethostname())
+
+    def drain_from_afar(self, beast: Beast) -> bool:
+        """Do as ``rqproc node drain`` does; return whether the node is told."""
+        beast.will_drain()
+        with suppress(RqprocError):
+            return self.client.drain(beast.name)
+        return False
 
     def recover(self) -> float | None:
         """Wait until every node is a member and every id is answered; return when, or None.

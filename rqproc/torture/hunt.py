@@ -7,7 +7,6 @@ the error that names it, would never be seen.
 from __future__ import annotations
 
 import itertools
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -40,7 +39,7 @@ class Hunt:
         killed: list[Beast] = []
         while len(killed) < MOST_KILLS and (holder := self._await_run(id, tag, caller, killed)):
             holder.kill()
-            self._arena.client.report_death(holder.name, pid=holder.pid, host=socket.gethostname())
+            self._arena.tell_of(holder)
             killed.append(holder)
             # The others that ran there are answered first: else their ids would be blamed too.
             self._arena.recover()

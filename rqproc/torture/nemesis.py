@@ -9,7 +9,6 @@ counted in leases: a short one must go unnoticed by the lease, a long one must n
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -119,7 +118,7 @@ class Nemesis:
         began = time.monotonic()
         victim.kill()
         if told:
-            self._tell_of(victim)
+            self._arena.tell_of(victim)
         if follows:
             self._arena.herd.start(victim.name)
         notes = ("the cluster is told" if told else "", "an heir at once" if follows else "")
@@ -133,7 +132,7 @@ class Nemesis:
         for victim in victims:  # all before any is told: else one request would lose them all
             victim.kill()
         for victim in victims if tells else ():
-            self._tell_of(victim)
+            self._arena.tell_of(victim)
         yield Wound("kill", _names(victims), began, "all of them", _pids(victims))
 
     @contextmanager
@@ -141,10 +140,6 @@ class Nemesis:
         began = time.monotonic()
         victims = self._hunting.run()
         yield Wound("kill", _names(victims), began, "whoever ran one request", _pids(victims))
-
-    def _tell_of(self, victim: Beast) -> None:
-        """As its supervisor would."""
-        self._arena.client.report_death(victim.name, pid=victim.pid, host=socket.gethostname())
 
     @contextmanager
     def _pause(self, long: bool) -> Iterator[Wound]:
@@ -165,12 +160,11 @@ class Nemesis:
             if self._alone:
                 self._arena.recover()
         began = time.monotonic()
-        if afar:
-            victim.will_drain()
-            self._arena.client.drain(victim.name)
+        if afar and self._arena.drain_from_afar(victim):
+            how = "from afar"
         else:
             victim.drain()
-        how = "from afar" if afar else "by SIGTERM"
+            how = "by SIGTERM"
         self._drained.append(victim)
         yield Wound("drain", victim.name, began, how, (victim.pid,))
 

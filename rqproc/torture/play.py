@@ -12,12 +12,11 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from rqproc.client import Client
 from rqproc.keys import RQ_PREFIX
 from rqproc.stage import Doing
 from rqproc.torture import book, soak
 from rqproc.torture.app import TTL_S
-from rqproc.torture.arena import NAMESPACE, Arena, arena, processes_of
+from rqproc.torture.arena import Arena, arena, processes_of
 from rqproc.torture.figures import Figures, figures
 from rqproc.torture.history import Violation, check
 from rqproc.torture.load import Load
@@ -74,10 +73,9 @@ def play(plan: Plan) -> Generator[Doing | Verdict, None, None]:
             )
         )
         place.herd.start_all()
-        callers = stack.enter_context(Client(place.url("callers"), namespace=NAMESPACE))
         load = stack.enter_context(
             Load(
-                callers,
+                place.client,
                 place.url("async"),
                 place.ledger,
                 seed=plan.seed,

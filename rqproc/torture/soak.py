@@ -40,21 +40,22 @@ class Growth:
 
 
 def sample(pids: Mapping[str, int]) -> dict[str, Sample]:
-    """Return what processes have now, by name; nothing where there is no /proc."""
-    return {name: _sample(Path(f"/proc/{pid}")) for name, pid in pids.items() if _seen(pid)}
+    """Return what processes have now, by name; not of those that have ended."""
+    found = {name: _sample(Path(f"/proc/{pid}")) for name, pid in pids.items()}
+    return {name: seen for name, seen in found.items() if seen}
 
 
 def growths(start: Mapping[str, Sample], end: Mapping[str, Sample]) -> tuple[Growth, ...]:
     return tuple(Growth(name, start[name], end[name]) for name in start if name in end)
 
 
-def _seen(pid: int) -> bool:
-    return Path(f"/proc/{pid}/status").exists()
-
-
-def _sample(folder: Path) -> Sample:
-    fields = dict(
-        line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line
-    )
-    rss = int(fields["VmRSS"].split()[0]) * 1024
-    return Sample(rss, len([*(folder / "fd").iterdir()]), int(fields["Threads"]))
+def _sample(folder: Path) -> Sample | None:
+    try:
+        lines = (folder / "status").read_text().splitlines()
+        files = len([*(folder / "fd").iterdir()])
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    if "VmRSS" not in fields:  # it has ended, and nobody has waited for it yet
+        return None
+    return Sample(int(fields["VmRSS"].split()[0]) * 1024, files, int(fields["Threads"]))

@@ -9,7 +9,7 @@ from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 
-from rqproc.errors import HandlerFailed, RequestTimeout
+from rqproc.errors import HandlerFailed, Overloaded, RequestTimeout
 
 ONE_LANE = ("--lease", "10", "--heartbeat", "0.2", "--concurrency", "1")
 
@@ -85,3 +85,19 @@ def test_handlers_that_wait_leave_room_for_what_they_wait_for(cluster: Cluster, 
     cluster.start("a", options=(*ONE_LANE[:4], "--max-queue", "2"))
     chain = ids(6)
     assert cluster.client.request(chain[0], "chain", args=chain[1:]) == chain
+
+
+def test_what_waits_behind_a_handler_that_asks_leaves_room_for_what_it_asks(
+    cluster: Cluster, ids: Fresh
+) -> None:
+    cluster.start("a", options=("--lease", "10", "--max-queue", "5"))
+    parent, *children = ids(9)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [
+            pool.submit(cluster.client.request, parent, "chain", args=(child,), timeout=8)
+            for child in children
+        ]
+        outcomes = [one.exception() or one.result() for one in asked]
+    answered = [found for found in outcomes if isinstance(found, list)]
+    assert all(isinstance(found, list | Overloaded) for found in outcomes), outcomes
+    assert len(answered) >= 5

@@ -15,7 +15,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from servers import PrivateServer
 from simnode import SimNode
-from stage import HOST, Stage
+from stage import HOST, IDS, LEASE_MS, Stage
 
 from rqproc import wire
 from rqproc.cluster import Claim, Finish, Job, Order, SessionSuperseded, Taken
@@ -350,6 +350,30 @@ def test_waits_that_are_over_are_forgotten(stage: Stage) -> None:
         done = [node.outcome(claim, stage.now) for claim in taken.claims]
         stage.world.run(stage.cluster.finish(node.inc, done))
     assert waits(stage, 1) <= 66
+
+
+def test_the_child_is_blamed_for_its_nodes_death_not_only_the_parent_that_waits(
+    stage: Stage,
+) -> None:
+    """One lane would be used up by the parent, which does nothing."""
+    for name in ("a", "B", "n9"):
+        node = started(stage, name)
+        for parent, pick in ((1, 1), (2, 2), (5, 3)):
+            if name == "a":
+                called(stage, IDS.index(parent))
+                assert asked_by(stage, parent, pick, timeout_s=60.0) == b""
+        stage.ask_to_take(node, 9, session=node.session)
+        stage.world.run(stage.cluster.report_death(name, pid=node.pid, host=HOST))
+    suspects = stage.world.run(("HKEYS", f"{stage.world.keys.state}suspects"))
+    assert address("r", IDS[3]).encode() in suspects, "the last child has no lane to give back"
+
+
+def test_one_silent_node_that_nobody_asked_for_long_is_dead_at_once(stage: Stage) -> None:
+    started(stage)
+    stage.world.advance(LEASE_MS + 30_000)
+    job = stage.new_job(0)
+    (report,) = stage.world.run(stage.cluster.route(Order("call", (job,), 5.0, job.id)))
+    assert b"NoLiveNode" in report
 
 
 # --- what runs on ---

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from unit.torture_records import TTL_S, ask, broken, ended, fault, killed, run, value_of
 
-from rqproc.torture.answers import INGEST_S, SLACK_S
+from rqproc.torture.answers import RETURN_S, SLACK_S
 from rqproc.torture.records import Stop
 
 MADE = run(1.0, 1.1, tag="r1")
@@ -127,7 +127,7 @@ def test_a_value_within_its_ttl_is_lawful() -> None:
 
 
 def test_a_value_past_its_ttl_when_it_was_asked_for_is_found() -> None:
-    asked = 1.1 + TTL_S + INGEST_S + 0.01
+    asked = 1.1 + TTL_S + RETURN_S + 0.01
     assert broken(KEPT, ask(asked, asked + 0.1, KEPT)) == ["fresh"]
 
 
@@ -136,7 +136,7 @@ def test_an_answer_may_be_long_on_its_way() -> None:
 
 
 def test_a_value_whose_process_was_stopped_after_making_it_may_be_as_much_older() -> None:
-    asked = 1.1 + TTL_S + INGEST_S + 0.5
+    asked = 1.1 + TTL_S + RETURN_S + 0.5
     assert broken(KEPT, Stop(1, 1.1, 1.7), ask(asked, asked, KEPT)) == []
     assert broken(KEPT, Stop(2, 1.1, 1.7), ask(asked, asked, KEPT)) == ["fresh"]
 
