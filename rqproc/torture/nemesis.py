@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rqproc.stage import Doing
 from rqproc.torture.arena import Arena
@@ -42,7 +42,8 @@ class Wound:
     pids: tuple[int, ...] = ()
     owned: tuple[str, ...] = ()
     told: bool = False
-    healed: float = field(default=0.0)
+    healed: float = 0.0
+    total: bool = False
 
 
 class Nemesis:
@@ -90,14 +91,16 @@ class Nemesis:
         self.faults += [
             Fault(
                 w.kind, w.target, w.began, w.healed, recovered, w.detail, w.pids, w.owned, w.told,
-                self._alone,
+                self._alone, w.total,
             )
             for w in wounds
         ]  # fmt: skip
 
     @contextmanager
     def _wound(self, kind: Kind, long: bool) -> Iterator[Wound]:
+        before = self._arena.herd.alive
         with self._kinds[kind](long) as wound:
+            wound.total = not any(b.alive and b.pid not in self._touched for b in before)
             yield wound
         wound.healed = time.monotonic()
 
@@ -256,8 +259,9 @@ class Nemesis:
         """Choose whose connections suffer: a node's, the callers', or everyone's."""
         nodes = [beast.name for beast in self._arena.herd.alive]
         chosen = self._chance.choice([*nodes, *self._arena.callers, "everyone"])
-        self._touched |= {b.pid for b in self._arena.herd.alive if b.name == chosen}
-        names = [*nodes, *self._arena.callers] if chosen == "everyone" else [chosen]
+        everyone = chosen == "everyone"
+        self._touched |= {b.pid for b in self._arena.herd.alive if everyone or b.name == chosen}
+        names = [*nodes, *self._arena.callers] if everyone else [chosen]
         return [self._arena.proxy.door(name) for name in names], chosen
 
 

@@ -20,6 +20,11 @@ HARMLESS = frozenset({"join", "drain"})
 """Kinds that may cost a caller nothing, and no run may be repeated for them."""
 
 
+OF_SERVER = frozenset({"restart", "wipe", "stall"})
+SILENCING = frozenset({"drop", "mute"})
+"""Kinds that make a server that runs seem to be away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of a handler, by the handler's own word; ``ended`` is None if it never said so.
@@ -111,6 +116,7 @@ class Fault:
         owned: keys that were the victim's.
         told: the cluster was told of the death, as a supervisor does.
         alone: no other fault was under way.
+        total: no node was left that it did not touch.
     """
 
     kind: Kind
@@ -123,6 +129,15 @@ class Fault:
     owned: tuple[str, ...] = ()
     told: bool = False
     alone: bool = True
+    total: bool = False
+
+
+def _may_cost(fault: Fault, error: str) -> bool:
+    if error == "NoLiveNode":
+        return fault.total or fault.kind in OF_SERVER
+    if error == "RedisUnavailable":
+        return fault.kind in OF_SERVER | SILENCING
+    return fault.kind not in HARMLESS
 
 
 ByTag = dict[str, list[Run]]
@@ -159,12 +174,12 @@ class History:
             if run.tag:
                 self.by_tag.setdefault(run.tag, []).append(run)
 
-    def explained(self, began: float, ended: float) -> bool:
-        """Whether a fault that may cost something was about between two moments."""
+    def explained(self, began: float, ended: float, error: str = "") -> bool:
+        """Whether a fault was about between two moments that may cost something: this error."""
         return any(
             fault.began <= ended and began <= self._over(fault)
             for fault in self.faults
-            if fault.kind not in HARMLESS
+            if _may_cost(fault, error)
         )
 
     def _over(self, fault: Fault) -> float:

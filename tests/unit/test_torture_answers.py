@@ -52,6 +52,26 @@ def test_a_join_or_a_drain_may_cost_nobody_an_error(kind: str) -> None:
     assert found == ["no needless errors"]
 
 
+@pytest.mark.parametrize("kind", ["kill", "pause", "half-close", "drop", "mute", "delay"])
+def test_what_some_nodes_suffer_leaves_others_alive(kind: str) -> None:
+    some = fault(kind, 5.0, 5.1)
+    found = broken(ask(5.0, 5.1, error="NoLiveNode"), some)
+    assert found == ["no needless errors"]
+    assert broken(ask(5.0, 5.1, error="NoLiveNode"), replace(some, total=True)) == []
+
+
+@pytest.mark.parametrize("kind", ["kill", "pause", "half-close", "delay"])
+def test_a_server_that_answers_is_not_unavailable(kind: str) -> None:
+    found = broken(ask(5.0, 5.1, error="RedisUnavailable"), fault(kind, 5.0, 5.1))
+    assert found == ["no needless errors"]
+
+
+@pytest.mark.parametrize("kind", ["restart", "wipe", "stall"])
+@pytest.mark.parametrize("error", ["NoLiveNode", "RedisUnavailable"])
+def test_a_fault_of_the_server_may_cost_either(kind: str, error: str) -> None:
+    assert broken(ask(5.0, 5.1, error=error), fault(kind, 5.0, 5.1)) == []
+
+
 def test_a_request_that_waits_too_long_behind_others_may_time_out() -> None:
     late = ask(5.0, 7.0, error="RequestTimeout", timeout_s=2.0)
     assert broken(run(4.9, 6.4), late) == []
