@@ -27,7 +27,6 @@ from rqproc.torture.records import Kind
 from rqproc.torture.schedule import KINDS
 
 NONE = "none"
-SHOWN = 3
 SEEDS = 1_000_000
 
 
@@ -47,14 +46,15 @@ def _kinds(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 Examples:
   rqproc torture                              a minute, all kinds of faults
   rqproc torture --seconds 120 --seed 7       the same faults in the same order each time
-  rqproc torture --faults kill,pause,wipe     these kinds alone
+  rqproc torture --faults kill,pause,wipe     these kinds alone; `none` is --calm
   rqproc torture --calm --seconds 300         no faults: does anything grow?
 
 \b
 Kinds: kill (-9), pause (SIGSTOP), drain, join: of nodes. restart (its data kept), wipe (its data
 lost), stall (SIGSTOP): of the server. delay, drop (requests swallowed), half-close, mute (replies
 swallowed after the request was carried out): of connections.
-Exit code 1 on a violation, with the shortest history that shows it.
+Exit code 1 on a violation, with the shortest history that shows it. A seed fixes what is done and
+in which order; when it hits is up to the machine.
 """
 )
 @click.option(
@@ -68,7 +68,9 @@ Exit code 1 on a violation, with the shortest history that shows it.
 @click.option(
     "--seed", metavar="N", type=int, help="What is done, and in which order.  [default: random]"
 )
-@click.option("--faults", "kinds", metavar="KINDS", callback=_kinds, help="These kinds alone.")
+@click.option(
+    "--faults", "kinds", metavar="KINDS", callback=_kinds, help="These kinds alone, or none."
+)
 @click.option("--calm", is_flag=True, help="No faults: watch memory, files and threads instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
@@ -137,9 +139,12 @@ def _show(out: Console, verdict: Verdict) -> None:
     out.print(_table(verdict))
     if verdict.growths:
         out.print(_soaked(verdict))
-    for violation in verdict.violations[:SHOWN]:
+    shortest: dict[str, Violation] = {}
+    for violation in verdict.violations:  # those with short histories come first
+        shortest.setdefault(violation.law, violation)
+    for violation in shortest.values():
         _show_violation(out, violation)
-    if (more := len(verdict.violations) - SHOWN) > 0:
+    if more := len(verdict.violations) - len(shortest):
         out.print(f"... and {more} more, with longer histories; --json has them all")
     if verdict.violations:
         out.print(

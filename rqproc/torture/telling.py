@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from rqproc.torture.records import Ask, Death, Fault, History, Run, Stop
 
+SUDDEN_S = 0.05
+"""A fault that took no longer has no end of its own in the telling."""
+
 Record = Run | Ask | Stop | Death | Fault
 
 
@@ -71,7 +74,9 @@ def _ask(ask: Ask) -> list[Line]:
     if ask.error:
         came = f"{ask.error}: {ask.detail}"
     elif ask.value:
-        came = f"value of run {ask.value.run}, made at {ask.value.at:.3f}"
+        age_s = ask.asked - ask.value.at
+        when = f"{age_s:.3f} s old when asked for" if age_s > 0 else "made since"
+        came = f"the value of run {ask.value.run}, {when}"
     else:
         came = "done"
     return [*told, Line(ask.answered, f"{what}: gets {came}")]
@@ -87,6 +92,6 @@ def _death(death: Death) -> list[Line]:
 def _fault(fault: Fault) -> list[Line]:
     what = f"FAULT {fault.kind} {fault.target}"
     told = [Line(fault.began, f"{what} {fault.detail}".rstrip())]
-    if fault.healed > fault.began:
+    if fault.healed > fault.began + SUDDEN_S:
         told.append(Line(fault.healed, f"{what} is over"))
     return told
