@@ -161,16 +161,33 @@ def _run(place: _Place, errand: Errand) -> _Part:
         try:
             value = yield _call(place, errand)
             return _End(wire.encode_value(value))
+        except _Overdue:
+            return _End(report=wire.overdue_report(errand.resource.timeout_s or 0.0, stuck=False))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
             return _End(report=wire.failure_report(*wire.told(error)))
     finally:
         place.slots.leave(slot)
 
 
+class _Overdue(Exception):
+    """A coroutine took longer than its resource allows, and was cancelled."""
+
+
+async def _within(handler: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float | None) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            return await handler()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _Overdue from None
+
+
 def _call(place: _Place, errand: Errand) -> _Call:
     request, resource = errand.request, errand.resource
+    handler = partial(resource.handler, request.id, *request.args, **request.kwargs)
     return _Call(
-        partial(resource.handler, request.id, *request.args, **request.kwargs),
+        partial(_within, handler, resource.timeout_s) if resource.is_async else handler,
         resource.is_async,
         Current(request.id, request.resource, place.node, token=0, deadline=errand.deadline),
         (*_behind.get(), errand),
@@ -201,7 +218,14 @@ def _outcome(place: _Place, errand: Errand, end: _End) -> Reply | RqprocError:
 
 
 def serve(errand: Errand) -> Reply | RqprocError:
-    """Have a handler run in the calling thread, or share a run that is under way."""
+    """Have a handler run in the calling thread, or share a run that is under way.
+
+    A coroutine runs on a thread of its own, where it may be left behind at the deadline.
+    """
+    return _serve_aside([errand])[0] if errand.resource.is_async else _serve(errand)
+
+
+def _serve(errand: Errand) -> Reply | RqprocError:
     talk = _talk(errand)
     try:
         step = next(talk)
@@ -219,8 +243,10 @@ def serve(errand: Errand) -> Reply | RqprocError:
 
 def serve_many(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
     """Have several handlers run side by side; what is not done by its deadline is left behind."""
-    if len(errands) == 1:
-        return [serve(errands[0])]
+    return [serve(errands[0])] if len(errands) == 1 else _serve_aside(errands)
+
+
+def _serve_aside(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
     runs: list[Future[Reply | RqprocError]] = [Future() for _ in errands]
     todo = deque(zip(errands, runs, strict=True))
     for _ in range(min(len(errands), MAX_RUNS)):
@@ -239,7 +265,7 @@ def _serve_all(todo: deque[tuple[Errand, Future[Reply | RqprocError]]]) -> None:
             errand, run = todo.popleft()
         except IndexError:  # other threads work on it too
             return
-        _settle(run, partial(serve, errand))
+        _settle(run, partial(_serve, errand))
 
 
 def _start(work: Callable[[], object]) -> None:
@@ -261,27 +287,12 @@ def _do(step: _Wait | _Call) -> Any:
     context.run(_enter, step)
     if not step.is_async:
         return context.run(step.handler)
-    run: Callable[[], Any] = partial(context.run, _run_alone, step.handler)
-    return _aside(run) if _in_loop() else run()
+    return context.run(_run_alone, step.handler)
 
 
 def _run_alone(handler: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """On a thread of its own: the caller's may have an event loop that runs."""
     return asyncio.run(handler())
-
-
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _aside(run: Callable[[], Any]) -> Any:
-    """Call on a thread of its own, since this one's event loop can run no other."""
-    found: Future[Any] = Future()
-    _start(partial(_settle, found, run))
-    return found.result()
 
 
 def _late(errand: Errand) -> RequestTimeout:

@@ -165,7 +165,7 @@ class Trial:
         assert "Traceback" not in err
         assert code == 5, err
         assert "is not available" in err
-        assert took_s < 6.5  # 5 s, and a slow machine that starts ten processes at once
+        assert took_s < 10  # 5 s, and a busy machine that starts ten processes at once
 
 
 @pytest.fixture(scope="module")

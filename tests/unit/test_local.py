@@ -18,6 +18,7 @@ from rqproc import App, current, local
 from rqproc.app import Resource
 from rqproc.errors import (
     HandlerFailed,
+    HandlerTimeout,
     LocallyOverloaded,
     Overloaded,
     RequestCycle,
@@ -338,7 +339,7 @@ def test_a_plain_handler_runs_in_the_calling_thread() -> None:
 
 def test_a_coroutine_runs_for_a_blocking_caller_too(shop: Shop) -> None:
     shop.release()
-    assert value(serve(errand(shop.aprice)))["thread"] == threading.get_ident()
+    assert value(serve(errand(shop.aprice)))["thread"] != threading.get_ident(), "left if late"
 
 
 async def _serve_in_a_loop(wanted: Errand) -> Outcome:
@@ -441,3 +442,22 @@ def _all_wait(callers: list[Future[Outcome]]) -> None:
     """Until they have had the time to be where they wait."""
     time.sleep(0.1)
     assert not any(caller.done() for caller in callers)
+
+
+def test_a_coroutine_that_is_late_keeps_no_blocking_caller(shop: Shop) -> None:
+    began = time.monotonic()
+    assert isinstance(serve(errand(shop.aprice, timeout=0.1)), RequestTimeout)
+    assert time.monotonic() - began < 1
+    shop.release()
+
+
+def test_a_coroutine_past_its_resources_timeout_is_cancelled() -> None:
+    app = App("redis://nowhere")
+
+    @app.resource(ttl=0, timeout=0.05)
+    async def slow(id: Any) -> None:
+        await asyncio.Event().wait()
+
+    for outcome in (serve(errand(slow)), asyncio.run(aserve(errand(slow)))):
+        assert isinstance(outcome, HandlerTimeout)
+        assert (outcome.timeout_s, outcome.stuck) == (0.05, False)
