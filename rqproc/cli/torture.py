@@ -87,7 +87,10 @@ def torture(
     """
     if target.url:
         raise click.UsageError("torture runs on a server of its own, never on yours: drop --url")
-    signal.signal(signal.SIGTERM, _interrupt)
+    if calm and kinds != KINDS:
+        raise click.UsageError("--calm is without faults: drop --faults")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     found = random.randrange(SEEDS) if seed is None else seed  # noqa: S311
     plan = Plan(seconds=seconds, nodes=nodes, seed=found, kinds=() if calm else kinds)
     verdict = _watch(plan)

@@ -6,6 +6,7 @@ Knows which parts there are. Must not know what they do.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -37,6 +38,8 @@ from rqproc.settings import NodeSettings
 log = logging.getLogger("rqproc.node")
 
 MOST_DERIVED_NAMES = 1000
+RENEWED_S = 0.1
+"""A lease that ends so much later than was told before has been renewed."""
 
 
 class Node:
@@ -138,15 +141,24 @@ class Node:
         raise NameTaken(_host(), 0.0)
 
     def _join_in_time(self, name: str) -> tuple[Joined, Term]:
-        """Join; a supervisor's child, whose name is its own, waits for its predecessor's lease."""
+        """Join; where the name is taken, wait for a predecessor's lease that nobody renews.
+
+        A supervisor's child, whose name is its own, waits though it is renewed: not for long.
+        """
         end = time.monotonic() + 2 * self.settings.lease_s
+        expires = math.inf
         while True:
             try:
                 return self._join(name)
             except NameTaken as error:
-                if self._parent is None or time.monotonic() > end or self._stopping.is_set():
+                now = time.monotonic()
+                renewed = now + error.lease_left_s > expires + RENEWED_S
+                if (renewed and self._parent is None) or now > end or self._stopping.is_set():
                     raise
-                self._stopping.wait(min(error.lease_left_s, 1.0) + 0.05)
+                if math.isinf(expires):
+                    log.warning("%r was here: waiting for its lease to run out", name)
+                expires = now + error.lease_left_s
+                self._stopping.wait(min(error.lease_left_s, 0.5) + 0.05)
 
     def _join(self, name: str) -> tuple[Joined, Term]:
         self._lines.close()  # an idle link may lead to a server that hangs, or was replaced
