@@ -144,16 +144,18 @@ class Node:
         """Join; where the name is taken, wait for a predecessor's lease that nobody renews.
 
         A supervisor's child, whose name is its own, waits though it is renewed: not for long.
+        Renewed once may be grace, that the dead have too.
         """
         end = time.monotonic() + 2 * self.settings.lease_s
-        expires = math.inf
+        expires, renewals = math.inf, 0
         while True:
             try:
                 return self._join(name)
             except NameTaken as error:
                 now = time.monotonic()
-                renewed = now + error.lease_left_s > expires + RENEWED_S
-                if (renewed and self._parent is None) or now > end or self._stopping.is_set():
+                renewals += now + error.lease_left_s > expires + RENEWED_S
+                lives = renewals > 1 and self._parent is None
+                if lives or now > end or self._stopping.is_set():
                     raise
                 if math.isinf(expires):
                     log.warning("%r was here: waiting for its lease to run out", name)
