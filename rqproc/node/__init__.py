@@ -3,15 +3,19 @@
 ::
 
       heart ──beat──▶ Redis ◀──adopt── porter (ingress queue)
+        │               │
+     watchdog           │ session: finish, take ▲ ▼ claims
                         │
-    finish, take ▲      ▼ claims
-                 worker ──▶ desk ──▶ entry: answered at once
+                 worker ──▶ desk ──▶ shelf: an entry answers at once
                    ▲          │
                    │          ▼ lane per key
                    └─outcome─ runner (threads, one event loop)
 
 * ``worker`` alone touches the desk; every other thread sends it messages and wakes it.
-* ``desk``, ``lanes`` and ``entries`` are pure: no thread, no socket, no clock of their own.
-* ``heart`` keeps the lease and says how long it may be relied on.
-* ``node`` starts these in one order and stops them in another.
+* ``session`` is the worker's two connections, from one reconciliation to the next failure.
+* ``desk``, ``shelf``, ``lanes`` and ``entries`` are pure: no thread, no socket, no clock of their
+  own.
+* ``heart`` keeps the lease and says how long it may be relied on; with ``--strict`` ``watchdog``
+  ends a process that outlives it in a handler.
+* ``node`` starts these in one order and stops them in another; ``supervisor`` runs several.
 """
