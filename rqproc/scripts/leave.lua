@@ -1,7 +1,8 @@
 -- Takes a node out at once: by its own word when it has finished, or by its supervisor's, which has
 -- seen the process die. What it had taken goes to the new targets.
 --
--- ARGV  1 name  2 incarnation, or ''  3 pid  4 host: the node, or (name, pid, host) as its parent knew it
+-- ARGV  1 name  2 incarnation, or ''  3 pid  4 host
+--       the node itself gives the first two; its parent the name, pid and host that it knew
 -- returns 1, or 0 where that very node is not alive (a successor of its name is left alone)
 local name, inc = ARGV[1], ARGV[2]
 local now = now_ms()

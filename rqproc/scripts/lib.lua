@@ -97,7 +97,8 @@ local function killer(address, now)
   local found = call('HGET', SUSPECTS, address)
   if not found then return nil end
   local deaths, last = string.match(found, '^(%d+) %d+ (%d+)$')
-  return tonumber(deaths) >= MAX_ATTEMPTS and now - tonumber(last) < 60000 and tonumber(deaths) or nil
+  if tonumber(deaths) < MAX_ATTEMPTS or now - tonumber(last) >= 60000 then return nil end
+  return tonumber(deaths)
 end
 
 local function forget_old_suspects(now)
@@ -255,8 +256,8 @@ end
 
 -- Drops every node whose lease has run out. Scripts that decide who serves begin with it.
 --
--- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off), not
--- the nodes: each then has half a lease more, once, to say that it lives. What it runs is still
+-- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off),
+-- not the nodes: each then has half a lease more, once, to say that it lives. What it runs is still
 -- its own in that time. Whose lease ended more than half a minute ago will not say so any more.
 local function reap(now)
   local late = call('ZRANGEBYSCORE', LEASES, '-inf', now)

@@ -5,8 +5,9 @@
 --       4 1 where this process was a member before under another incarnation, else 0
 --       then what the node has not yet finished: id, token, address. The id of a run for which nobody
 --       is answered any more is '~' and its token: no other run of its address may meet it.
--- returns as take does, with the members in any case, without the '~'. The data of a job whose hash has expired is
---   empty: nobody waits for it any more, but it may still be running, so it is still held.
+-- returns as take does, with the members in any case, without the '~'; {-1} where a newer session
+--   has begun. The data of a job whose hash has expired is empty: nobody waits for it any more, but
+--   it may still be running, so it is still held.
 --
 -- Another run id means another server process, which may have lost the last writes of the one
 -- before, takes among them. So nothing is given out at first:
