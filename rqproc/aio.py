@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 import redis.asyncio
@@ -19,7 +19,8 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from rqproc import calls, conversation
 from rqproc.cluster import Cluster
 from rqproc.context import asking
-from rqproc.conversation import Conversation, Pause, Send
+from rqproc.conversation import Pause, Send
+from rqproc.drive import adrive
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import MAX_LITTER, dial
@@ -32,8 +33,6 @@ from rqproc.wanted import Wanted
 
 if TYPE_CHECKING:
     from rqproc.link import Dial
-
-T = TypeVar("T")
 
 MAX_IDLE_LINKS = 256
 
@@ -156,7 +155,7 @@ class AsyncClient:
     async def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
         litter = list(self._litter)
         self._litter.clear()
-        await self._hold(
+        await adrive(
             conversation.ask(
                 self._cluster,
                 wanted,
@@ -164,7 +163,9 @@ class AsyncClient:
                 server=self._dial.server,
                 clock=time.monotonic,
                 on_lost=on_lost,
-            )
+            ),
+            self._do,
+            failures=(LinkLost, Refused),
         )
 
     @staticmethod
@@ -175,21 +176,6 @@ class AsyncClient:
 
         ids = (errand.request.id for errand in errands)
         return dict(zip(ids, await local.aserve_many(errands), strict=True))
-
-    async def _hold(self, talk: Conversation[T]) -> T:
-        """Do what a conversation asks for, until it returns."""
-        try:
-            step = next(talk)
-            while True:
-                try:
-                    replies = await self._do(step)
-                except (LinkLost, Refused) as error:
-                    step = talk.throw(error)
-                else:
-                    step = talk.send(replies)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
     async def _do(self, step: Send | Pause) -> list[Any]:
         if isinstance(step, Pause):

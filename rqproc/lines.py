@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rqproc import conversation
 from rqproc.cluster import Cluster
 from rqproc.conversation import Conversation, Pause, Send
+from rqproc.drive import drive
 from rqproc.link import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused
 from rqproc.settings import EMBEDDED, resolve_url
 
@@ -96,18 +97,7 @@ class Lines:
 
     def hold(self, talk: Conversation[T]) -> T:
         """Do what a conversation asks for, until it returns."""
-        try:
-            step = next(talk)
-            while True:
-                try:
-                    replies = self._do(step)
-                except (LinkLost, Refused) as error:
-                    step = talk.throw(error)
-                else:
-                    step = talk.send(replies)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return drive(talk, self._do, failures=(LinkLost, Refused))
 
     def _do(self, step: Send | Pause) -> list[Any]:
         if isinstance(step, Pause):

@@ -27,6 +27,7 @@ from typing import Any
 
 from rqproc import wire
 from rqproc.context import CURRENT, Current
+from rqproc.drive import adrive, drive
 from rqproc.errors import LocallyOverloaded, RequestCycle, RequestTimeout, RqprocError, from_remote
 from rqproc.losses import Errand
 from rqproc.model import Reply
@@ -226,19 +227,7 @@ def serve(errand: Errand) -> Reply | RqprocError:
 
 
 def _serve(errand: Errand) -> Reply | RqprocError:
-    talk = _talk(errand)
-    try:
-        step = next(talk)
-        while True:
-            try:
-                found = _do(step)
-            except BaseException as error:  # noqa: BLE001 - the talk knows what to make of it
-                step = talk.throw(error)
-            else:
-                step = talk.send(found)
-    except StopIteration as stop:
-        outcome: Reply | RqprocError = stop.value
-        return outcome
+    return drive(_talk(errand), _do, failures=BaseException)  # the talk knows what to make of it
 
 
 def serve_many(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
@@ -322,19 +311,7 @@ async def aserve_many(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
 
 
 async def _aserve(errand: Errand) -> Reply | RqprocError:
-    talk = _talk(errand)
-    try:
-        step = next(talk)
-        while True:
-            try:
-                found = await _ado(step)
-            except BaseException as error:  # noqa: BLE001 - the talk knows what to make of it
-                step = talk.throw(error)
-            else:
-                step = talk.send(found)
-    except StopIteration as stop:
-        outcome: Reply | RqprocError = stop.value
-        return outcome
+    return await adrive(_talk(errand), _ado, failures=BaseException)
 
 
 async def _ado(step: _Wait | _Call) -> Any:

@@ -37,7 +37,7 @@ LAYERS = (
     ("keys",),
     ("model", "context"),
     ("placement", "trouble"),
-    ("errors", "backoff", "turns"),
+    ("errors", "backoff", "turns", "drive"),
 )
 """From top to bottom; those of one line do not know each other."""
 
@@ -55,6 +55,7 @@ PURE = (
     "placement",
     "errors",
     "backoff",
+    "drive",
     "trouble",
     "model",
     "context",
