@@ -52,7 +52,6 @@ class Heart:
         self._watch = watch
         self._moved = moved
         self._link: Link | None = None
-        self._is_lost = False
         self._spell = Spell(log, "heartbeat")
         beat_s = settings.heartbeat_s
         self._backoff = Backoff(shortest_s=beat_s / 8, longest_s=beat_s, chance=random.random)
@@ -94,7 +93,7 @@ class Heart:
             term.over = True
             self._wake()
         except (LinkLost, Refused, RedisUnavailable) as error:
-            self._link, self._is_lost = None, True
+            self._link = None
             self._spell.goes_on(error)
             self._wake()
             return False
@@ -109,10 +108,8 @@ class Heart:
 
     def _found_again(self) -> None:
         """After an outage the others' connections may still lead to where the server was."""
-        if self._is_lost:
-            self._is_lost = False
+        if self._spell.is_over():
             self._moved()
-        self._spell.is_over()
         self._backoff.reset()
 
     def _exchange(self, term: Term) -> list[object]:

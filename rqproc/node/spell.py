@@ -16,20 +16,22 @@ class Spell:
         self._log = log
         self._what = what
         self._reason = ""
-        self._since = 0.0
+        self._since: float | None = None
 
     def goes_on(self, error: Exception) -> None:
         """It has failed, again."""
         reason = str(error)
-        if not self._reason:
-            self._since = time.monotonic()
-        level = logging.DEBUG if reason == self._reason else logging.WARNING
+        known = self._since is not None and reason == self._reason
+        level = logging.DEBUG if known else logging.WARNING
         self._log.log(level, "%s: %s", self._what, reason)
         self._reason = reason
+        self._since = time.monotonic() if self._since is None else self._since
 
-    def is_over(self) -> None:
-        """It has worked."""
-        if self._reason:
-            took_s = time.monotonic() - self._since
-            self._log.warning("%s: works again after %.1f s", self._what, took_s)
-            self._reason = ""
+    def is_over(self) -> bool:
+        """It has worked; return whether it had not before."""
+        if self._since is None:
+            return False
+        took_s = time.monotonic() - self._since
+        self._log.warning("%s: works again after %.1f s", self._what, took_s)
+        self._since = None
+        return True
