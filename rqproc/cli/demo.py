@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from types import FrameType
 
 import click
 from rich.table import Table
 
-from rqproc.cli.output import console
+from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
 from rqproc.demo import IDS, Round, play
 from rqproc.errors import RqprocError
@@ -37,7 +36,7 @@ def demo(target: Target) -> int:
     Starts a private server and three nodes, asks for ids 1 to 6 twice, waits until the values
     expire, asks again, kills a node and asks again. Takes about ten seconds and leaves nothing.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_as_by_ctrl_c(signal.SIGTERM)
     out = console()
     rounds: list[Round] = []
     out.print("Each id is asked of the one process that owns it: id modulo the live nodes.\n")
@@ -53,10 +52,6 @@ def demo(target: Target) -> int:
     out.print(_table(rounds))
     out.print(MORAL)
     return 1 if any(_failures(told) for told in rounds) else 0
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _failures(told: Round) -> list[RqprocError]:

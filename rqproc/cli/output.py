@@ -1,10 +1,12 @@
-"""Tables and logs, as people read them."""
+"""Tables and logs, as people read them; and how a command that shows something is ended."""
 
 from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+from types import FrameType
 from typing import IO
 
 from rich.console import Console
@@ -38,3 +40,13 @@ def log_to_stderr(*, level: str, as_json: bool) -> None:
     plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonLines() if as_json else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def end_as_by_ctrl_c(*numbers: signal.Signals) -> None:
+    """Let these signals do as Ctrl-C: what was started is ended, and the exit code is 130."""
+    for number in numbers:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

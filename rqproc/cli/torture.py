@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
-from types import FrameType
 from typing import Any
 
 import click
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rqproc.cli.output import console
+from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
 from rqproc.stage import Doing
 from rqproc.torture.figures import Times
@@ -89,8 +88,7 @@ def torture(
         raise click.UsageError("torture runs on a server of its own, never on yours: drop --url")
     if calm and kinds != KINDS:
         raise click.UsageError("--calm is without faults: drop --faults")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     found = random.randrange(SEEDS) if seed is None else seed  # noqa: S311
     plan = Plan(seconds=seconds, nodes=nodes, seed=found, kinds=() if calm else kinds)
     verdict = _watch(plan)
@@ -99,10 +97,6 @@ def torture(
     else:
         _show(console(), verdict)
     return 1 if verdict.violations else 0
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _watch(plan: Plan) -> Verdict:
