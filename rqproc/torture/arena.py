@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +21,7 @@ from rqproc.torture import wishes
 from rqproc.torture.app import BOOK
 from rqproc.torture.herd import Beast, Herd
 from rqproc.torture.ledger import Ledger
+from rqproc.torture.load import ask_many
 from rqproc.torture.proxy import Proxy
 from rqproc.torture.server import Server
 
@@ -42,7 +41,6 @@ class Arena:
     client: Client
     ledger: Ledger
     lease_s: float
-    strict: bool
     callers: Sequence[str] = CALLERS
 
     @property
@@ -99,15 +97,8 @@ class Arena:
         return all(self._answers(resource, ids) for resource, ids in _asked())
 
     def _answers(self, resource: str, ids: Sequence[int]) -> bool:
-        asks = [self.ledger.ask("many", f"{resource}:{id}", timeout_s=PROBE_S) for id in ids]
-        found: dict[int | str, object]
-        try:
-            found = self.client.request_many(ids, resource, timeout=PROBE_S, return_exceptions=True)
-        except Exception as error:  # noqa: BLE001 - it is what these requests came to
-            found = dict.fromkeys(ids, error)
-        for id, ask in zip(ids, asks, strict=True):
-            self.ledger.answered(ask, found[id])
-        return not any(isinstance(outcome, BaseException) for outcome in found.values())
+        found = ask_many(self.client, self.ledger, resource, ids, timeout_s=PROBE_S)
+        return not any(isinstance(outcome, BaseException) for outcome in found)
 
 
 @contextmanager
@@ -118,10 +109,8 @@ def arena(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
         callers = _patient(proxy.door(CALLERS[0]).url)
         client = stack.enter_context(Client(callers, namespace=NAMESPACE))
-        strict = knows_strict()
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
-        options += ["--concurrency", "16", "--log-level", "warning"]
-        options += ["--strict"] if strict else []
+        options += ["--concurrency", "16", "--log-level", "warning", "--strict"]
         environ = {BOOK: str(_book(server))}
 
         def launch(name: str) -> NodeProcess:
@@ -130,14 +119,7 @@ def arena(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
 
         herd = stack.enter_context(Herd(launch, size))
         stack.callback(_end_all, _book(server))
-        yield Arena(server, proxy, herd, client, Ledger(), lease_s, strict)
-
-
-def knows_strict() -> bool:
-    """Tell whether nodes can be told to end themselves when their lease cannot be relied on."""
-    command = [sys.executable, "-m", "rqproc", "node", "start", "--help"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    return "--strict" in told.stdout
+        yield Arena(server, proxy, herd, client, Ledger(), lease_s)
 
 
 def processes_of(book: Path) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,21 @@ from rqproc.torture.wishes import PATIENT_S, Wishes
 
 COLLECT_WITHIN_S = 20.0
 GRACE_S = 5.0
+
+
+def ask_many(
+    client: Client, ledger: Ledger, resource: str, ids: Sequence[int], *, timeout_s: float
+) -> list[object]:
+    """Ask for many ids at once; return the value or the error of each, which are noted."""
+    numbers = [ledger.ask("many", f"{resource}:{id}", timeout_s=timeout_s) for id in ids]
+    found: dict[int | str, object]
+    try:
+        found = client.request_many(ids, resource, timeout=timeout_s, return_exceptions=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
+        found = dict.fromkeys(ids, error)
+    for id, number in zip(ids, numbers, strict=True):
+        ledger.answered(number, found[id])
+    return list(found.values())
 
 
 class Load:
@@ -109,16 +124,7 @@ class Load:
         )
 
     def _many(self, wishes: Wishes) -> None:
-        ids = wishes.many()
-        numbers = [self._ledger.ask("many", f"kept:{id}", timeout_s=PATIENT_S) for id in ids]
-        try:
-            found = self._client.request_many(
-                ids, "kept", timeout=PATIENT_S, return_exceptions=True
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
-            found = dict.fromkeys(ids, error)
-        for id, number in zip(ids, numbers, strict=True):
-            self._ledger.answered(number, found[id])
+        ask_many(self._client, self._ledger, "kept", wishes.many(), timeout_s=PATIENT_S)
 
     def _invalidate(self, wishes: Wishes) -> None:
         id = wishes.kept()

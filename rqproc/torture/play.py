@@ -79,7 +79,7 @@ def play(plan: Plan) -> Generator[Doing | Verdict, None, None]:
                 place.url("async"),
                 place.ledger,
                 seed=plan.seed,
-                longest_s=2 * plan.lease_s if place.strict else 0.0,
+                longest_s=2 * plan.lease_s,
             )
         )
         faults: list[Fault] = []
@@ -134,7 +134,7 @@ def _history(plan: Plan, place: Arena, faults: list[Fault]) -> History:
     return History(
         lease_s=plan.lease_s,
         ttl_s=TTL_S,
-        strict=place.strict,
+        strict=True,
         runs=runs,
         asks=place.ledger.all(),
         stops=place.herd.stops(),
