@@ -1,40 +1,26 @@
-"""The asyncio client: the same conversations as the blocking one, over asyncio's streams.
+"""The asyncio client: the same conversations as the blocking one, in one event loop.
 
-Knows event loops. Must not know anything about requests that ``calls`` and ``conversation`` do not
-already say.
+Must not know anything about requests that ``calls`` and ``conversation`` do not already say.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import hiredis
-import redis.asyncio
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from typing import Any
 
 from rqproc import calls, conversation
+from rqproc.atrunk import AsyncTrunk
 from rqproc.cluster import Cluster
 from rqproc.context import asking
-from rqproc.conversation import Pause, Send
-from rqproc.drive import adrive
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
-from rqproc.lines import MAX_LITTER, dial
-from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack, why
+from rqproc.lines import dial
 from rqproc.losses import Declaring, Errand, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
 from rqproc.wanted import Wanted
-
-if TYPE_CHECKING:
-    from rqproc.link import Dial
-
-MAX_IDLE_LINKS = 256
 
 
 class AsyncClient:
@@ -62,9 +48,7 @@ class AsyncClient:
         self._losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
-        self._idle: deque[_AsyncLink] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._litter: deque[str] = deque(maxlen=MAX_LITTER)
+        self._trunk = AsyncTrunk(self._dial, self._cluster)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -74,8 +58,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. The client may be used again."""
-        while self._idle:
-            await self._idle.pop().close()
+        await self._trunk.close()
 
     async def request(
         self,
@@ -145,7 +128,6 @@ class AsyncClient:
             if wish != "local":
                 raise
             outage = error
-        self._litter.extend(wanted.litter)
         outcomes = calls.outcomes(sent, wanted.answers, self.keys, outage=outage)
         if wish == "local":
             errands = self._losses.errands(outcomes, sent, deadline=deadline, keys=self.keys)
@@ -153,20 +135,9 @@ class AsyncClient:
         return outcomes
 
     async def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
-        litter = list(self._litter)
-        self._litter.clear()
-        await adrive(
-            conversation.ask(
-                self._cluster,
-                wanted,
-                litter=litter,
-                server=self._dial.server,
-                clock=time.monotonic,
-                on_lost=on_lost,
-            ),
-            self._do,
-            failures=(LinkLost, Refused),
-        )
+        server, clock = self._dial.server, time.monotonic
+        talk = conversation.ask(wanted, server=server, clock=clock, on_lost=on_lost)
+        await self._trunk.ask(wanted, talk)
 
     @staticmethod
     async def _run_here(errands: Sequence[Errand]) -> dict[Id, Reply | RqprocError]:
@@ -176,111 +147,3 @@ class AsyncClient:
 
         ids = (errand.request.id for errand in errands)
         return dict(zip(ids, await local.aserve_many(errands), strict=True))
-
-    async def _do(self, step: Send | Pause) -> list[Any]:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return []
-        link = self._take_idle() or await _connect(
-            self._dial, min(CONNECT_TIMEOUT_S, step.within_s)
-        )
-        try:
-            async with asyncio.timeout(step.within_s) as limit:
-                replies = await link.exchange(step, limit)
-        except BaseException as error:
-            await link.close()  # a reply may still be on its way
-            if isinstance(error, Refused) and error.moved:
-                await self.close()
-            if isinstance(error, OSError):
-                await self.close()  # the server has gone, and the idle links with it
-                spent_s = step.within_s if isinstance(error, TimeoutError) else 0.0
-                raise LinkLost(str(error) or "it does not answer", spent_s=spent_s) from error
-            raise
-        if len(self._idle) < MAX_IDLE_LINKS:
-            self._idle.append(link)
-        else:
-            await link.close()
-        return replies
-
-    def _take_idle(self) -> _AsyncLink | None:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # an earlier loop, and its connections, have ended
-            self._loop = loop
-            self._idle.clear()
-        return self._idle.pop() if self._idle else None
-
-
-async def _connect(way: Dial, timeout_s: float) -> _AsyncLink:
-    """Raises: as ``Dial.connect``."""
-    try:
-        return await _connect_once(way, timeout_s)
-    except LinkLost:
-        if way.revive is None:
-            raise
-    await asyncio.to_thread(way.revive)
-    return await _connect_once(way, timeout_s)
-
-
-async def _connect_once(way: Dial, timeout_s: float) -> _AsyncLink:
-    began = time.monotonic()
-    options = (
-        await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
-    )
-    kind = SSLConnection if way.secure else Connection
-    connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-    except (redis.RedisError, OSError) as error:
-        raise why(error, spent_s=time.monotonic() - began) from error
-    link = _AsyncLink(connection)
-    try:
-        async with asyncio.timeout(timeout_s):
-            await link.exchange(Send((("PING",),), timeout_s))  # what accepts may not answer
-    except Refused:
-        await link.close()
-        raise
-    except OSError as error:
-        await link.close()
-        reason = str(error) or "it does not answer"
-        raise LinkLost(reason, spent_s=time.monotonic() - began) from error
-    return link
-
-
-class _AsyncLink:
-    """``Link`` over asyncio's streams."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] = (
-            connection._reader,
-            connection._writer,
-        )
-        self._parser = hiredis.Reader()
-
-    async def close(self) -> None:
-        """At once: the goodbye of TLS would outlast the event loop, and nothing is on its way."""
-        self._streams[1].transport.abort()
-        await self._connection.disconnect(nowait=True)
-
-    async def exchange(self, step: Send, limit: asyncio.Timeout | None = None) -> list[Any]:
-        """Raises: OSError, which LinkLost is too; Refused."""
-        reader, writer = self._streams
-        writer.write(pack(step.commands))
-        replies: list[Any] = []
-        while len(replies) < len(step.commands):
-            try:
-                reply = self._parser.gets()
-            except hiredis.ProtocolError as error:
-                raise LinkLost(f"what answers is no Redis: {error}") from error
-            if reply is False:
-                if not (chunk := await reader.read(65536)):
-                    raise ConnectionResetError("the server closed the connection")
-                self._parser.feed(chunk)
-                if limit:  # a long reply that is late has more time as long as it flows
-                    flow_until = asyncio.get_running_loop().time() + FLOW_S
-                    limit.reschedule(max(limit.when() or 0.0, flow_until))
-            elif isinstance(reply, hiredis.ReplyError):
-                raise Refused(str(reply))
-            else:
-                replies.append(reply)
-        return replies

@@ -74,7 +74,7 @@ def batch(
     function: str = wire.REQUEST,
     parent: str = "",
 ) -> Batch:
-    """Make one job of each request; a single call's stream bears its job's own name.
+    """Make one job of each request.
 
     ``parent`` is the address whose handler asks, empty outside of handlers.
 
@@ -87,8 +87,7 @@ def batch(
         job = Job(token_hex(12), *_addressed(request, function))
         jobs.append(job)
         by_job[job.id] = request
-    reply = "" if kind == "job" else jobs[0].id if len(jobs) == 1 else token_hex(12)
-    order = Order(kind, tuple(jobs), timeout_s, reply, result_ttl_s, parent)
+    order = Order(kind, tuple(jobs), timeout_s, "", result_ttl_s, parent)
     return Batch(order, by_job)
 
 

@@ -10,7 +10,6 @@ stream in which the client has been waiting since its first packet.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from rqproc.cluster import Cluster
 from rqproc.context import asking
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
-from rqproc.lines import MAX_LITTER, Lines, dial
+from rqproc.lines import Lines, dial
 from rqproc.link import Command
 from rqproc.losses import Declaring, Errand, Losses, Servable
 from rqproc.model import (
@@ -33,6 +32,7 @@ from rqproc.model import (
 )
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
+from rqproc.trunk import Trunk
 from rqproc.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Client:
         self._losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
-        self._litter: deque[str] = deque(maxlen=MAX_LITTER)
+        self._trunk = Trunk(self._lines, self._cluster)
 
     @property
     def namespace(self) -> str:
@@ -92,7 +92,8 @@ class Client:
 
     def close(self) -> None:
         """Give back the connections. The client may be used again."""
-        self._lines.close(tidy=self._sweep())
+        self._trunk.close()
+        self._lines.close()
 
     # --- requests ---
 
@@ -281,7 +282,6 @@ class Client:
             if wish != "local":
                 raise
             outage = error
-        self._litter.extend(wanted.litter)
         outcomes = calls.outcomes(sent, wanted.answers, self.keys, outage=outage)
         if wish == "local":
             errands = self._losses.errands(outcomes, sent, deadline=deadline, keys=self.keys)
@@ -289,16 +289,8 @@ class Client:
         return outcomes
 
     def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
-        self._lines.hold(
-            conversation.ask(
-                self._cluster,
-                wanted,
-                litter=self._sweep(),
-                server=self.server,
-                clock=time.monotonic,
-                on_lost=on_lost,
-            )
-        )
+        talk = conversation.ask(wanted, server=self.server, clock=time.monotonic, on_lost=on_lost)
+        self._trunk.ask(wanted, talk)
 
     @staticmethod
     def _run_here(errands: Sequence[Errand]) -> dict[Id, Reply | RqprocError]:
@@ -308,14 +300,6 @@ class Client:
 
         ids = (errand.request.id for errand in errands)
         return dict(zip(ids, local.serve_many(errands), strict=True))
-
-    def _sweep(self) -> list[str]:
-        swept: list[str] = []
-        try:
-            while True:
-                swept.append(self._litter.popleft())
-        except IndexError:  # other threads sweep too
-            return swept
 
     def _run(self, script: str, command: Command) -> Any:
         return self._lines.run(self._cluster, script, command)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from rqproc import wire
@@ -31,13 +32,13 @@ class Job(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """Jobs that enter together, and the stream in which their answers are awaited.
 
     Attributes:
         timeout_s: seconds after which nobody waits any more; 0 for a job without a deadline.
-        reply: name of the shared stream; empty where each job is answered in its own.
+        reply: name of the shared stream; empty where each job is answered in its own, or where
+            it is not known yet.
         result_ttl_s: seconds that a job's result is kept; None for RQ's default.
         parent: address of the handler run that asks and waits; empty where none does.
     """
@@ -159,18 +160,29 @@ class Cluster:
 
     def route(self, order: Order, *, timeout_s: float | None = None) -> Command:
         """``timeout_s``: what is left of the order's own, where it is sent again."""
-        result_ttl = "" if order.result_ttl_s is None else order.result_ttl_s
         left_s = order.timeout_s if timeout_s is None else timeout_s
-        head = (order.kind, _ms(left_s), order.reply, wire.utc(), result_ttl, order.parent)
-        jobs: list[Arg] = []
-        for job in order.jobs:
-            jobs += (job.id, job.address, job.data)
-        return self._run("route", *head, *jobs)
+        result_ttl = "" if order.result_ttl_s is None else order.result_ttl_s
+        head = (order.kind, _ms(left_s), order.reply, wire.utc(), result_ttl, order.parent, "", 0)
+        return self._run("route", *head, *_flat(order.jobs))
 
-    def withdraw(self, order: Order, *, timeout_s: float) -> Command:
+    def route_calls(
+        self, jobs: Sequence[Job], *, timeout_s: float, reply: str, parent: str, fence: str,
+        quiet: bool,
+    ) -> Command:  # fmt: skip
+        """Calls of any number of orders whose answers are awaited in one stream.
+
+        Args:
+            fence: none of them has been sent before, unless something of this name is fenced;
+                empty where they may have been.
+            quiet: that nobody lives is no answer; it is only said in the reply.
+        """
+        head = ("call", _ms(timeout_s), reply, wire.utc(), "", parent, fence, int(quiet))
+        return self._run("route", *head, *_flat(jobs))
+
+    def withdraw(self, order: Order, *, timeout_s: float, reply: str = "") -> Command:
         """Take back those of an order's calls that are lost; their answers then say why."""
         ids = (job.id for job in order.jobs)
-        return self._run("withdraw", order.reply, _ms(timeout_s), *ids)
+        return self._run("withdraw", reply or order.reply, _ms(timeout_s), *ids)
 
     def survey(self) -> Command:
         return self._run("survey")
@@ -298,6 +310,11 @@ class Cluster:
     def refuse(self, job_id: bytes, reason: str) -> Command:
         report = wire.failure_report("Unreadable", reason)
         return self._run("adopt", job_id, "", report, wire.exc_string(reason + "\n"), wire.utc())
+
+
+def _flat(jobs: Iterable[Job]) -> Iterable[Arg]:
+    found: Iterable[Any] = chain.from_iterable(jobs)
+    return found
 
 
 def _claim(job: Sequence[Any]) -> Claim:

@@ -13,13 +13,14 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rqproc.backoff import Backoff, Chance
-from rqproc.cluster import Cluster, Order
+from rqproc.cluster import Cluster
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, LinkLost, Refused
 from rqproc.model import OnLost
+from rqproc.switchboard import MOST_GRACE_S, Demand
 from rqproc.wanted import Wanted
 
 T = TypeVar("T")
@@ -28,27 +29,31 @@ OUTAGE_S = 3.0
 """Seconds that an unreachable Redis is waited for before RedisUnavailable: a restart passes
 unnoticed, a wrong URL is told within five seconds."""
 
-REPLY_GRACE_S = 1.5
+REPLY_GRACE_S = MOST_GRACE_S
 """Seconds past a blocking read's end after which the server itself is late."""
 
 NUDGE_S = 2.0
 """Seconds after which whoever still waits sends its calls again; a quarter of the timeout if that
 is sooner."""
 
-SHORTEST_ERROR_BYTES = 20
-"""``-NOSCRIPT No matching script.`` has 31, and the others are longer."""
-
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send commands in one packet; every reply is due within ``within_s`` seconds.
-
-    ``prelude_bytes``: see ``Link.exchange``.
-    """
+    """Send commands in one packet; every reply is due within ``within_s`` seconds."""
 
     commands: tuple[Command, ...]
     within_s: float
-    prelude_bytes: int = 0
+
+
+class Look(NamedTuple):
+    """Have something done, and wait for answers: until one comes, or for ``wait_s`` seconds.
+
+    ``grace_s``: seconds past that after which the server itself is late.
+    """
+
+    demands: Sequence[Demand]
+    wait_s: float
+    grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Pause:
 SHORTEST_PAUSE_S = 0.001
 
 Conversation = Generator[Send | Pause, Any, T]
+Request = Generator[Look | Pause, Any, None]
 Clock = Callable[[], float]
 
 
@@ -129,16 +135,11 @@ def _with_script(cluster: Cluster, error: LinkLost | Refused, *scripts: str) -> 
     return cluster.load(*scripts) if unknown else ()
 
 
-def ask(
-    cluster: Cluster, wanted: Wanted, *, litter: Sequence[str], server: str, clock: Clock,
-    on_lost: OnLost = "wait",
-) -> Conversation[None]:  # fmt: skip
-    """Route calls and wait for their answers, in one packet where nothing goes wrong.
+def ask(wanted: Wanted, *, server: str, clock: Clock, on_lost: OnLost = "wait") -> Request:
+    """Have calls routed and wait for their answers.
 
-    ``litter`` are keys that earlier calls have left; they are removed in the same packet. The
-    answers stand in ``wanted``; those that did not come in time are missing.
-
-    Whoever still waits after a while sends the calls without an answer again; see ``wanted``.
+    The answers stand in ``wanted``; those that did not come in time are missing. Whoever still
+    waits after a while sends the calls without an answer again; see ``wanted``.
 
     With ``on_lost`` other than "wait", calls that are lost by half of the timeout are withdrawn:
     the reason stands for their answer. Nobody living is an answer then, known calls or not, and an
@@ -148,37 +149,76 @@ def ask(
         RedisUnavailable: it refuses the command; or it is not reachable, by the deadline if it has
             had these calls, else for ``OUTAGE_S``.
     """
-    began = clock()
-    end = began + wanted.timeout_s
-    pace = _pace(wanted.timeout_s, on_lost)
-    patience = _Patience(server, clock)
-    patience.limit_s = pace.first_outage_s
-    before: tuple[Command, ...] = (("UNLINK", *litter),) if litter else ()
-    nudge_at, known = began, False
-    while wanted and (left_s := end - (now := clock())) > 0:
-        late = now - began >= pace.withdraw_s
-        if now >= nudge_at:
-            before = (*before, *_demands(cluster, wanted.send(), left_s=left_s, late=late))
-            nudge_at = began + pace.next_nudge_s(now - began)
-        wait_s = max(round(min(left_s, nudge_at - now), 3), 0.001)  # as XREAD counts; 0 is for ever
+    plan = _Plan(wanted, on_lost, clock)
+    patience: _Patience | None = None
+    look: Look | None = plan.first()
+    while look:
         try:
-            replies = yield Send(
-                (*before, wanted.read(wait_s)),
-                within_s=wait_s + pace.grace_s,
-                prelude_bytes=_size(before, len(wanted)),
-            )
+            yield look
         except (LinkLost, Refused) as error:
-            wanted.sure &= isinstance(error, Refused)  # what is refused has arrived
-            yield patience.after(error)
-            before, nudge_at = _with_script(cluster, error, *pace.scripts), clock()
-            continue
-        patience.renew()
-        patience.limit_s = pace.outage_s
-        wanted.take_in(replies[-1] or (), known=known)
-        before, known = (), on_lost == "wait"
-    if wanted:
+            if wanted:
+                patience = patience or _Patience(server, clock)
+                patience.limit_s = plan.outage_s
+                yield patience.after(error)
+            plan.nudge_now()
+        else:
+            if patience and wanted.heard:
+                patience.renew()
+        look = plan.next()
+    if patience and wanted:
         patience.check()
-        wanted.give_up()
+    wanted.give_up()
+
+
+class _Plan:
+    """What one caller does when, as long as answers are missing."""
+
+    def __init__(self, wanted: Wanted, on_lost: OnLost, clock: Clock) -> None:
+        self._wanted = wanted
+        self._on_lost = on_lost
+        self._clock = clock
+        self._pace = _pace(wanted.order.timeout_s, on_lost)
+        self._began = clock()
+        self._end = self._began + wanted.order.timeout_s
+        self._nudge_at = self._began + self._pace.next_nudge_s(0.0)
+
+    @property
+    def outage_s(self) -> float:
+        """How long the server may be away."""
+        return self._pace.outage_s if self._wanted.carried else self._pace.first_outage_s
+
+    def first(self) -> Look:
+        order = self._wanted.order
+        wait_s = self._nudge_at - self._began
+        return Look((Demand(order, order.timeout_s),), wait_s, self._pace.grace_s)
+
+    def nudge_now(self) -> None:
+        """A packet has failed: what it carried is sent again."""
+        self._wanted.heard = False
+        self._nudge_at = self._clock()
+
+    def next(self) -> Look | None:
+        """Return what is done now; None where all is answered, or time is over."""
+        now = self._clock()
+        left_s = self._end - now
+        if not self._wanted or left_s <= 0:
+            return None
+        demands: tuple[Demand, ...] = ()
+        if now >= self._nudge_at:
+            spent_s = now - self._began
+            demands = (self._nudge(left_s, spent_s),)
+            self._nudge_at = self._began + self._pace.next_nudge_s(spent_s)
+        return Look(demands, min(left_s, self._nudge_at - now), self._pace.grace_s)
+
+    def _nudge(self, left_s: float, spent_s: float) -> Demand:
+        """Calls are taken back where they are lost before they are asked for again."""
+        return Demand(
+            self._wanted.missing(),
+            left_s,
+            again=True,
+            quiet=self._wanted.carried and self._on_lost == "wait",
+            withdraw=spent_s >= self._pace.withdraw_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +237,6 @@ class _Pace:
     first_outage_s: float
     outage_s: float
     withdraw_s: float
-    scripts: tuple[str, ...] = ("route", "withdraw")
 
     def next_nudge_s(self, spent_s: float) -> float:
         """When, after the beginning, the calls are sent again if they are sent now."""
@@ -213,26 +252,6 @@ def _pace(timeout_s: float, on_lost: OnLost) -> _Pace:
     """
     slice_s = min(NUDGE_S, timeout_s / 4)
     if on_lost == "wait":
-        return _Pace(slice_s, REPLY_GRACE_S, OUTAGE_S, math.inf, math.inf, ("route",))
+        return _Pace(slice_s, REPLY_GRACE_S, OUTAGE_S, math.inf, math.inf)
     grace_s, outage_s = min(OUTAGE_S - NUDGE_S, slice_s), min(OUTAGE_S - 0.5, timeout_s / 4)
     return _Pace(slice_s, grace_s, outage_s, outage_s, timeout_s / 2)
-
-
-def _demands(
-    cluster: Cluster, orders: Sequence[Order], *, left_s: float, late: bool
-) -> list[Command]:
-    """Calls are taken back where they are lost before they are asked for again."""
-    routes = [cluster.route(order, timeout_s=left_s) for order in orders]
-    if not late:
-        return routes
-    return [*(cluster.withdraw(order, timeout_s=left_s) for order in orders), *routes]
-
-
-def _size(before: tuple[Command, ...], calls: int) -> int:
-    """Bytes of the replies that tell a caller nothing: ``:1`` of UNLINK, an empty text per call.
-
-    Never as many as the shortest error of a server has: an error must wake the caller.
-    """
-    if not before:
-        return 0
-    return min(4 * len(before) + 6 * calls, SHORTEST_ERROR_BYTES - 1)

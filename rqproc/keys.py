@@ -16,6 +16,7 @@ waiting                      list     none                      whoever places a
 pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by finish, adopt
 waits:ADDRESS                hash     the asking job's timeout  route, for a handler that asks; drop
+fence:STREAM                 string   longest timeout, a minute a caller, after a lost connection
 server                       string   none; the run id          reconcile
 settling                     string   a lease and a minute      reconcile, after another server
                                                                 process has taken over
@@ -74,6 +75,10 @@ class Keys:
     def state(self) -> str:
         """Prefix of the cluster's own keys."""
         return f"rqproc:{self.namespace}:"
+
+    def fence(self, reply: str) -> str:
+        """What is sent under this name from now on may have been sent before."""
+        return f"{self.state}fence:{reply}"
 
     @property
     def ingress(self) -> str:

@@ -12,8 +12,6 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_IDLE_LINKS = 64
-
-MAX_LITTER = 256
-"""Keys of answers that were received: removed by a later packet, or when they expire."""
 
 
 def dial(url: str | redis.Redis | None) -> Dial:
@@ -78,16 +73,10 @@ class Lines:
         """An ordinary redis-py client of the same server, made at its first use."""
         return self.dial.client()
 
-    def close(self, *, tidy: Sequence[str] = ()) -> None:
-        """Close all idle links, removing the keys ``tidy`` on the way if there is a link."""
-        left = tuple(tidy)
+    def close(self) -> None:
+        """Close all idle links."""
         while self._idle:
-            link = self._idle.pop()
-            if left:
-                with suppress(LinkLost, Refused):  # the keys expire by themselves
-                    link.exchange((("UNLINK", *left),), timeout_s=1.0)
-                left = ()
-            link.close()
+            self._idle.pop().close()
 
     def run(self, cluster: Cluster, script: str, command: Command) -> Any:
         """Run one script; see ``conversation.run``. Raises: RedisUnavailable."""
@@ -105,9 +94,7 @@ class Lines:
             return []
         link = self._take(step.within_s)
         try:
-            replies: list[Any] = link.exchange(
-                step.commands, timeout_s=step.within_s, prelude_bytes=step.prelude_bytes
-            )
+            replies: list[Any] = link.exchange(step.commands, timeout_s=step.within_s)
         except BaseException as error:
             link.close()  # a reply may still be on its way
             if isinstance(error, LinkLost) or (isinstance(error, Refused) and error.moved):

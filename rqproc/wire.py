@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
 from rqproc.model import DEFAULT_RESOURCE, Reply, Request
@@ -38,6 +38,7 @@ INVALIDATE = "rqproc.invalidate"
 Serializer = Literal["json", "pickle"]
 
 _to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_from_json = json.JSONDecoder().raw_decode
 
 
 class Unreadable(ValueError):
@@ -228,9 +229,8 @@ def note(
     return f"{job_id} {source} {age_s * 1000:.0f} {expires_in_s * 1000:.0f} {token}"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One entry of a reply stream: either a reply's parts or a report of an error."""
+class Answer(NamedTuple):
+    """One answer of a reply stream: either a reply's parts or a report of an error."""
 
     job_id: str
     source: str = ""
@@ -258,7 +258,7 @@ def answer(flat: Sequence[bytes]) -> Answer:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     job_id, source, age_ms, expires_ms, token = fields[b"rqproc"].decode().split(" ")
     if report := fields.get(b"rqproc_error"):
-        return Answer(job_id, report=json.loads(report))
+        return refusal(job_id, report)
     return Answer(
         job_id,
         source,
@@ -266,8 +266,22 @@ def answer(flat: Sequence[bytes]) -> Answer:
         int(expires_ms) / 1000,
         int(token),
         fields[b"worker_name"].decode(),
-        json.loads(b64decode(fields[b"return_value"])),
+        _from_json(b64decode(fields[b"return_value"]).decode())[0],
     )
+
+
+def answers(flat: Sequence[bytes]) -> tuple[Answer, ...]:
+    """Read one entry of a reply stream that may answer several calls."""
+    return (answer(flat),)
+
+
+def refusal(job_id: str, report: bytes) -> Answer:
+    return Answer(job_id, report=json.loads(report))
+
+
+def size(flat: Sequence[bytes]) -> int:
+    """Return about how many bytes an entry of a reply stream takes."""
+    return sum(map(len, flat))
 
 
 def unknown_resource_report(resource: str, known: Collection[str]) -> str:

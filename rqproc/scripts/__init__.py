@@ -120,6 +120,7 @@ def _constants(keys: Keys, max_attempts: int) -> dict[str, str]:
         "SERVER": state + "server",
         "SETTLING": state + "settling",
         "WAITS": state + "waits:",
+        "FENCE": state + "fence:",
         "NODE": state + "node:",
         "TAKEN": state + "taken:",
         "RQ": rq,

@@ -3,8 +3,8 @@
 -- scripts/__init__.py, which also writes constants in the place of words in capitals:
 --   MEMBERS, LEASES, NODES, HOLDERS, EPOCH, TOKEN, WAITING, PULSE, SUSPECTS, SERVER, SETTLING
 --                                the cluster's keys, see keys.py
---   NODE, TAKEN, WAITS           prefixes of the keys of one node, of one incarnation and of one
---                                address
+--   NODE, TAKEN, WAITS, FENCE    prefixes of the keys of one node, of one incarnation, of one
+--                                address and of one caller's stream
 --   RQ, JOB, RESULTS             prefixes of RQ's keys
 --   QUEUE, WORKER                prefixes of the keys of a node's queue and worker
 --   INGRESS                      name of the ingress queue
@@ -171,6 +171,18 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
   call('ZREMRANGEBYSCORE', registry, 0, now_s)
   call('ZADD', registry, ttl > 0 and now_s + ttl or '+inf', id)
   return true
+end
+
+-- The ids of what has been answered in a stream and not been removed from it.
+local function answered_in(reply)
+  local found = {}
+  for _, entry in ipairs(call('XRANGE', RESULTS .. reply, '-', '+')) do
+    local fields = entry[2]
+    for i = 1, #fields, 2 do
+      if fields[i] == 'rqproc' then found[string.match(fields[i + 1], '^%S+')] = true end
+    end
+  end
+  return found
 end
 
 -- Answers a request that too many nodes have died on.

@@ -3,12 +3,17 @@
 -- ARGV  1 kind 'call' | 'job'  2 timeout in ms, 0 for none  3 reply: the stream that answers go to,
 --         '' for each job's own  4 time as RQ writes it  5 result ttl in s, '' for RQ's own
 --       6 parent: the address whose handler asks and waits, '' for none
+--       7 '' where the ids may have been sent before; else they are new, unless this name is fenced
+--       8 1 where it is no answer that nobody lives: it is only returned
 --       then for each request: id, address, data
 -- returns for each request '' or the JSON report of why it was not queued
 --
 -- A call that is not queued is answered in its stream at once, since its caller already waits
 -- there. An id that is known, by its job or by its answer, is left alone: its caller lost the
--- first reply and asks again.
+-- first reply and asks again. New ids need not be looked for. But a packet of theirs may be late:
+--   1. a connection breaks; its last packet, with new ids, still lies before a server that stands
+--   2. the caller sets the fence of the name that it sent them under, and sends them again
+--   3. one is answered, and another packet of it arrives: that is looked for, because of the fence.
 --
 -- A handler that asks for another id waits for it, and that one's handler may wait in turn. Whom an
 -- address's run waits for stands in waits:ADDRESS, by the job that asks, with its deadline: until
@@ -22,7 +27,7 @@ local now = now_ms()
 reap(now)
 local parent = ARGV[6]
 local suspects = call('EXISTS', SUSPECTS) == 1
-local shared = ARGV[3] ~= '' and ARGV[3] ~= ARGV[7]
+local checked = ARGV[7] == '' or call('EXISTS', FENCE .. ARGV[7]) == 1
 local deadline = timeout_ms > 0 and now + timeout_ms or 0
 
 local function refuse(id, reply, report)
@@ -96,12 +101,23 @@ local function crowded(address, name, held)
   return held >= limit and { type = 'Crowded', node = name, queued = held, limit = limit } or nil
 end
 
+local told -- what has been answered in the stream that is shared
+
+local function is_known(id, reply)
+  if reply == id then return call('EXISTS', JOB .. id, RESULTS .. id) > 0 end
+  if call('EXISTS', JOB .. id) == 1 then return true end
+  told = told or answered_in(reply)
+  return told[id]
+end
+
 local function submit(id, address, data)
-  local reply = shared and ARGV[3] or id
-  local known = shared and call('EXISTS', JOB .. id) or call('EXISTS', JOB .. id, RESULTS .. id)
-  if known > 0 then return '' end
+  local reply = ARGV[3] ~= '' and ARGV[3] or id
+  if checked and is_known(id, reply) then return '' end
   local name, held = target_of(address)
-  if not name and kind == 'call' then return refuse(id, reply, { type = 'NoLiveNode' }) end
+  if not name and kind == 'call' then
+    if ARGV[8] == '1' then return cjson.encode({ type = 'NoLiveNode' }) end
+    return refuse(id, reply, { type = 'NoLiveNode' })
+  end
   local crowd = crowded(address, name, held)
   if crowd then return refuse(id, reply, crowd) end
   local deaths = suspects and killer(address, now)
@@ -124,8 +140,7 @@ end
 
 if parent ~= '' and call('HLEN', WAITS .. parent) > 64 then forget_what_is_over() end
 local refused = {}
-local answered = shared and call('EXISTS', RESULTS .. ARGV[3]) == 1
-for i = 7, #ARGV, 3 do
-  refused[#refused + 1] = answered and '' or submit(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+for i = 9, #ARGV, 3 do
+  refused[#refused + 1] = submit(ARGV[i], ARGV[i + 1], ARGV[i + 2])
 end
 return refused

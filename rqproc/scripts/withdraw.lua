@@ -13,12 +13,12 @@
 --      releases the hold (a handler that runs already is not ended by this)
 --   2. a route of it that was late on its way finds the answer, and leaves the call alone
 --   3. a second withdrawal, after a lost reply, finds the answer too.
--- Calls that share a stream entered together: where it holds any answer, what has no job has one.
+-- What has no job is answered or lost: its stream tells which.
 local KEEP_MS = 60000
 local reply, timeout_ms = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 reap(now)
-local answered = call('EXISTS', RESULTS .. reply) == 1
+local answered = answered_in(reply)
 local nobody = call('ZCARD', MEMBERS) == 0
 
 -- The nodes that must be asked what they have: the silent ones, and the last ones that drain.
@@ -42,7 +42,7 @@ end
 -- Why a call is lost, nil where it is not.
 local function loss(id)
   if call('EXISTS', JOB .. id) == 0 then
-    if answered then return nil end
+    if answered[id] then return nil end
     return nobody and { type = 'NoLiveNode' } or { type = 'OwnerLost', node = '', silent_ms = 0 }
   end
   for _, node in ipairs(nodes) do

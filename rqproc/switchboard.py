@@ -1,0 +1,322 @@
+"""What all callers of one client say together, and who gets which answer. Without input or output.
+
+Knows the scripts' calls, streams and cursors. Must not know connections, threads or event loops:
+``trunk`` and ``atrunk`` carry it out. Not for two threads at once: its driver has a lock.
+
+All answers come into one stream, the client's box. What was read is removed from it now and then.
+Whatever goes out at the same moment goes in one packet, alike requests in one call of the script.
+
+After a lost connection nobody knows which packets the server has had, and one may still be on its
+way. So the box is fenced, and a new one is for whoever asks from then on:
+  1. The fence is set. From then on route looks for each call that names the old box.
+  2. Then alone are calls sent again, with the box that they were first sent with.
+  3. Nothing is removed from the old box any more, so route finds there what has been answered. It
+     is read until nobody waits for an answer there, and expires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+from rqproc import wire
+from rqproc.cluster import Cluster, Job, Order
+from rqproc.keys import results_key
+from rqproc.link import Command
+
+TRIM_ENTRIES = 32
+TRIM_BYTES = 65536
+"""So much is read of a box before it is removed: seldom, but not much."""
+
+MOST_GRACE_S = 1.5
+"""Seconds after which a server is late that has nothing to wait for."""
+
+FENCE_S = 120.0
+"""Seconds that a fence outlives the longest timeout of those who wait behind it."""
+
+
+class Demand(NamedTuple):
+    """Something that a caller wants to be done about calls of its own.
+
+    Attributes:
+        timeout_s: what is left of it.
+        again: they may have been sent before.
+        quiet: they were known before: that nobody lives is no answer.
+        withdraw: where they are lost, they are taken back first.
+    """
+
+    calls: Order
+    timeout_s: float
+    again: bool = False
+    quiet: bool = False
+    withdraw: bool = False
+
+
+class Box:
+    """A stream in which answers are awaited."""
+
+    def __init__(self) -> None:
+        self.name = token_hex(12)
+        self.key = results_key(self.name)
+        self.cursor: bytes | str = "0-0"
+        self.seats = 0
+        self.entries = 0
+        self.bytes = 0
+
+
+class Seat:
+    """One caller's place at the switchboard.
+
+    Attributes:
+        wake: called when there is something for it, from whichever thread found out.
+        error: what the last packet failed of, until it is fetched.
+    """
+
+    __slots__ = ("box", "error", "news", "waiting", "wake", "wanted")
+
+    def __init__(self, wanted: Any, wake: Callable[[], None]) -> None:
+        self.wanted = wanted
+        self.wake = wake
+        self.box: Box | None = None
+        self.error: Exception | None = None
+        self.news = False
+        self.waiting = False
+
+    def fetch(self) -> bool:
+        """Return whether answers have come since the last time.
+
+        Raises:
+            LinkLost, Refused: a packet has failed that they may depend on.
+        """
+        error, self.error = self.error, None
+        if error:
+            raise error
+        news, self.news = self.news, False
+        return news
+
+
+class _Route(NamedTuple):
+    """Calls that go out in one call of the script; ``seats``: whose they are, in turn."""
+
+    jobs: list[Job]
+    seats: list[Seat]
+
+
+class Packet(NamedTuple):
+    """What goes out at once.
+
+    Attributes:
+        routes: what the replies are of; None for what needs no answer.
+        grace_s: seconds within which the server answers.
+    """
+
+    commands: list[Command]
+    routes: list[tuple[_Route, bool] | None]
+    grace_s: float
+
+
+class Switchboard:
+    """The callers of one client."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._by_id: dict[str, Seat] = {}
+        self._seats: dict[Seat, None] = {}
+        self._outbox: list[tuple[Seat, Demand]] = []
+        self._box = Box()
+        self._old: list[Box] = []
+        self._fences: list[tuple[Box, float]] = []
+        self._load = False
+        self.generation = 0
+        self.grace_s = MOST_GRACE_S
+
+    # --- callers ---
+
+    def sit(self, wanted: Any, wake: Callable[[], None]) -> Seat:
+        """Take a place, for the answers of an order."""
+        seat = Seat(wanted, wake)
+        self._seats[seat] = None
+        for job in wanted.order.jobs:
+            self._by_id[job.id] = seat
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Wait for nothing any more."""
+        self._seats.pop(seat, None)
+        for job in seat.wanted.order.jobs:
+            self._by_id.pop(job.id, None)
+        if (box := seat.box) is not None:
+            box.seats -= 1
+            if not box.seats and box in self._old:
+                self._old.remove(box)
+
+    def post(self, seat: Seat, demands: Iterable[Demand], grace_s: float) -> None:
+        """Put something in the outbox; the server is late if it has not had it in ``grace_s``."""
+        for demand in demands:
+            self._outbox.append((seat, demand))
+            self.grace_s = min(self.grace_s, grace_s)
+
+    @property
+    def outbox(self) -> Sequence[object]:
+        """What waits to be sent."""
+        return self._outbox
+
+    def next_waiting(self) -> Seat | None:
+        """Return the caller that has waited longest."""
+        return next((seat for seat in self._seats if seat.waiting), None)
+
+    @property
+    def seats(self) -> Collection[Seat]:
+        """Whoever waits for an answer."""
+        return self._seats
+
+    # --- what is said ---
+
+    @property
+    def fences(self) -> list[Command]:
+        """What must have been said before anything else is."""
+        return [
+            (
+                "SET",
+                self._cluster.keys.fence(box.name),
+                1,
+                "PX",
+                round((longest_s + FENCE_S) * 1000),
+            )
+            for box, longest_s in self._fences
+        ]
+
+    def fenced(self, count: int) -> None:
+        """So many fences stand."""
+        del self._fences[:count]
+
+    def compose(self) -> Packet:
+        """Return what is to be sent now: all that waits in the outbox."""
+        packet = Packet([], [], self.grace_s)
+        self.grace_s = MOST_GRACE_S
+        if self._load:
+            self._load = False
+            for load in self._cluster.load("route", "withdraw"):
+                packet.commands.append(load)
+                packet.routes.append(None)
+        if self._box.entries >= TRIM_ENTRIES or self._box.bytes >= TRIM_BYTES:
+            self._trim(packet)
+        if self._outbox:
+            self._empty_outbox(packet)
+        return packet
+
+    def _empty_outbox(self, packet: Packet) -> None:
+        outbox, self._outbox = self._outbox, []
+        routes: dict[tuple[Any, ...], _Route] = {}
+        for seat, demand in outbox:
+            calls = demand.calls
+            box = seat.box
+            if box is None:
+                box = seat.box = self._box
+                box.seats += 1
+            elif demand.withdraw:
+                packet.commands.append(
+                    self._cluster.withdraw(calls, reply=box.name, timeout_s=demand.timeout_s)
+                )
+                packet.routes.append(None)
+            head = (demand.timeout_s, calls.parent, box.name, demand.again, demand.quiet)
+            route = routes.get(head)
+            if route is None:
+                route = routes[head] = _Route([], [])
+            route.jobs.extend(calls.jobs)
+            route.seats.extend((seat,) * len(calls.jobs))
+        for (timeout_s, parent, box_name, again, quiet), route in routes.items():
+            packet.commands.append(
+                self._cluster.route_calls(
+                    route.jobs, timeout_s=timeout_s, reply=box_name, parent=parent,
+                    fence="" if again else box_name, quiet=quiet,
+                )
+            )  # fmt: skip
+            packet.routes.append((route, quiet))
+
+    def _trim(self, packet: Packet) -> None:
+        box = self._box
+        box.entries = box.bytes = 0
+        packet.commands.append(("XTRIM", box.key, "MINID", box.cursor))
+        packet.routes.append(None)
+
+    def read(self, wait_s: float) -> Command:
+        """The blocking look at what has come since the last one."""
+        wait_ms = max(round(wait_s * 1000), 1)  # 0 is for ever
+        box = self._box
+        if not self._old:
+            return ("XREAD", "BLOCK", wait_ms, "STREAMS", box.key, box.cursor)
+        boxes = [*self._old, box]
+        keys, cursors = [b.key for b in boxes], [b.cursor for b in boxes]
+        return ("XREAD", "BLOCK", wait_ms, "STREAMS", *keys, *cursors)
+
+    def goodbye(self) -> Command | None:
+        """What removes the box of a client that is closed; None where it is still needed."""
+        box, self._box = self._box, Box()
+        if box.seats:
+            self._old.append(box)
+            return None
+        return ("UNLINK", box.key)
+
+    # --- what is heard ---
+
+    def heard(self, packet: Packet, replies: Sequence[Any]) -> None:
+        """Take in the replies to a packet: its calls have arrived."""
+        for sent, reply in zip(packet.routes, replies, strict=True):
+            if sent is None:
+                continue
+            route, quiet = sent
+            for place, (job, seat) in enumerate(zip(route.jobs, route.seats, strict=True)):
+                seat.wanted.carried = seat.wanted.heard = True
+                if quiet:
+                    self._note_nobody(seat, job, reply[place])
+
+    @staticmethod
+    def _note_nobody(seat: Seat, job: Job, report: bytes) -> None:
+        if b"NoLiveNode" in report:
+            seat.wanted.nobody[job.id] = wire.refusal(job.id, report)
+        else:
+            seat.wanted.nobody.pop(job.id, None)
+
+    def take_in(self, found: Iterable[Sequence[Any]] | None) -> None:
+        """Give what a look has brought to those who wait for it, and wake them."""
+        woken = None
+        for name, entries in found or ():
+            box = self._box if name.decode() == self._box.key else self._old_box(name.decode())
+            for cursor, flat in entries:
+                for answer in wire.answers(flat):
+                    seat = self._by_id.get(answer.job_id)
+                    if seat is not None:
+                        seat.wanted.take(answer)
+                        seat.news = True
+                        if seat is not woken:
+                            seat.wake()
+                            woken = seat
+                if box:
+                    box.cursor = cursor
+                    box.entries += 1
+                    box.bytes += wire.size(flat)
+
+    def _old_box(self, key: str) -> Box | None:
+        return next((box for box in self._old if box.key == key), None)
+
+    def broken(self, error: Exception, *, unknown_script: bool = False) -> None:
+        """A packet has failed: nobody knows which of the last ones have arrived."""
+        self.generation += 1
+        self._outbox.clear()
+        if unknown_script:
+            self._load = True
+        else:
+            self._fence()
+        for seat in self._seats:
+            seat.error = error
+            seat.wake()
+
+    def _fence(self) -> None:
+        box = self._box
+        if box.seats:
+            longest_s = max(s.wanted.order.timeout_s for s in self._seats if s.box is box)
+            self._fences.append((box, longest_s))
+            self._old.append(box)
+            self._box = Box()

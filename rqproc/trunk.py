@@ -1,0 +1,242 @@
+"""The blocking driver of requests: two links that all threads of a client share.
+
+Knows threads, locks and links. Must not know what is being said: see ``switchboard``.
+
+One of the callers reads for all. It sends what waits to be sent and a blocking read in one packet:
+a caller that is alone sends and reads as if the link were its own. Whoever comes while it reads
+sends on the other link, for all who came at the same moment, and waits to be woken. A reader that
+has its own answer gives its place to one who waits. Nobody waits for a lock while another sends or
+reads: what a lock is held for takes microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+
+from rqproc.cluster import Cluster
+from rqproc.conversation import Look, Pause, Request
+from rqproc.drive import drive
+from rqproc.lines import Lines
+from rqproc.link import CONNECT_TIMEOUT_S, Link, LinkLost, Refused
+from rqproc.switchboard import Packet, Seat, Switchboard
+from rqproc.wanted import Wanted
+
+SHORTEST_ERROR_BYTES = 20
+"""``-NOSCRIPT No matching script.`` has 31, and the others are longer."""
+
+
+class Trunk:
+    """What the requests of a client go over; shared by any number of threads."""
+
+    def __init__(self, lines: Lines, cluster: Cluster) -> None:
+        self._lines = lines
+        self._cluster = cluster
+        self.forget_parent()
+        _ALL.add(self)
+
+    def forget_parent(self) -> None:
+        """Begin anew; in a forked child the sockets are the parent's, and so may the locks be."""
+        self._board = Switchboard(self._cluster)
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._sending = threading.Lock()
+        self._pull: Link | None = None
+        self._push: Link | None = None
+
+    def ask(self, wanted: Wanted, talk: Request) -> None:
+        """Carry out a conversation about these calls. Raises: what it raises."""
+        turn = threading.Lock()
+        turn.acquire()
+        with self._lock:
+            seat = self._board.sit(wanted, _release(turn))
+        try:
+            drive(talk, lambda step: self._do(seat, turn, step), failures=(LinkLost, Refused))
+        finally:
+            with self._lock:
+                self._board.leave(seat)
+
+    def close(self) -> None:
+        """Close the links, unless they are needed at this moment."""
+        if not self._reading.acquire(blocking=False):
+            return
+        pull = self._pull
+        try:
+            if pull and (goodbye := self._board.goodbye()):
+                with suppress(LinkLost, Refused):  # the box expires by itself
+                    pull.exchange((goodbye,), timeout_s=1.0)
+            self._hang_up()
+        finally:
+            if pull:
+                pull.close()
+            self._reading.release()
+
+    # --- inside ---
+
+    def _do(self, seat: Seat, turn: threading.Lock, step: Look | Pause) -> None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return
+        with self._lock:
+            self._board.post(seat, step.demands, step.grace_s)
+        end = time.monotonic() + step.wait_s
+        while True:
+            seat.waiting = True  # before the place is looked at: whoever leaves it looks at this
+            if self._reading.acquire(blocking=False):
+                seat.waiting = False
+                try:
+                    self._read(seat, end, step.grace_s)
+                finally:
+                    self._reading.release()
+                    self._appoint()
+            else:
+                self._send()
+                turn.acquire(timeout=max(0.0, end - time.monotonic()))
+                seat.waiting = False
+            if seat.fetch() or time.monotonic() >= end:
+                return
+
+    def _appoint(self) -> None:
+        """Wake one who waits: nobody reads any more."""
+        with self._lock:
+            if seat := self._board.next_waiting():
+                seat.wake()
+
+    def _read(self, seat: Seat, end: float, grace_s: float) -> None:
+        """Read for all until there is something for this one."""
+        while not seat.news and seat.error is None:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return
+            self._exchange_as_reader(left_s, grace_s)
+
+    def _exchange_as_reader(self, wait_s: float, grace_s: float) -> None:
+        board = self._board
+        generation, link = board.generation, None
+        try:
+            link = self._pull
+            if link is None:
+                link = self._pull = self._connect(wait_s + grace_s)
+            if board.fences:
+                self._set_fences(link, grace_s)
+            with self._lock:
+                packet = board.compose()
+                commands = (*packet.commands, board.read(wait_s))
+            replies = link.exchange(
+                commands, timeout_s=wait_s + grace_s, prelude_bytes=_prelude(packet)
+            )
+        except BaseException as error:
+            self._break(error, generation)
+            if not isinstance(error, LinkLost | Refused):
+                raise
+        else:
+            with self._lock:
+                board.heard(packet, replies[:-1])
+                board.take_in(replies[-1])
+        finally:
+            if link and link is not self._pull:
+                link.close()
+
+    def _set_fences(self, link: Link, grace_s: float) -> None:
+        with self._lock:
+            fences = self._board.fences
+        link.exchange(fences, timeout_s=grace_s)
+        with self._lock:
+            self._board.fenced(len(fences))
+
+    def _send(self) -> None:
+        """Send what waits to be sent, unless another does; it takes ours along."""
+        while self._board.outbox and not self._board.fences:
+            if not self._sending.acquire(blocking=False):
+                return
+            try:
+                self._exchange_as_sender()
+            finally:
+                self._sending.release()
+
+    def _exchange_as_sender(self) -> None:
+        board = self._board
+        generation, link = board.generation, None
+        try:
+            link = self._push
+            if link is None:
+                link = self._push = self._connect(board.grace_s)
+            with self._lock:
+                if board.fences:
+                    return
+                packet = board.compose()
+            replies = (
+                link.exchange(packet.commands, timeout_s=packet.grace_s) if packet.commands else []
+            )
+        except BaseException as error:
+            self._break(error, generation)
+            if not isinstance(error, LinkLost | Refused):
+                raise
+        else:
+            with self._lock:
+                board.heard(packet, replies)
+        finally:
+            if link and link is not self._push:
+                link.close()
+
+    def _break(self, error: BaseException, generation: int) -> None:
+        """Begin anew: tell everyone, and let go of both links."""
+        failure = error if isinstance(error, LinkLost | Refused) else LinkLost("interrupted")
+        with self._lock:
+            if self._board.generation != generation:
+                return  # it has been told: this is the other link's end
+            unknown = isinstance(failure, Refused) and failure.code == "NOSCRIPT"
+            self._board.broken(failure, unknown_script=unknown)
+            self._hang_up()
+        if isinstance(failure, LinkLost) or failure.moved:
+            self._lines.close()  # the server has gone, and the idle links with it
+
+    def _hang_up(self) -> None:
+        """Let go of both links. One that is in use is closed by who uses it."""
+        pull, push = self._pull, self._push
+        self._pull = self._push = None
+        for link, in_use in ((pull, self._reading), (push, self._sending)):
+            if link is None:
+                continue
+            link.interrupt()
+            if in_use.acquire(blocking=False):
+                link.close()
+                in_use.release()
+
+    def _connect(self, within_s: float) -> Link:
+        return self._lines.dial.connect(timeout_s=min(CONNECT_TIMEOUT_S, within_s))
+
+
+def _release(turn: threading.Lock) -> Callable[[], None]:
+    """Open a lock, if it is not open."""
+
+    def wake() -> None:
+        if turn.locked():
+            turn.release()
+
+    return wake
+
+
+def _prelude(packet: Packet) -> int:
+    """Bytes of the replies that tell a caller nothing: ``:1``, an empty text for each call.
+
+    Never as many as the shortest error of a server has: an error must wake the caller.
+    """
+    size = sum(4 if sent is None else 4 + 6 * len(sent[0].jobs) for sent in packet.routes)
+    return min(size, SHORTEST_ERROR_BYTES - 1)
+
+
+_ALL: weakref.WeakSet[Trunk] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for trunk in _ALL:
+        trunk.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
