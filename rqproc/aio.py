@@ -12,13 +12,13 @@ from typing import Any
 from rqproc import calls, conversation
 from rqproc.atrunk import AsyncTrunk
 from rqproc.cluster import Cluster
-from rqproc.context import asking
+from rqproc.context import asking, in_handler
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.losses import Declaring, Errand, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
-from rqproc.placement import Id, canonical
+from rqproc.placement import Id, canonical, check_resource
 from rqproc.settings import resolve_namespace
 from rqproc.wanted import Wanted
 
@@ -101,11 +101,11 @@ class AsyncClient:
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
-        wanted = dict.fromkeys(canonical(id) for id in ids)
-        requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        if not requests:
+        wanted = list(dict.fromkeys(map(canonical, ids)))
+        check_resource(resource)
+        if not wanted:
             return {}
-        outcomes = await self._ask(requests, timeout=timeout, on_lost=on_lost)
+        outcomes = await self._ask_many(wanted, resource, timeout=timeout, on_lost=on_lost)
         return calls.values(outcomes, return_exceptions=return_exceptions)
 
     async def _ask(
@@ -117,6 +117,17 @@ class AsyncClient:
         with asking(self.keys.namespace) as parent:
             sent = calls.batch(requests, kind="call", timeout_s=timeout_s, parent=parent)
             return await self._ask_for(sent, wish, deadline=deadline)
+
+    async def _ask_many(
+        self, ids: Sequence[Id], resource: str, *, timeout: float | None, on_lost: OnLost | None
+    ) -> dict[Id, Reply | RqprocError]:
+        if len(ids) == 1 or in_handler():  # who waits for whom is told call by call
+            requests = [Request(resource, id) for id in ids]
+            return await self._ask(requests, timeout=timeout, on_lost=on_lost)
+        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
+        wish = self._losses.choose(resource, on_lost)
+        sent = calls.together(resource, ids, timeout_s=timeout_s)
+        return await self._ask_for(sent, wish, deadline=time.monotonic() + timeout_s)
 
     async def _ask_for(
         self, sent: calls.Batch, wish: OnLost, *, deadline: float

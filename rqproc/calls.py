@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from rqproc import wire
-from rqproc.cluster import Job, Kind, Order
+from rqproc.cluster import MOST_TOGETHER, Job, Kind, Order
 from rqproc.errors import (
     ConfigError,
     RedisUnavailable,
@@ -91,6 +91,21 @@ def batch(
     return Batch(order, by_job)
 
 
+def together(resource: str, ids: Sequence[Id], *, timeout_s: float) -> Batch:
+    """Make jobs of calls without arguments, each of which carries many."""
+    by_job: dict[str, Request] = {}
+    jobs = []
+    name = ""
+    for place, id in enumerate(ids):
+        if not place % MOST_TOGETHER:
+            name = token_hex(12)
+        job = Job(f"{name}:{place % MOST_TOGETHER}", _plain_address(resource, id), b"")
+        jobs.append(job)
+        by_job[job.id] = Request(resource, id)
+    data = wire.encode_many(resource)
+    return Batch(Order("call", tuple(jobs), timeout_s, together=data), by_job)
+
+
 def _addressed(request: Request, function: str) -> tuple[str, bytes]:
     """A request's address and data; those of requests without arguments are made once."""
     if request.args or request.kwargs:
@@ -103,6 +118,11 @@ def _addressed(request: Request, function: str) -> tuple[str, bytes]:
 def _plain(resource: str, id: Id, function: str) -> tuple[str, bytes]:
     data = wire.encode_request(Request(resource, id), function=function)
     return address(resource, id), data
+
+
+@lru_cache(maxsize=4096)
+def _plain_address(resource: str, id: Id) -> str:
+    return address(resource, id)
 
 
 def outcomes(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, conversation, wire
 from rqproc.cluster import Cluster
-from rqproc.context import asking
+from rqproc.context import asking, in_handler
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import Lines, dial
@@ -30,7 +30,7 @@ from rqproc.model import (
     Reply,
     Request,
 )
-from rqproc.placement import Id, canonical
+from rqproc.placement import Id, canonical, check_resource
 from rqproc.settings import resolve_namespace
 from rqproc.trunk import Trunk
 from rqproc.wanted import Wanted
@@ -169,9 +169,9 @@ class Client:
         Raises:
             InvalidId, ConfigError, RedisUnavailable.
         """
-        wanted = dict.fromkeys(canonical(id) for id in ids)
-        requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        return self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        wanted = list(dict.fromkeys(map(canonical, ids)))
+        check_resource(resource)
+        return self._ask_many(wanted, resource, timeout=timeout, on_lost=on_lost) if wanted else {}
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
@@ -271,6 +271,17 @@ class Client:
                 requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
             )
             return self._ask_for(sent, wish, deadline=deadline)
+
+    def _ask_many(
+        self, ids: Sequence[Id], resource: str, *, timeout: float | None, on_lost: OnLost | None
+    ) -> dict[Id, Reply | RqprocError]:
+        if len(ids) == 1 or in_handler():  # who waits for whom is told call by call
+            requests = [Request(resource, id) for id in ids]
+            return self._ask(requests, timeout=timeout, on_lost=on_lost)
+        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
+        wish = self._losses.choose(resource, on_lost)
+        sent = calls.together(resource, ids, timeout_s=timeout_s)
+        return self._ask_for(sent, wish, deadline=time.monotonic() + timeout_s)
 
     def _ask_for(
         self, sent: calls.Batch, wish: OnLost, *, deadline: float

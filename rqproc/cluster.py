@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, Literal, NamedTuple
 
 from rqproc import wire
@@ -20,6 +20,9 @@ from rqproc.placement import address, parse_address, slot
 from rqproc.scripts import Scripts, scripts_of
 
 Kind = Literal["call", "job"]
+
+MOST_TOGETHER = 256
+"""Calls that one job may carry."""
 
 # What is made for every request is a named tuple: a frozen dataclass takes three times as long.
 
@@ -41,6 +44,8 @@ class Order(NamedTuple):
             it is not known yet.
         result_ttl_s: seconds that a job's result is kept; None for RQ's default.
         parent: address of the handler run that asks and waits; empty where none does.
+        together: data of the RQ jobs that carry many calls each, whose ids are JOB:NUMBER; empty
+            where each is a job of its own.
     """
 
     kind: Kind
@@ -49,6 +54,7 @@ class Order(NamedTuple):
     reply: str = ""
     result_ttl_s: int | None = None
     parent: str = ""
+    together: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,29 @@ class Claim(NamedTuple):
     id: str
     token: int
     address: str
-    kind: Kind
+    kind: Kind | Literal["part"]
     reply: str
     deadline_ms: int
     data: bytes
     lost: int
+
+
+class ManyClaims(NamedTuple):
+    """Calls of one job that this node has taken together: ``calls`` are numbers and addresses, in
+    turn; ``token`` is the first one's, the others' follow.
+    """
+
+    id: str
+    token: int
+    calls: Sequence[bytes]
+    reply: str
+    deadline_ms: int
+
+    def claim(self, place: int, address: str) -> Claim:
+        """Return the claim of one of them."""
+        id = f"{self.id}:{self.calls[2 * place].decode()}"
+        token = self.token + place
+        return Claim(id, token, address, "part", self.reply, self.deadline_ms, b"", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +110,7 @@ class Taken:
     epoch: int
     members: tuple[str, ...] | None
     claims: tuple[Claim, ...]
+    together: tuple[ManyClaims, ...] = ()
 
 
 class Finish(NamedTuple):
@@ -102,6 +127,15 @@ class Finish(NamedTuple):
     note: str = ""
     report: str = ""
     keep_s: float = 60.0
+
+
+class FinishMany(NamedTuple):
+    """Answers to calls of one job: of each its claim, its number and its answer in JSON."""
+
+    job: str
+    reply: str
+    keep_s: float
+    calls: list[tuple[Claim, bytes, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +212,18 @@ class Cluster:
         """
         head = ("call", _ms(timeout_s), reply, wire.utc(), "", parent, fence, int(quiet))
         return self._run("route", *head, *_flat(jobs))
+
+    def scatter(
+        self, jobs: Sequence[Job], *, data: bytes, timeout_s: float, reply: str, fence: str,
+        quiet: bool,
+    ) -> Command:  # fmt: skip
+        """Calls that go into the cluster together: one RQ job carries many; see scatter.lua."""
+        args: list[Arg] = []
+        for id, calls in groupby(jobs, _job_of):
+            numbered = [(job.id.rpartition(":")[2], job.address) for job in calls]
+            args += (id, data, len(numbered), *chain.from_iterable(numbered))
+        head = (_ms(timeout_s), reply, wire.utc(), fence, int(quiet))
+        return self._run("scatter", *head, *args)
 
     def withdraw(self, order: Order, *, timeout_s: float, reply: str = "") -> Command:
         """Take back those of an order's calls that are lost; their answers then say why."""
@@ -262,7 +308,9 @@ class Cluster:
             raise SessionSuperseded
         _, now_ms, epoch, members, jobs = reply
         names = tuple(member.decode() for member in members) if members else None
-        return Taken(now_ms, epoch, names, tuple(_claim(job) for job in jobs))
+        claims = tuple(_claim(job) for job in jobs if job[3] != b"many")
+        together = tuple(_claims(job) for job in jobs if job[3] == b"many")
+        return Taken(now_ms, epoch, names, claims, together)
 
     def reconcile(
         self, inc: str, *, session: int, server: str = "", rejoined: bool = False,
@@ -280,9 +328,17 @@ class Cluster:
             args += (_raw(claim.id), claim.token, _raw(claim.address))
         return self._run("reconcile", *args)
 
-    def finish(self, inc: str, finishes: Iterable[Finish], *, draining: bool = False) -> Command:
+    def finish(
+        self, inc: str, finishes: Iterable[Finish | FinishMany], *, draining: bool = False
+    ) -> Command:
         args: list[Arg] = [inc, wire.utc(), int(draining)]
         for finish in finishes:
+            if isinstance(finish, FinishMany):
+                args += (finish.job, len(finish.calls), "many", finish.reply, "ok", "", "", "")
+                args.append(_ms(finish.keep_s))
+                for claim, number, text in finish.calls:
+                    args += (number, _raw(claim.address), text)
+                continue
             claim = finish.claim
             args += (_raw(claim.id), _raw(claim.address), claim.kind, _raw(claim.reply))
             args += (finish.outcome, finish.body, _raw(finish.note), finish.report)
@@ -310,6 +366,15 @@ class Cluster:
     def refuse(self, job_id: bytes, reason: str) -> Command:
         report = wire.failure_report("Unreadable", reason)
         return self._run("adopt", job_id, "", report, wire.exc_string(reason + "\n"), wire.utc())
+
+
+def _claims(job: Sequence[Any]) -> ManyClaims:
+    id, token, calls, _, reply, deadline_ms, _, _ = job
+    return ManyClaims(_text(id), token, calls, _text(reply), int(deadline_ms))
+
+
+def _job_of(job: Job) -> str:
+    return job.id.rpartition(":")[0]
 
 
 def _flat(jobs: Iterable[Job]) -> Iterable[Arg]:

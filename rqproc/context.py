@@ -73,6 +73,11 @@ def asking(namespace: str) -> Iterator[str]:
         run.changed(False)
 
 
+def in_handler() -> bool:
+    """Whether a handler asks, whose run may be waited for."""
+    return ASKING.get() is not None
+
+
 def current() -> Current:
     """Return the run that the calling handler is in.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from rqproc.placement import Id
 
@@ -22,18 +23,19 @@ DEFAULT_RESOURCE = "demo"
 DEFAULT_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+# What is made for every request is a named tuple: a frozen dataclass takes three times as long.
+
+
+class Request(NamedTuple):
     """One call for one (resource, id)."""
 
     resource: str
     id: Id
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A value with the story of where it came from.
 
     Attributes:

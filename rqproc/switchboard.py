@@ -197,7 +197,7 @@ class Switchboard:
         self.grace_s = MOST_GRACE_S
         if self._load:
             self._load = False
-            for load in self._cluster.load("route", "withdraw"):
+            for load in self._cluster.load("route", "scatter", "withdraw"):
                 packet.commands.append(load)
                 packet.routes.append(None)
         if self._box.entries >= TRIM_ENTRIES or self._box.bytes >= TRIM_BYTES:
@@ -220,19 +220,26 @@ class Switchboard:
                     self._cluster.withdraw(calls, reply=box.name, timeout_s=demand.timeout_s)
                 )
                 packet.routes.append(None)
-            head = (demand.timeout_s, calls.parent, box.name, demand.again, demand.quiet)
+            head = (
+                demand.timeout_s, calls.parent, calls.together, box.name, demand.again, demand.quiet
+            )  # fmt: skip
             route = routes.get(head)
             if route is None:
                 route = routes[head] = _Route([], [])
             route.jobs.extend(calls.jobs)
             route.seats.extend((seat,) * len(calls.jobs))
-        for (timeout_s, parent, box_name, again, quiet), route in routes.items():
-            packet.commands.append(
-                self._cluster.route_calls(
-                    route.jobs, timeout_s=timeout_s, reply=box_name, parent=parent,
-                    fence="" if again else box_name, quiet=quiet,
+        for (timeout_s, parent, data, name, again, quiet), route in routes.items():
+            fence = "" if again else name
+            if data:
+                command = self._cluster.scatter(
+                    route.jobs, data=data, timeout_s=timeout_s, reply=name, fence=fence, quiet=quiet
                 )
-            )  # fmt: skip
+            else:
+                command = self._cluster.route_calls(
+                    route.jobs, timeout_s=timeout_s, reply=name, parent=parent, fence=fence,
+                    quiet=quiet,
+                )  # fmt: skip
+            packet.commands.append(command)
             packet.routes.append((route, quiet))
 
     def _trim(self, packet: Packet) -> None:

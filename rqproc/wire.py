@@ -33,6 +33,7 @@ MAX_VALUE_BYTES = 1024 * 1024
 MAX_TRACEBACK_CHARS = 32 * 1024
 
 REQUEST = "rqproc.request"
+REQUEST_MANY = "rqproc.request_many"
 INVALIDATE = "rqproc.invalidate"
 
 Serializer = Literal["json", "pickle"]
@@ -93,6 +94,12 @@ def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
     if len(data) > MAX_ARGUMENT_BYTES:
         raise PayloadTooLarge(len(data), MAX_ARGUMENT_BYTES)
     return data
+
+
+@lru_cache(maxsize=64)
+def encode_many(resource: str) -> bytes:
+    """Return the ``data`` of a job that carries many calls: what each asks for is its address."""
+    return _to_json([REQUEST_MANY, None, [], {"resource": resource}]).encode()
 
 
 def decode_call(data: bytes, *, functions: Mapping[str, str]) -> Call:
@@ -255,7 +262,10 @@ class Answer(NamedTuple):
 
 def answer(flat: Sequence[bytes]) -> Answer:
     """Read one entry of a reply stream, as Redis gives it: names and values in turn."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return _answer(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _answer(fields: Mapping[bytes, bytes]) -> Answer:
     job_id, source, age_ms, expires_ms, token = fields[b"rqproc"].decode().split(" ")
     if report := fields.get(b"rqproc_error"):
         return refusal(job_id, report)
@@ -270,9 +280,25 @@ def answer(flat: Sequence[bytes]) -> Answer:
     )
 
 
-def answers(flat: Sequence[bytes]) -> tuple[Answer, ...]:
+def answers(flat: Sequence[bytes]) -> Sequence[Answer]:
     """Read one entry of a reply stream that may answer several calls."""
-    return (answer(flat),)
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    many = fields.get(b"rqproc_many")
+    if many is None:
+        return (_answer(fields),)
+    job, worker = fields[b"rqproc"].decode().partition(" ")[0], fields[b"worker_name"].decode()
+    return [
+        Answer(f"{job}:{number}", source, age_ms / 1000, left_ms / 1000, token, worker, value)
+        for number, source, age_ms, left_ms, token, value in _from_json(many.decode())[0]
+    ]
+
+
+def many_answer(
+    number: bytes, source: str, text: str, *, age_s: float, expires_in_s: float, token: int
+) -> str:
+    """Return one call's answer among others, as JSON."""
+    times = f"{age_s * 1000:.0f},{expires_in_s * 1000:.0f}"
+    return f'[{number.decode()},"{source}",{times},{token},{text}]'
 
 
 def refusal(job_id: str, report: bytes) -> Answer:

@@ -16,8 +16,8 @@ from cachetools import LRUCache
 
 from rqproc import wire
 from rqproc.app import Resource
-from rqproc.cluster import Claim, Finish, Tally
-from rqproc.model import DEFAULT_RESOURCE
+from rqproc.cluster import Claim, Finish, FinishMany, ManyClaims, Tally
+from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.entries import Entries, Entry
 from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
@@ -62,7 +62,7 @@ class Desk:
         self._holds = Holds()
         self._shelf = Shelf(name, entries, self._holds.busy)
         self._calls: LRUCache[bytes, tuple[str, wire.Call]] = LRUCache(KNOWN_CALLS)
-        self._out: list[Finish] = []
+        self._out: list[Finish | FinishMany] = []
         self._hits = self._joined = self._misses = self._succeeded = self._failed = 0
 
     # --- what the worker tells ---
@@ -90,6 +90,36 @@ class Desk:
             self._serve_kept(waiting, resource)
         else:
             self._add_run(waiting, resource, keeps=False)
+
+    def receive_many(self, many: ManyClaims, *, due: float | None) -> None:
+        """Take in calls of one job: those that have an entry are answered together."""
+        now = self._clock()
+        hits: list[tuple[Claim, bytes, str]] = []
+        for place in range(len(many.calls) // 2):
+            number, raw = many.calls[2 * place], many.calls[2 * place + 1]
+            claim = many.claim(place, raw.decode(errors="surrogateescape"))
+            entry = None if claim.address in self._stuck else self._shelf.get(claim.address)
+            if entry is None or claim in self._holds:
+                self.receive(claim, due=due)
+                continue
+            self._holds.add(claim, due)
+            hits.append((claim, number, self._hit(number, claim.address, entry, now)))
+        if hits:
+            self._hits += len(hits)
+            self._succeeded += len(hits)
+            keep_s = KEEP_S + max(0.0, due - now if due is not None else 0.0)
+            self._out.append(FinishMany(many.id, many.reply, keep_s, hits))
+
+    def _hit(self, number: bytes, address: str, entry: Entry, now: float) -> str:
+        _tell(self._name, address, "hit", entry.text)
+        return wire.many_answer(
+            number,
+            "hit",
+            entry.text,
+            age_s=now - entry.computed_at,
+            expires_in_s=max(0.0, entry.expires_at - now),
+            token=entry.token,
+        )
 
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered."""
@@ -143,16 +173,18 @@ class Desk:
         for run in self._joinable.values():
             run.keeps = False
 
-    def acknowledged(self, finishes: Sequence[Finish]) -> None:
+    def acknowledged(self, finishes: Sequence[Finish | FinishMany]) -> None:
         """The server has carried these out."""
         for finish in finishes:
-            if finish.claim in self._holds and finish.outcome != "stuck":
-                self._holds.remove(finish.claim)
-                self._shelf.finished_with(finish.claim.address)
+            if isinstance(finish, FinishMany):
+                for claim, _, _ in finish.calls:
+                    self._let_go(claim)
+            elif finish.outcome != "stuck":
+                self._let_go(finish.claim)
 
-    def again(self, finishes: Sequence[Finish]) -> None:
+    def again(self, finishes: Sequence[Finish | FinishMany]) -> None:
         """The server may not have had these: they are sent once more."""
-        self._out[:0] = [f for f in finishes if f.claim in self._holds]
+        self._out[:0] = [f for f in finishes if _first(f) in self._holds]
 
     # --- what the worker asks ---
 
@@ -177,7 +209,7 @@ class Desk:
             self._leave_flight(run)
         return None
 
-    def collect(self) -> list[Finish]:
+    def collect(self) -> list[Finish | FinishMany]:
         """Return the finishes to send, once."""
         out, self._out = self._out, []
         return out
@@ -285,6 +317,11 @@ class Desk:
         else:
             self._joinable[claim.address] = self._add_run(waiting, resource, keeps=True)
 
+    def _let_go(self, claim: Claim) -> None:
+        if claim in self._holds:
+            self._holds.remove(claim)
+            self._shelf.finished_with(claim.address)
+
     def _add_run(self, waiting: Waiting, resource: Resource[..., Any], *, keeps: bool) -> Run:
         claim = waiting.claim
         run = Run(claim.address, resource, waiting.call.request, claim.token, [waiting], keeps)
@@ -339,6 +376,9 @@ class Desk:
         Raises:
             wire.Unreadable: it cannot be read, or asks for another id than it is addressed to.
         """
+        if claim.kind == "part":
+            _, resource, id = parse_address(claim.address)
+            return wire.Call(wire.REQUEST, Request(resource, id), "json")
         known = self._calls.get(claim.data)
         if known is not None and known[0] == claim.address:
             return known[1]
@@ -349,6 +389,10 @@ class Desk:
         if not request.args and not request.kwargs:
             self._calls[claim.data] = (claim.address, call)
         return call
+
+
+def _first(finish: Finish | FinishMany) -> Claim:
+    return finish.calls[0][0] if isinstance(finish, FinishMany) else finish.claim
 
 
 def functions(resources: Mapping[str, Resource[..., Any]]) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from rqproc.cluster import Claim
 
 
@@ -12,7 +10,7 @@ class Holds:
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[int, float | None]] = {}
-        self._busy: Counter[str] = Counter()
+        self._busy: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -23,7 +21,7 @@ class Holds:
 
     def add(self, claim: Claim, due: float | None) -> None:
         self._held[claim.id] = (claim.token, due)
-        self._busy[claim.address] += 1
+        self._busy[claim.address] = self._busy.get(claim.address, 0) + 1
 
     def due(self, claim: Claim) -> float | None:
         """Return when the caller gives up."""
@@ -31,13 +29,15 @@ class Holds:
 
     def remove(self, claim: Claim) -> None:
         del self._held[claim.id]
-        self._busy[claim.address] -= 1
-        if self._busy[claim.address] <= 0:
+        left = self._busy[claim.address] - 1
+        if left:
+            self._busy[claim.address] = left
+        else:
             del self._busy[claim.address]
 
     def count(self, address: str) -> int:
         """How many claims of this address are held."""
-        return self._busy[address]
+        return self._busy.get(address, 0)
 
     def busy(self, address: str) -> bool:
         """Whether any claim of this address is held."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from rqproc import wire
-from rqproc.cluster import Claim, Cluster, Finish
+from rqproc.cluster import Claim, Cluster, Finish, FinishMany
 from rqproc.link import Command, Dial, LinkLost, pack
 from rqproc.node.bell import Bell
 
@@ -27,7 +27,7 @@ PATIENCE_S = BLOCK_S + GRACE_S
 FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
 SCRIPTS = ("take", "finish", "reconcile", "drain")
 
-Expected = Sequence[Finish] | Literal["look", "take"]
+Expected = Sequence[Finish | FinishMany] | Literal["look", "take"]
 
 
 class Session:
@@ -62,7 +62,7 @@ class Session:
         self._poll.register(bell.fileno(), select.POLLIN)
         self._poll.register(self._pull.fileno(), select.POLLIN)
 
-    def close(self) -> list[Finish]:
+    def close(self) -> list[Finish | FinishMany]:
         """Close; return the finishes of which nobody knows whether they were carried out."""
         self._pull.close()
         self._push.close()
@@ -94,7 +94,7 @@ class Session:
         commands = (*self._cluster.load(*SCRIPTS), reconcile)
         return self._pull.exchange(commands, timeout_s=GRACE_S)[-1]
 
-    def ask(self, finishes: Sequence[Finish], *, epoch: int, most: int) -> None:
+    def ask(self, finishes: Sequence[Finish | FinishMany], *, epoch: int, most: int) -> None:
         """Send what is finished, and ask for up to ``most`` claims.
 
         Raises:
@@ -123,7 +123,7 @@ class Session:
             self._asked = (wanted, pack((look, take)))
         return self._asked[1]
 
-    def finish(self, finishes: Sequence[Finish], *, draining: bool) -> Sequence[bytes]:
+    def finish(self, finishes: Sequence[Finish | FinishMany], *, draining: bool) -> Sequence[bytes]:
         """Send what is finished on the push link; return the reply.
 
         Raises:
@@ -160,7 +160,7 @@ class Session:
             raise LinkLost("the server does not answer")
         return rung
 
-    def replies(self) -> Iterator[tuple[Sequence[Finish], Any]]:
+    def replies(self) -> Iterator[tuple[Sequence[Finish | FinishMany], Any]]:
         """What has come: a take's reply with no finishes, or the reply to finishes.
 
         Raises:

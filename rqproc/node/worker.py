@@ -20,9 +20,9 @@ from typing import Any
 
 from rqproc.backoff import Backoff
 from rqproc.cluster import (
-    Claim,
     Cluster,
     Finish,
+    FinishMany,
     LeaseLost,
     SessionSuperseded,
     Settling,
@@ -247,7 +247,7 @@ class Worker:
             self._desk.again(self._session.close())
             self._session = None
 
-    def _push_out(self, session: Session, finishes: Sequence[Finish]) -> None:
+    def _push_out(self, session: Session, finishes: Sequence[Finish | FinishMany]) -> None:
         try:
             reply = session.finish(finishes, draining=self._drained)
         except (LinkLost, Refused):
@@ -296,13 +296,14 @@ class Worker:
         self._desk.learn(taken.epoch, taken.members)
         self._mind_the_lease()
         for claim in taken.claims:
-            self._receive(claim, taken.now_ms)
+            self._desk.receive(claim, due=self._due(claim.deadline_ms, taken.now_ms))
+        for many in taken.together:
+            self._desk.receive_many(many, due=self._due(many.deadline_ms, taken.now_ms))
 
-    def _receive(self, claim: Claim, now_ms: int) -> None:
-        left_s = (claim.deadline_ms - now_ms) / 1000 if claim.deadline_ms else None
-        self._desk.receive(claim, due=None if left_s is None else self.term.clock() + left_s)
+    def _due(self, deadline_ms: int, now_ms: int) -> float | None:
+        return self.term.clock() + (deadline_ms - now_ms) / 1000 if deadline_ms else None
 
-    def _acknowledge(self, finishes: Sequence[Finish], reply: Sequence[bytes]) -> None:
+    def _acknowledge(self, finishes: Sequence[Finish | FinishMany], reply: Sequence[bytes]) -> None:
         self._desk.acknowledged(finishes)
         self._backoff.reset()  # the connection does its work
         if reply:

@@ -22,6 +22,7 @@ NAMES = (
     "join",
     "beat",
     "route",
+    "scatter",
     "withdraw",
     "take",
     "reconcile",

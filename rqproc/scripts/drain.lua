@@ -11,5 +11,5 @@ if call('ZREM', MEMBERS, name) == 1 then
   call('INCR', EPOCH)
   call('HSET', NODE .. name, 'draining', 1)
 end
-place_all_again(QUEUE .. name)
+place_all_again(QUEUE .. name, name)
 return 1

@@ -8,6 +8,8 @@
 --                'stuck'     an error, but the run goes on, so the hold stays
 --                'released'  the run has ended that nobody, or a 'stuck', was answered for; it has
 --                            the answer of that one, which may have been lost on its way
+--         where the kind is 'many', the address is the count of calls that are answered at once, all
+--         with values, and three more follow for each: number, address, answer in JSON
 -- returns the ids, of those that were answered here, whose dependents wait to be enqueued
 --
 -- A job that is not among those taken by this very incarnation is not answered again: it was
@@ -29,11 +31,11 @@ local awaited = {}
 
 -- Of what is stuck: the second time its job is gone, or has ended.
 local function answer_if_open(i, id, kind)
-  local open = kind == 'call' or call('HGET', JOB .. id, 'status') == 'started'
+  local open = kind ~= 'job' or call('HGET', JOB .. id, 'status') == 'started'
   if open and answer(i, false) and is_awaited(id, kind) then awaited[#awaited + 1] = id end
 end
 
-for i = 4, #ARGV, 9 do
+local function finish_one(i)
   local id, address, kind, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
   if outcome == 'stuck' then
     if call('HEXISTS', TAKEN .. inc, id) == 1 then answer_if_open(i, id, kind) end
@@ -52,6 +54,62 @@ for i = 4, #ARGV, 9 do
     if status == 'finished' or status == 'failed' then awaited[#awaited + 1] = id end
   end
 end
+
+-- Releases all of these at once.
+local function release_many(addresses)
+  local idle, counts = {}, {}
+  for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
+    local holder, count = string.match(held or '', '^(%S+) (%d+)$')
+    if holder == inc and count == '1' then
+      idle[#idle + 1] = addresses[i]
+    elseif holder == inc then
+      counts[#counts + 1] = addresses[i]
+      counts[#counts + 1] = inc .. ' ' .. (count - 1)
+    end
+  end
+  if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
+  if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
+end
+
+-- Answers calls of one job together. i: where it stands; count: of its calls.
+local function finish_many(i, count)
+  local job, reply = ARGV[i], ARGV[i + 3]
+  local names = {}
+  for k = 1, count do names[k] = job .. ':' .. ARGV[i + 6 + 3 * k] end
+  local taken = call('HMGET', TAKEN .. inc, unpack(names))
+  local mine, numbers, addresses, answers = {}, {}, {}, {}
+  for k = 1, count do
+    if taken[k] then
+      local at = i + 6 + 3 * k
+      mine[#mine + 1] = names[k]
+      numbers[#numbers + 1], addresses[#addresses + 1] = ARGV[at], ARGV[at + 1]
+      answers[#answers + 1] = ARGV[at + 2]
+    end
+  end
+  if #mine == 0 then return end
+  call('HDEL', TAKEN .. inc, unpack(mine))
+  release_many(addresses)
+  if call('EXISTS', SUSPECTS) == 1 then call('HDEL', SUSPECTS, unpack(addresses)) end
+  local open = call('HDEL', JOB .. job, unpack(numbers))
+  if open == 0 then return end
+  if call('HINCRBY', JOB .. job, 'rqproc_left', -open) <= 0 then call('DEL', JOB .. job) end
+  call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc',
+    job .. ' many ' .. table.concat(numbers, ','), 'rqproc_many',
+    '[' .. table.concat(answers, ',') .. ']')
+  call('PEXPIRE', RESULTS .. reply, ARGV[i + 8])
+end
+
+local i = 4
+while i <= #ARGV do
+  if ARGV[i + 2] == 'many' then
+    local count = tonumber(ARGV[i + 1])
+    finish_many(i, count)
+    i = i + 3 * count
+  else
+    finish_one(i)
+  end
+  i = i + 9
+end
 -- A draining node takes nothing new: what waited for a hold of its own goes to the new owner.
-if ARGV[3] == '1' and is_live(inc) then place_all_again(QUEUE .. name) end
+if ARGV[3] == '1' and is_live(inc) then place_all_again(QUEUE .. name, name) end
 return awaited

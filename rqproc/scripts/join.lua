@@ -42,5 +42,5 @@ call('HSET', worker, 'birth', ARGV[9], 'last_heartbeat', ARGV[9], 'queues',
   'version', ARGV[10], 'python_version', ARGV[11], 'state', 'idle')
 call('PEXPIRE', worker, lease_ms + 60000)
 
-place_all_again(WAITING)
+place_all_again(WAITING, '')
 return { 1, inc, joined }

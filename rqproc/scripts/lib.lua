@@ -49,6 +49,16 @@ local function target_of(address)
   return inc and name_of(inc) or owner_of(address), count
 end
 
+-- The same where the members and what is held of the address are at hand.
+local function target_among(members, address, held)
+  if held then
+    local inc, count = string.match(held, '^(%S+) (%d+)$')
+    return name_of(inc), tonumber(count)
+  end
+  if #members == 0 then return nil, 0 end
+  return members[math.fmod(tonumber(string.match(address, '^%d+')), #members) + 1], 0
+end
+
 local function release(address, inc)
   local holder, count = holder_of(address)
   if holder ~= inc then return end
@@ -65,8 +75,42 @@ local function place(id, address)
   call('RPUSH', name and QUEUE .. name or WAITING, id)
 end
 
+-- The job that a call is part of, and its number there; see scatter.
+local function part_of(id) return string.match(id, '^(.*):(%d+)$') end
+
+-- Queues a call of several at its target: the job lies there once, if it is the last in the queue.
+local function place_part(job, number, address)
+  local name = target_of(address)
+  local queue = name and QUEUE .. name or WAITING
+  call('HSET', JOB .. job, number, (name or '') .. ' ' .. address)
+  if call('LINDEX', queue, -1) ~= job then call('RPUSH', queue, job) end
+end
+
+-- A call of several ends: with the last one the job does. Returns 0 where it has ended before.
+local function end_part(id)
+  local job, number = part_of(id)
+  if call('HDEL', JOB .. job, number) == 0 then return 0 end
+  if call('HINCRBY', JOB .. job, 'rqproc_left', -1) <= 0 then call('DEL', JOB .. job) end
+  return 1
+end
+
+-- Sends on those of a job's calls that are queued at a node, '' for those that wait for one.
+local function place_parts_again(job, name)
+  local flat = call('HGETALL', JOB .. job)
+  for i = 1, #flat, 2 do
+    local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
+    if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
+      place_part(job, flat[i], address)
+    end
+  end
+end
+
 -- Sends a queued job on. One that is not a request of ours goes where such jobs are looked into.
-local function place_again(id)
+local function place_again(id, name)
+  if redis.pcall('HGET', JOB .. id, 'rqproc_kind') == 'many' then
+    place_parts_again(id, name)
+    return
+  end
   local found = redis.pcall('HGET', JOB .. id, 'rqproc_address')
   local address = address_in(found)
   if address then
@@ -76,10 +120,11 @@ local function place_again(id)
   end
 end
 
-local function place_all_again(list)
+-- Sends on all that is queued at a node, '' for what waits for one.
+local function place_all_again(list, name)
   local ids = call('LRANGE', list, 0, -1)
   call('DEL', list)
-  for _, id in ipairs(ids) do place_again(id) end
+  for _, id in ipairs(ids) do place_again(id, name) end
 end
 
 -- Raises the tokens above all that were ever given, even those that the server has forgotten: at
@@ -123,6 +168,8 @@ end
 local function cancel(id, kind)
   if kind == 'call' then
     call('DEL', JOB .. id)
+  elseif kind == 'part' then
+    end_part(id)
   else
     call('HSET', JOB .. id, 'status', 'canceled')
     call('EXPIRE', JOB .. id, 500)
@@ -131,13 +178,19 @@ end
 
 -- Ends a job with one entry in the stream where its caller waits; false where the job is gone.
 --   kind     'call': someone waits in the stream `reply`, the job has done its work
+--            'part': the same for one of several calls
 --            'job':  anyone may look it up, by RQ's rules
 --   keep_ms  how long a call's answer is kept: a repeated route finds the job or the answer
 --   ok       whether body is a return_value or an exc_string, both in RQ's encoding
 --   note     'JOB SOURCE AGE_MS EXPIRES_MS TOKEN' for rqproc's own callers
 --   report   JSON that names the error
 local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker, ended_at)
-  local known = call(kind == 'call' and 'DEL' or 'EXISTS', JOB .. id)
+  local known
+  if kind == 'part' then
+    known = end_part(id)
+  else
+    known = call(kind == 'call' and 'DEL' or 'EXISTS', JOB .. id)
+  end
   if known == 0 then return false end
   if ok then
     call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', worker, 'return_value', body,
@@ -146,7 +199,7 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
     call('XADD', RESULTS .. reply, '*', 'type', 2, 'worker_name', worker, 'exc_string', body,
       'rqproc', note, 'rqproc_error', report)
   end
-  if kind == 'call' then
+  if kind ~= 'job' then
     call('PEXPIRE', RESULTS .. reply, keep_ms)
     return true
   end
@@ -179,7 +232,11 @@ local function answered_in(reply)
   for _, entry in ipairs(call('XRANGE', RESULTS .. reply, '-', '+')) do
     local fields = entry[2]
     for i = 1, #fields, 2 do
-      if fields[i] == 'rqproc' then found[string.match(fields[i + 1], '^%S+')] = true end
+      if fields[i] == 'rqproc' then
+        local id, numbers = string.match(fields[i + 1], '^(%S+) many (%S+)')
+        for number in string.gmatch(numbers or '', '%d+') do found[id .. ':' .. number] = true end
+        if not id then found[string.match(fields[i + 1], '^%S+')] = true end
+      end
     end
   end
   return found
@@ -188,7 +245,7 @@ end
 -- Answers a request that too many nodes have died on.
 local function give_up(id, kind, reply, deaths)
   local report = cjson.encode({ type = 'NodeLost', attempts = deaths })
-  local keep_ms = math.max(call('PTTL', JOB .. id), 1)
+  local keep_ms = math.max(call('PTTL', JOB .. (kind == 'part' and part_of(id) or id)), 1)
   conclude(id, kind, reply, keep_ms, false, LOST_TEXT, id .. ' error 0 0 0', report, '', '')
 end
 
@@ -233,8 +290,22 @@ local function release_all(taken, lanes, now)
   end
 end
 
+local function recover_part(id, address, ran)
+  local job, number = part_of(id)
+  if not job then return end
+  local fields = redis.pcall('HMGET', JOB .. job, 'rqproc_kind', 'rqproc_reply', number)
+  if fields.err or fields[1] ~= 'many' or not fields[3] then return end
+  local lost = call('HINCRBY', JOB .. job, 'lost:' .. number, ran and 1 or 0)
+  if ran and lost >= MAX_ATTEMPTS then
+    give_up(id, 'part', fields[2], lost)
+  else
+    place_part(job, number, address)
+  end
+end
+
 -- Sends a request that was taken to its new target, unless it has used up its attempts.
 local function recover(id, address, ran)
+  if call('EXISTS', JOB .. id) == 0 then return recover_part(id, address, ran) end
   local fields = redis.pcall('HMGET', JOB .. id, 'status', 'rqproc_kind', 'rqproc_reply')
   if fields.err or not fields[1] then return end
   local kind = fields[2] or 'call'
@@ -262,7 +333,7 @@ local function drop(incs, died, now)
   end
   for i, inc in ipairs(incs) do
     for _, request in ipairs(orphans[i]) do recover(request.id, request.address, request.ran) end
-    place_all_again(QUEUE .. name_of(inc))
+    place_all_again(QUEUE .. name_of(inc), name_of(inc))
   end
 end
 

@@ -38,6 +38,9 @@ end
 local function hold_again(id, token, address)
   local holder, count = holder_of(address)
   if holder and holder ~= inc then return end
+  local job, number = part_of(id)
+  local part = job and redis.pcall('HGET', JOB .. job, number)
+  if type(part) == 'string' then call('HSET', JOB .. job, number, '* ' .. address) end
   local status = redis.pcall('HGET', JOB .. id, 'status')
   if type(status) == 'string' and status ~= 'queued' and status ~= 'started' then return end
   if call('HSETNX', TAKEN .. inc, id, token .. ' ' .. address) == 0 then return end
@@ -70,8 +73,24 @@ if string.find(call('GET', SETTLING) or '', ' known') and all_have_told() then c
 
 local jobs = {}
 local flat = call('HGETALL', TAKEN .. inc)
+
+-- Of a call that came with others: its data is in its address.
+local function tell_part(id, token, address)
+  local job, number = part_of(id)
+  local fields = { false }
+  if job then
+    fields = redis.pcall('HMGET', JOB .. job, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline',
+      'lost:' .. number, number)
+  end
+  if fields[1] ~= 'many' or not fields[5] then return false end
+  jobs[#jobs + 1] = { id, tonumber(token), address, 'part', fields[2], tonumber(fields[3]), '',
+    tonumber(fields[4] or 0) }
+  return true
+end
+
 local function tell(id, claim)
   local token, address = string.match(claim, '^(%d+) (.*)$')
+  if tell_part(id, token, address) then return end
   local job = redis.pcall('HMGET', JOB .. id, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
     'rqproc_lost')
   jobs[#jobs + 1] = { id, tonumber(token), address, job[1] or 'call', job[2] or id,

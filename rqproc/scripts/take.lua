@@ -5,7 +5,9 @@
 --         {0}    this incarnation has no lease
 --         {-1}   a newer session of this node took over: a packet that arrived late claims nothing
 --         {-2, ms}   nothing is given out for so long: see reconcile
---   a job is {id, token, address, kind, reply, deadline in ms or 0, data, lost}
+--   a job is {id, token, address, kind, reply, deadline in ms or 0, data, lost}; where the kind is
+--   'many' it has in the place of an address the numbers and addresses of its calls, in turn, and
+--   the token of the first; the others' follow
 --
 -- Holds are what keeps an id in one place:
 --   1. node a takes 42 and runs it     2. b joins and is the owner of 42 by now
@@ -28,14 +30,77 @@ if #ids == 0 then return { 1, now, current, members, {} } end
 local token = call('INCRBY', TOKEN, #ids) - #ids
 local suspects = call('EXISTS', SUSPECTS) == 1
 
+local jobs, back, room = {}, {}, most
+
+-- Sorts the calls of a job that are queued here: those to take, as many as there is room for, and
+-- those that are gone or another's by now. Returns the former's numbers and addresses, in turn, and
+-- how many requests of each address are held.
+local function sort_calls(id, flat, reply)
+  local numbers, addresses, mine, held = {}, {}, {}, {}
+  for i = 1, #flat, 2 do
+    local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
+    if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
+      numbers[#numbers + 1], addresses[#addresses + 1] = flat[i], address
+    end
+  end
+  if #numbers == 0 then return mine, held end
+  local holders = call('HMGET', HOLDERS, unpack(addresses))
+  local among = call('ZRANGE', MEMBERS, 0, -1)
+  for i, address in ipairs(addresses) do
+    local target, count = target_among(among, address, holders[i])
+    local deaths = suspects and killer(address, now)
+    if target ~= name then
+      place_part(id, numbers[i], address)
+    elseif deaths then
+      give_up(id .. ':' .. numbers[i], 'part', reply, deaths)
+    elseif #held >= room then
+      back[#back + 1] = id
+      break
+    else
+      mine[#mine + 1] = numbers[i]
+      mine[#mine + 1] = address
+      held[#held + 1] = count
+    end
+  end
+  return mine, held
+end
+
+-- Takes those of a job's calls that are to be run here.
+local function claim_many(id, reply, deadline)
+  if deadline <= now then
+    call('DEL', JOB .. id)
+    return nil
+  end
+  local flat = call('HGETALL', JOB .. id)
+  if #flat > 2000 then return nil end -- no caller of ours has made it
+  local mine, held = sort_calls(id, flat, reply)
+  local count = #held
+  if count == 0 then return nil end
+  token = call('INCRBY', TOKEN, count + #ids) - #ids -- what is claimed after these has higher ones
+  local first = token - count + 1
+  local taken, holds, marks = {}, {}, {}
+  for i = 1, count do
+    local number, address = mine[2 * i - 1], mine[2 * i]
+    taken[2 * i - 1], taken[2 * i] = id .. ':' .. number, string.format('%d %s', first + i - 1, address)
+    holds[2 * i - 1], holds[2 * i] = address, inc .. ' ' .. (held[i] + 1)
+    marks[2 * i - 1], marks[2 * i] = number, '* ' .. address
+  end
+  call('HSET', TAKEN .. inc, unpack(taken))
+  call('HSET', HOLDERS, unpack(holds))
+  call('HSET', JOB .. id, unpack(marks))
+  room = room - count
+  return { id, first, mine, 'many', reply, deadline, '', 0 }
+end
+
 local function claim(id)
   local job = redis.pcall('HMGET', JOB .. id, 'rqproc_address', 'status', 'rqproc_deadline',
     'rqproc_kind', 'rqproc_reply', 'data', 'rqproc_lost')
   if job.err then return nil end
   local address, deadline = address_in(job[1]), tonumber(job[3] or '') or 0
+  if job[4] == 'many' then return claim_many(id, job[5] or id, deadline) end
   local kind = job[4] == 'job' and 'job' or 'call'
   if not address then
-    place_again(id)
+    place_again(id, name)
     return nil
   end
   if not job[6] or job[2] ~= 'queued' then return nil end -- nothing to run: it ends here
@@ -65,6 +130,14 @@ local function claim(id)
   return { id, token, address, kind, job[5] or id, deadline, job[6], tonumber(job[7] or '') or 0 }
 end
 
-local jobs = {}
-for _, id in ipairs(ids) do jobs[#jobs + 1] = claim(id) end
+for _, id in ipairs(ids) do
+  if room <= 0 then
+    back[#back + 1] = id
+  else
+    local job = claim(id)
+    if job and job[4] ~= 'many' then room = room - 1 end
+    jobs[#jobs + 1] = job
+  end
+end
+for i = #back, 1, -1 do call('LPUSH', QUEUE .. name, back[i]) end
 return { 1, now, current, members, jobs }

@@ -34,20 +34,23 @@ for i = 1, #leases, 2 do
   if silent or nobody then
     local queued = {}
     for _, id in ipairs(silent and call('LRANGE', QUEUE .. name, 0, -1) or {}) do queued[id] = true end
-    nodes[#nodes + 1] = { taken = TAKEN .. leases[i], queued = queued, silent = silent,
+    nodes[#nodes + 1] = { name = name, taken = TAKEN .. leases[i], queued = queued, silent = silent,
       report = { type = 'OwnerLost', node = name, silent_ms = silent_ms } }
   end
 end
 
 -- Why a call is lost, nil where it is not.
 local function loss(id)
-  if call('EXISTS', JOB .. id) == 0 then
+  local job, number = part_of(id)
+  local part = job and call('HGET', JOB .. job, number)
+  if not part and call('EXISTS', JOB .. id) == 0 then
     if answered[id] then return nil end
     return nobody and { type = 'NoLiveNode' } or { type = 'OwnerLost', node = '', silent_ms = 0 }
   end
   for _, node in ipairs(nodes) do
     local taken = call('HEXISTS', node.taken, id) == 1
-    if node.silent and (taken or node.queued[id]) then return node.report end
+    local queued = node.queued[id] or part and string.match(part, '^%S*') == node.name
+    if node.silent and (taken or queued) then return node.report end
     if taken then return nil end
   end
   return nobody and { type = 'NoLiveNode' } or nil
@@ -57,7 +60,7 @@ local withdrawn = 0
 for i = 3, #ARGV do
   local report = loss(ARGV[i])
   if report then
-    call('DEL', JOB .. ARGV[i])
+    if not part_of(ARGV[i]) or end_part(ARGV[i]) == 0 then call('DEL', JOB .. ARGV[i]) end
     call('XADD', RESULTS .. reply, '*', 'type', 2, 'rqproc', ARGV[i] .. ' error 0 0 0',
       'rqproc_error', cjson.encode(report))
     withdrawn = withdrawn + 1
