@@ -5,22 +5,20 @@ Must not know anything about requests that ``calls`` and ``conversation`` do not
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rqproc import calls, conversation
+from rqproc import calls
 from rqproc.atrunk import AsyncTrunk
 from rqproc.cluster import Cluster
-from rqproc.context import asking, in_handler
-from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.errors import RedisUnavailable
 from rqproc.keys import Keys
 from rqproc.lines import dial
-from rqproc.losses import Declaring, Errand, Losses, Servable
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
-from rqproc.placement import Id, canonical, check_resource
+from rqproc.losses import Declaring, Losses, Servable
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
+from rqproc.placement import Id
+from rqproc.questions import Question, Questions
 from rqproc.settings import resolve_namespace
-from rqproc.wanted import Wanted
 
 
 class AsyncClient:
@@ -44,8 +42,7 @@ class AsyncClient:
         app: Declaring | Mapping[str, Servable] | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
-        self.timeout_s = calls.check_timeout(timeout)
-        self._losses = Losses.of(on_lost, app)
+        self._questions = Questions(self.keys, Losses.of(on_lost, app), timeout=timeout)
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
         self._trunk = AsyncTrunk(self._dial, self._cluster)
@@ -88,8 +85,8 @@ class AsyncClient:
     ) -> Reply:
         """Return the value of an id with its story. Raises: as ``Client.request``."""
         request = calls.request_of(id, resource, args, kwargs)
-        (outcome,) = (await self._ask([request], timeout=timeout, on_lost=on_lost)).values()
-        return calls.value_or_raise(outcome)
+        question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
+        return (await self._ask(question)).reply()
 
     async def request_many(
         self,
@@ -101,60 +98,27 @@ class AsyncClient:
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
-        wanted = list(dict.fromkeys(map(canonical, ids)))
-        check_resource(resource)
-        if not wanted:
-            return {}
-        outcomes = await self._ask_many(wanted, resource, timeout=timeout, on_lost=on_lost)
-        return calls.values(outcomes, return_exceptions=return_exceptions)
+        question = self._questions.many(ids, resource, timeout=timeout, on_lost=on_lost)
+        return (await self._ask(question)).values(return_exceptions=return_exceptions)
 
-    async def _ask(
-        self, requests: Sequence[Request], *, timeout: float | None, on_lost: OnLost | None
-    ) -> dict[Id, Reply | RqprocError]:
-        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
-        wish = self._losses.choose(requests[0].resource, on_lost)
-        deadline = time.monotonic() + timeout_s
-        with asking(self.keys.namespace) as parent:
-            sent = calls.batch(requests, kind="call", timeout_s=timeout_s, parent=parent)
-            return await self._ask_for(sent, wish, deadline=deadline)
-
-    async def _ask_many(
-        self, ids: Sequence[Id], resource: str, *, timeout: float | None, on_lost: OnLost | None
-    ) -> dict[Id, Reply | RqprocError]:
-        if len(ids) == 1 or in_handler():  # who waits for whom is told call by call
-            requests = [Request(resource, id) for id in ids]
-            return await self._ask(requests, timeout=timeout, on_lost=on_lost)
-        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
-        wish = self._losses.choose(resource, on_lost)
-        sent = calls.together(resource, ids, timeout_s=timeout_s)
-        return await self._ask_for(sent, wish, deadline=time.monotonic() + timeout_s)
-
-    async def _ask_for(
-        self, sent: calls.Batch, wish: OnLost, *, deadline: float
-    ) -> dict[Id, Reply | RqprocError]:
-        wanted, outage = Wanted(sent.order), None
+    async def _ask(self, question: Question) -> Question:
+        """Have a question answered. Raises: RedisUnavailable."""
+        question.begin()
         try:
-            await self._converse(wanted, wish)
-        except RedisUnavailable as error:
-            if wish != "local":
-                raise
-            outage = error
-        outcomes = calls.outcomes(sent, wanted.answers, self.keys, outage=outage)
-        if wish == "local":
-            errands = self._losses.errands(outcomes, sent, deadline=deadline, keys=self.keys)
-            outcomes |= await self._run_here(errands)
-        return outcomes
-
-    async def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
-        server, clock = self._dial.server, time.monotonic
-        talk = conversation.ask(wanted, server=server, clock=clock, on_lost=on_lost)
-        await self._trunk.ask(wanted, talk)
+            if question.wanted:
+                try:
+                    await self._trunk.ask(question.wanted, question.talk(self._dial.server))
+                except RedisUnavailable as error:
+                    question.fail(error)
+            await self._do_without(question)
+        finally:
+            question.end()
+        return question
 
     @staticmethod
-    async def _run_here(errands: Sequence[Errand]) -> dict[Id, Reply | RqprocError]:
-        if not errands:
-            return {}
-        from rqproc import local
+    async def _do_without(question: Question) -> None:
+        """What the cluster could not answer, this process does itself, if it may."""
+        if errands := question.errands():
+            from rqproc import local
 
-        ids = (errand.request.id for errand in errands)
-        return dict(zip(ids, await local.aserve_many(errands), strict=True))
+            question.served(errands, await local.aserve_many(errands))

@@ -6,11 +6,12 @@ Knows requests, orders, answers and errors. Must not know connections, threads o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 from rqproc import wire
 from rqproc.cluster import MOST_TOGETHER, Job, Kind, Order
@@ -28,19 +29,54 @@ from rqproc.placement import Id, address, canonical, check_resource
 MAX_TIMEOUT_S = 7 * 86400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Requests that go out together, and the job that carries each."""
 
     order: Order
     requests: Mapping[str, Request]
 
 
+class _Ids:
+    """Ids that nobody else gives: this process's prefix, and a number."""
+
+    def __init__(self) -> None:
+        self.prefix = token_hex(9)
+        self.numbers = count()
+
+
+_ids = _Ids()
+
+
+def _after_fork() -> None:
+    global _ids
+    _ids = _Ids()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def fresh_id() -> str:
+    """Return an id for a job, such as RQ takes."""
+    ids = _ids
+    return f"{ids.prefix}{next(ids.numbers):06x}"
+
+
 def request_of(
     id: object, resource: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
 ) -> Request:
     """Raises: InvalidId, ConfigError."""
-    return Request(check_resource(resource), canonical(id), tuple(args), kwargs or {})
+    if args or kwargs:
+        return Request(check_resource(resource), canonical(id), tuple(args), kwargs or {})
+    try:
+        return _plain_request(resource, id)
+    except TypeError:  # it cannot be looked up: it is no id either
+        return Request(check_resource(resource), canonical(id))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _plain_request(resource: str, id: object) -> Request:
+    return Request(check_resource(resource), canonical(id))
 
 
 def check_timeout(timeout_s: float) -> float:
@@ -84,7 +120,7 @@ def batch(
     by_job: dict[str, Request] = {}
     jobs = []
     for request in requests:
-        job = Job(token_hex(12), *_addressed(request, function))
+        job = Job(fresh_id(), *_addressed(request, function))
         jobs.append(job)
         by_job[job.id] = request
     order = Order(kind, tuple(jobs), timeout_s, "", result_ttl_s, parent)
@@ -98,7 +134,7 @@ def together(resource: str, ids: Sequence[Id], *, timeout_s: float) -> Batch:
     name = ""
     for place, id in enumerate(ids):
         if not place % MOST_TOGETHER:
-            name = token_hex(12)
+            name = fresh_id()
         job = Job(f"{name}:{place % MOST_TOGETHER}", _plain_address(resource, id), b"")
         jobs.append(job)
         by_job[job.id] = Request(resource, id)
@@ -136,6 +172,9 @@ def outcomes(
 
     ``outage``: why the answers that are missing did not come, if that is known.
     """
+    if len(answers) == len(sent.requests) == 1:
+        ((job_id, request),) = sent.requests.items()
+        return {request.id: _outcome(request, answers[job_id], sent.order, keys)}
     return {
         request.id: outage
         if outage and job_id not in answers

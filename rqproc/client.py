@@ -9,18 +9,16 @@ stream in which the client has been waiting since its first packet.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rqproc import calls, conversation, wire
+from rqproc import calls, wire
 from rqproc.cluster import Cluster
-from rqproc.context import asking, in_handler
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import Lines, dial
 from rqproc.link import Command
-from rqproc.losses import Declaring, Errand, Losses, Servable
+from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import (
     DEFAULT_RESOURCE,
     DEFAULT_TIMEOUT_S,
@@ -28,12 +26,11 @@ from rqproc.model import (
     Membership,
     OnLost,
     Reply,
-    Request,
 )
-from rqproc.placement import Id, canonical, check_resource
+from rqproc.placement import Id, canonical
+from rqproc.questions import Question, Questions
 from rqproc.settings import resolve_namespace
 from rqproc.trunk import Trunk
-from rqproc.wanted import Wanted
 
 if TYPE_CHECKING:
     import redis
@@ -69,8 +66,7 @@ class Client:
         app: Declaring | Mapping[str, Servable] | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
-        self.timeout_s = calls.check_timeout(timeout)
-        self._losses = Losses.of(on_lost, app)
+        self._questions = Questions(self.keys, Losses.of(on_lost, app), timeout=timeout)
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
         self._trunk = Trunk(self._lines, self._cluster)
@@ -133,8 +129,8 @@ class Client:
     ) -> Reply:
         """Like ``request``, with the story of the value: node, source, age, time left, token."""
         request = calls.request_of(id, resource, args, kwargs)
-        (outcome,) = self._ask([request], timeout=timeout, on_lost=on_lost).values()
-        return calls.value_or_raise(outcome)
+        question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
+        return self._ask(question).reply()
 
     def request_many(
         self,
@@ -153,8 +149,8 @@ class Client:
         Raises:
             as ``request``.
         """
-        outcomes = self.reply_many(ids, resource, timeout=timeout, on_lost=on_lost)
-        return calls.values(outcomes, return_exceptions=return_exceptions)
+        question = self._questions.many(ids, resource, timeout=timeout, on_lost=on_lost)
+        return self._ask(question).values(return_exceptions=return_exceptions)
 
     def reply_many(
         self,
@@ -169,9 +165,8 @@ class Client:
         Raises:
             InvalidId, ConfigError, RedisUnavailable.
         """
-        wanted = list(dict.fromkeys(map(canonical, ids)))
-        check_resource(resource)
-        return self._ask_many(wanted, resource, timeout=timeout, on_lost=on_lost) if wanted else {}
+        question = self._questions.many(ids, resource, timeout=timeout, on_lost=on_lost)
+        return self._ask(question).outcomes
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
@@ -184,9 +179,10 @@ class Client:
             as ``request``.
         """
         request = calls.request_of(id, resource, (), None)
-        outcomes = self._ask([request], timeout=timeout, on_lost="wait", function=wire.INVALIDATE)
-        (outcome,) = outcomes.values()
-        return bool(calls.value_or_raise(outcome).value)
+        question = self._questions.one(
+            request, timeout=timeout, on_lost="wait", function=wire.INVALIDATE
+        )
+        return bool(self._ask(question).reply().value)
 
     def enqueue(
         self,
@@ -253,64 +249,27 @@ class Client:
 
     # --- inside ---
 
-    def _ask(
-        self,
-        requests: Sequence[Request],
-        *,
-        timeout: float | None,
-        on_lost: OnLost | None,
-        function: str = wire.REQUEST,
-    ) -> dict[Id, Reply | RqprocError]:
-        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
-        wish = self._losses.choose(requests[0].resource, on_lost)
-        deadline = time.monotonic() + timeout_s
-        with asking(self.namespace) as run:
-            # An invalidation waits for no run: it closes no circle.
-            parent = run if function == wire.REQUEST else ""
-            sent = calls.batch(
-                requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
-            )
-            return self._ask_for(sent, wish, deadline=deadline)
-
-    def _ask_many(
-        self, ids: Sequence[Id], resource: str, *, timeout: float | None, on_lost: OnLost | None
-    ) -> dict[Id, Reply | RqprocError]:
-        if len(ids) == 1 or in_handler():  # who waits for whom is told call by call
-            requests = [Request(resource, id) for id in ids]
-            return self._ask(requests, timeout=timeout, on_lost=on_lost)
-        timeout_s = self.timeout_s if timeout is None else calls.check_timeout(timeout)
-        wish = self._losses.choose(resource, on_lost)
-        sent = calls.together(resource, ids, timeout_s=timeout_s)
-        return self._ask_for(sent, wish, deadline=time.monotonic() + timeout_s)
-
-    def _ask_for(
-        self, sent: calls.Batch, wish: OnLost, *, deadline: float
-    ) -> dict[Id, Reply | RqprocError]:
-        wanted, outage = Wanted(sent.order), None
+    def _ask(self, question: Question) -> Question:
+        """Have a question answered. Raises: RedisUnavailable."""
+        question.begin()
         try:
-            self._converse(wanted, wish)
-        except RedisUnavailable as error:
-            if wish != "local":
-                raise
-            outage = error
-        outcomes = calls.outcomes(sent, wanted.answers, self.keys, outage=outage)
-        if wish == "local":
-            errands = self._losses.errands(outcomes, sent, deadline=deadline, keys=self.keys)
-            outcomes |= self._run_here(errands)
-        return outcomes
-
-    def _converse(self, wanted: Wanted, on_lost: OnLost) -> None:
-        talk = conversation.ask(wanted, server=self.server, clock=time.monotonic, on_lost=on_lost)
-        self._trunk.ask(wanted, talk)
+            if question.wanted:
+                try:
+                    self._trunk.ask(question.wanted, question.talk(self.server))
+                except RedisUnavailable as error:
+                    question.fail(error)
+            self._do_without(question)
+        finally:
+            question.end()
+        return question
 
     @staticmethod
-    def _run_here(errands: Sequence[Errand]) -> dict[Id, Reply | RqprocError]:
-        if not errands:
-            return {}
-        from rqproc import local  # takes long to import, and is rarely wanted
+    def _do_without(question: Question) -> None:
+        """What the cluster could not answer, this process does itself, if it may."""
+        if errands := question.errands():
+            from rqproc import local  # takes long to import, and is rarely wanted
 
-        ids = (errand.request.id for errand in errands)
-        return dict(zip(ids, local.serve_many(errands), strict=True))
+            question.served(errands, local.serve_many(errands))
 
     def _run(self, script: str, command: Command) -> Any:
         return self._lines.run(self._cluster, script, command)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -53,29 +52,6 @@ class Asking:
 
 
 ASKING: ContextVar[Asking | None] = ContextVar("rqproc_asking", default=None)
-
-
-@contextmanager
-def asking(namespace: str) -> Iterator[str]:
-    """While the body waits for an answer, a handler that does so lets others run.
-
-    Yields:
-        The address whose run asks, empty outside of handlers and for another namespace.
-    """
-    run = ASKING.get()
-    if run is None:
-        yield ""
-        return
-    run.changed(True)
-    try:
-        yield run.address if run.namespace == namespace else ""
-    finally:
-        run.changed(False)
-
-
-def in_handler() -> bool:
-    """Whether a handler asks, whose run may be waited for."""
-    return ASKING.get() is not None
 
 
 def current() -> Current:

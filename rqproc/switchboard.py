@@ -99,8 +99,8 @@ class Seat:
 class _Route(NamedTuple):
     """Calls that go out in one call of the script; ``seats``: whose they are, in turn."""
 
-    jobs: list[Job]
-    seats: list[Seat]
+    jobs: Sequence[Job]
+    seats: Sequence[Seat]
 
 
 class Packet(NamedTuple):
@@ -208,7 +208,9 @@ class Switchboard:
 
     def _empty_outbox(self, packet: Packet) -> None:
         outbox, self._outbox = self._outbox, []
-        routes: dict[tuple[Any, ...], _Route] = {}
+        if len(outbox) == 1 and self._add_first(packet, *outbox[0]):
+            return
+        routes: dict[tuple[Any, ...], tuple[list[Job], list[Seat]]] = {}
         for seat, demand in outbox:
             calls = demand.calls
             box = seat.box
@@ -225,22 +227,38 @@ class Switchboard:
             )  # fmt: skip
             route = routes.get(head)
             if route is None:
-                route = routes[head] = _Route([], [])
-            route.jobs.extend(calls.jobs)
-            route.seats.extend((seat,) * len(calls.jobs))
-        for (timeout_s, parent, data, name, again, quiet), route in routes.items():
+                route = routes[head] = ([], [])
+            route[0].extend(calls.jobs)
+            route[1].extend((seat,) * len(calls.jobs))
+        for (timeout_s, parent, data, name, again, quiet), (jobs, seats) in routes.items():
             fence = "" if again else name
             if data:
                 command = self._cluster.scatter(
-                    route.jobs, data=data, timeout_s=timeout_s, reply=name, fence=fence, quiet=quiet
+                    jobs, data=data, timeout_s=timeout_s, reply=name, fence=fence, quiet=quiet
                 )
             else:
                 command = self._cluster.route_calls(
-                    route.jobs, timeout_s=timeout_s, reply=name, parent=parent, fence=fence,
+                    jobs, timeout_s=timeout_s, reply=name, parent=parent, fence=fence,
                     quiet=quiet,
                 )  # fmt: skip
             packet.commands.append(command)
-            packet.routes.append((route, quiet))
+            packet.routes.append((_Route(jobs, seats), quiet))
+
+    def _add_first(self, packet: Packet, seat: Seat, demand: Demand) -> bool:
+        """The most frequent case: one caller, for the first time."""
+        calls, box = demand.calls, self._box
+        if seat.box is not None or demand.again or calls.together:
+            return False
+        seat.box = box
+        box.seats += 1
+        packet.commands.append(
+            self._cluster.route_calls(
+                calls.jobs, timeout_s=demand.timeout_s, reply=box.name, parent=calls.parent,
+                fence=box.name, quiet=False,
+            )
+        )  # fmt: skip
+        packet.routes.append((_Route(calls.jobs, [seat] * len(calls.jobs)), False))
+        return True
 
     def _trim(self, packet: Packet) -> None:
         box = self._box
@@ -274,10 +292,11 @@ class Switchboard:
             if sent is None:
                 continue
             route, quiet = sent
-            for place, (job, seat) in enumerate(zip(route.jobs, route.seats, strict=True)):
+            for seat in route.seats:
                 seat.wanted.carried = seat.wanted.heard = True
-                if quiet:
-                    self._note_nobody(seat, job, reply[place])
+            if quiet:
+                for job, seat, report in zip(route.jobs, route.seats, reply, strict=True):
+                    self._note_nobody(seat, job, report)
 
     @staticmethod
     def _note_nobody(seat: Seat, job: Job, report: bytes) -> None:
@@ -288,24 +307,25 @@ class Switchboard:
 
     def take_in(self, found: Iterable[Sequence[Any]] | None) -> None:
         """Give what a look has brought to those who wait for it, and wake them."""
-        woken = None
+        seats = self._by_id
         for name, entries in found or ():
-            box = self._box if name.decode() == self._box.key else self._old_box(name.decode())
+            box = self._box_of(name.decode())
             for cursor, flat in entries:
                 for answer in wire.answers(flat):
-                    seat = self._by_id.get(answer.job_id)
+                    seat = seats.get(answer.job_id)
                     if seat is not None:
                         seat.wanted.take(answer)
-                        seat.news = True
-                        if seat is not woken:
+                        if not seat.news:
+                            seat.news = True
                             seat.wake()
-                            woken = seat
                 if box:
                     box.cursor = cursor
                     box.entries += 1
-                    box.bytes += wire.size(flat)
+                    box.bytes += len(flat[5])
 
-    def _old_box(self, key: str) -> Box | None:
+    def _box_of(self, key: str) -> Box | None:
+        if key == self._box.key:
+            return self._box
         return next((box for box in self._old if box.key == key), None)
 
     def broken(self, error: Exception, *, unknown_script: bool = False) -> None:

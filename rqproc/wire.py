@@ -262,7 +262,12 @@ class Answer(NamedTuple):
 
 def answer(flat: Sequence[bytes]) -> Answer:
     """Read one entry of a reply stream, as Redis gives it: names and values in turn."""
-    return _answer(dict(zip(flat[::2], flat[1::2], strict=True)))
+    return _answer(_fields(flat))
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    turns = iter(flat)
+    return dict(zip(turns, turns, strict=True))
 
 
 def _answer(fields: Mapping[bytes, bytes]) -> Answer:
@@ -282,7 +287,7 @@ def _answer(fields: Mapping[bytes, bytes]) -> Answer:
 
 def answers(flat: Sequence[bytes]) -> Sequence[Answer]:
     """Read one entry of a reply stream that may answer several calls."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    fields = _fields(flat)
     many = fields.get(b"rqproc_many")
     if many is None:
         return (_answer(fields),)
@@ -303,11 +308,6 @@ def many_answer(
 
 def refusal(job_id: str, report: bytes) -> Answer:
     return Answer(job_id, report=json.loads(report))
-
-
-def size(flat: Sequence[bytes]) -> int:
-    """Return about how many bytes an entry of a reply stream takes."""
-    return sum(map(len, flat))
 
 
 def unknown_resource_report(resource: str, known: Collection[str]) -> str:

@@ -1,0 +1,150 @@
+"""A question to the cluster, from the arguments of a call to its outcome: for both clients.
+
+Knows requests, answers, losses and errors. Must not know connections, threads or event loops: a
+client carries out what a question says, which is the same for threads and for tasks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rqproc import calls, conversation, wire
+from rqproc.cluster import Order
+from rqproc.context import ASKING, Asking
+from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.keys import Keys
+from rqproc.losses import Errand, Losses
+from rqproc.model import OnLost, Reply, Request
+from rqproc.placement import Id, canonical, check_resource
+from rqproc.wanted import Wanted
+
+
+class Questions:
+    """Makes questions, by the defaults of one client.
+
+    Args:
+        timeout: seconds, where a question does not say.
+    """
+
+    def __init__(self, keys: Keys, losses: Losses, *, timeout: float) -> None:
+        self.keys = keys
+        self.losses = losses
+        self.timeout_s = calls.check_timeout(timeout)
+
+    def one(
+        self, request: Request, *, timeout: float | None, on_lost: OnLost | None,
+        function: str = wire.REQUEST,
+    ) -> Question:  # fmt: skip
+        """Ask for one id. Raises: ConfigError."""
+        return self._each([request], timeout=timeout, on_lost=on_lost, function=function)
+
+    def many(
+        self, ids: Iterable[object], resource: str, *, timeout: float | None, on_lost: OnLost | None
+    ) -> Question:
+        """Ask for ids, each of them once. Raises: InvalidId, ConfigError."""
+        wanted = list(dict.fromkeys(map(canonical, ids)))
+        check_resource(resource)
+        if len(wanted) < 2 or ASKING.get():  # who waits for whom is told call by call
+            requests = [Request(resource, id) for id in wanted]
+            return self._each(requests, timeout=timeout, on_lost=on_lost)
+        timeout_s = self._timeout(timeout)
+        sent = calls.together(resource, wanted, timeout_s=timeout_s)
+        return Question(self, sent, self.losses.choose(resource, on_lost), None)
+
+    def _each(
+        self, requests: Sequence[Request], *, timeout: float | None, on_lost: OnLost | None,
+        function: str = wire.REQUEST,
+    ) -> Question:  # fmt: skip
+        timeout_s = self._timeout(timeout)
+        wish = self.losses.choose(requests[0].resource, on_lost) if requests else "wait"
+        run, parent = ASKING.get(), ""
+        # An invalidation waits for no run: it closes no circle.
+        if run and run.namespace == self.keys.namespace and function == wire.REQUEST:
+            parent = run.address
+        sent = calls.batch(
+            requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
+        )
+        return Question(self, sent, wish, run)
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self.timeout_s if timeout is None else calls.check_timeout(timeout)
+
+
+class Question:
+    """Calls that are asked together.
+
+    Attributes:
+        run: the handler's run that asks; it lets others run while it waits.
+    """
+
+    __slots__ = ("_deadline", "_makers", "_outage", "_outcomes", "_sent", "_wish", "run", "wanted")
+
+    def __init__(
+        self, makers: Questions, sent: calls.Batch, wish: OnLost, run: Asking | None
+    ) -> None:
+        self._makers = makers
+        self._sent = sent
+        self._wish = wish
+        self._deadline = time.monotonic() + sent.order.timeout_s
+        self._outage: RedisUnavailable | None = None
+        self._outcomes: dict[Id, Reply | RqprocError] | None = None
+        self.wanted = Wanted(sent.order)
+        self.run = run
+
+    @property
+    def order(self) -> Order:
+        return self._sent.order
+
+    def talk(self, server: str) -> conversation.Request:
+        """What is to be said about it."""
+        return conversation.ask(
+            self.wanted, server=server, clock=time.monotonic, on_lost=self._wish
+        )
+
+    def begin(self) -> None:
+        if self.run:
+            self.run.changed(True)
+
+    def end(self) -> None:
+        if self.run:
+            self.run.changed(False)
+
+    def fail(self, error: RedisUnavailable) -> None:
+        """Raises: the error, unless this process is to do without the cluster."""
+        if self._wish != "local":
+            raise error
+        self._outage = error
+
+    def errands(self) -> list[Errand]:
+        """Return what this process is to do itself."""
+        if self._wish != "local":
+            return []
+        makers = self._makers
+        return makers.losses.errands(
+            self.outcomes, self._sent, deadline=self._deadline, keys=makers.keys
+        )
+
+    def served(self, errands: Sequence[Errand], found: Sequence[Reply | RqprocError]) -> None:
+        """Take in what this process has done itself."""
+        ids = (errand.request.id for errand in errands)
+        self.outcomes.update(zip(ids, found, strict=True))
+
+    @property
+    def outcomes(self) -> dict[Id, Reply | RqprocError]:
+        """For each id, in the order asked, its reply or its error."""
+        if self._outcomes is None:
+            self._outcomes = calls.outcomes(
+                self._sent, self.wanted.answers, self._makers.keys, outage=self._outage
+            )
+        return self._outcomes
+
+    def reply(self) -> Reply:
+        """Return the only one's reply. Raises: its error."""
+        (outcome,) = self.outcomes.values()
+        return calls.value_or_raise(outcome)
+
+    def values(self, *, return_exceptions: bool) -> dict[Id, Any]:
+        """Return each id's value; the first error is raised, or each stands in its id's place."""
+        return calls.values(self.outcomes, return_exceptions=return_exceptions)
