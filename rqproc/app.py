@@ -151,6 +151,13 @@ class Resource(Generic[P, R]):
             id, self.name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl
         )
 
+    def enqueue_many(self, ids: Iterable[Id]) -> list[RqJob]:
+        """Enqueue a request of each id; return their jobs. Raises: as ``Client.enqueue_many``."""
+        jobs: list[Any] = self.app.client.enqueue_many(
+            ids, self.name, result_ttl=self._options.result_ttl
+        )
+        return jobs
+
     def invalidate(self, id: Id) -> bool:
         """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
         return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)

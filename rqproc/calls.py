@@ -5,7 +5,6 @@ Knows requests, orders, answers and errors. Must not know connections, threads o
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -213,12 +212,15 @@ def values(outcomes: Mapping[Id, Reply | RqprocError], *, return_exceptions: boo
     return found
 
 
-def first_refusal(sent: Batch, refused: Sequence[bytes], keys: Keys) -> RqprocError | None:
-    """Return the error of the first job that route did not queue, None where all are queued."""
-    for (_, request), report in zip(sent.requests.items(), refused, strict=True):
-        if report:
-            answer = wire.Answer("", report=json.loads(report))
-            outcome = _outcome(request, answer, sent.order, keys)
-            assert isinstance(outcome, RqprocError)
-            return outcome
-    return None
+def refusals(sent: Batch, refused: Sequence[bytes], keys: Keys) -> list[RqprocError | None]:
+    """Return for each job why route did not queue it, None where it did."""
+    return [
+        _refusal(request, sent.order, report, keys) if report else None
+        for request, report in zip(sent.requests.values(), refused, strict=True)
+    ]
+
+
+def _refusal(request: Request, order: Order, report: bytes, keys: Keys) -> RqprocError:
+    error = _outcome(request, wire.refusal("", report), order, keys)
+    assert isinstance(error, RqprocError)
+    return error

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, wire
-from rqproc.cluster import Cluster
+from rqproc.cluster import MOST_TOGETHER, Cluster
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.lines import Lines, dial
@@ -26,6 +26,7 @@ from rqproc.model import (
     Membership,
     OnLost,
     Reply,
+    Request,
 )
 from rqproc.placement import Id, canonical
 from rqproc.questions import Question, Questions
@@ -201,15 +202,50 @@ class Client:
         Raises:
             Overloaded, RedisUnavailable, InvalidId, ConfigError.
         """
+        request = calls.request_of(id, resource, args, kwargs)
+        (job,) = self._enqueue([request], result_ttl)
+        if isinstance(job, RqprocError):
+            raise job
+        return job
+
+    def enqueue_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        result_ttl: int | None = None,
+        return_exceptions: bool = False,
+    ) -> list[RqJob | RqprocError]:
+        """Enqueue a request of each id, many in one round trip; return their jobs in this order.
+
+        One that is refused does not keep the others from being enqueued. With
+        ``return_exceptions`` its error stands in the place of its job; without, the first error is
+        raised when all have been sent.
+
+        Raises:
+            as ``enqueue``.
+        """
+        requests = [calls.request_of(id, resource, (), None) for id in ids]
+        found: list[RqJob | RqprocError] = []
+        for first in range(0, len(requests), MOST_TOGETHER):
+            found += self._enqueue(requests[first : first + MOST_TOGETHER], result_ttl)
+        if not return_exceptions:
+            for job in found:
+                if isinstance(job, RqprocError):
+                    raise job
+        return found
+
+    def _enqueue(
+        self, requests: Sequence[Request], result_ttl: int | None
+    ) -> list[RqJob | RqprocError]:
         from rqproc import rqjob
 
-        request = calls.request_of(id, resource, args, kwargs)
         ttl_s = calls.check_result_ttl(result_ttl)
-        sent = calls.batch([request], kind="job", result_ttl_s=ttl_s)
+        sent = calls.batch(requests, kind="job", result_ttl_s=ttl_s)
         refused = self._run("route", self._cluster.route(sent.order))
-        if error := calls.first_refusal(sent, refused, self.keys):
-            raise error
-        return rqjob.queued(sent, self.keys, self._lines.redis)
+        errors = calls.refusals(sent, refused, self.keys)
+        jobs = rqjob.queued(sent, self.keys, self._lines.redis)
+        return [error or job for error, job in zip(errors, jobs, strict=True)]
 
     # --- the cluster ---
 
