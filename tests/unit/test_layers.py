@@ -37,7 +37,7 @@ LAYERS = (
     ("keys",),
     ("model", "context"),
     ("placement", "trouble"),
-    ("errors", "backoff", "turns", "drive"),
+    ("errors", "backoff", "turns", "drive", "clock"),
 )
 """From top to bottom; those of one line do not know each other."""
 
