@@ -16,6 +16,8 @@ from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
+from rqproc.nearby import Nearby
+from rqproc.nearcache import NearCache
 from rqproc.placement import Id
 from rqproc.questions import Question, Questions
 from rqproc.settings import resolve_namespace
@@ -25,7 +27,7 @@ class AsyncClient:
     """Asks a cluster for values from asyncio; in one event loop at a time.
 
     Args:
-        url, namespace, timeout, on_lost, app: as for ``Client``.
+        url, namespace, timeout, on_lost, app, near, nearby: as for ``Client``.
 
     Example:
         >>> async with AsyncClient("redis://localhost:6379") as client:
@@ -40,11 +42,17 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
         app: Declaring | Mapping[str, Servable] | None = None,
+        near: int = 0,
+        nearby: Nearby | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
-        self._questions = Questions(self.keys, Losses.of(on_lost, app), timeout=timeout)
+        losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
+        self._near = NearCache(near, losses.resources, dial=self._dial, channel=self.keys.dropped)
+        self._questions = Questions(
+            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby
+        )
         self._trunk = AsyncTrunk(self._dial, self._cluster)
 
     async def __aenter__(self) -> AsyncClient:
@@ -55,6 +63,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. The client may be used again."""
+        self._near.close()
         await self._trunk.close()
 
     async def request(
@@ -84,6 +93,8 @@ class AsyncClient:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Return the value of an id with its story. Raises: as ``Client.request``."""
+        if not args and not kwargs and (found := self._questions.find(id, resource)):
+            return found
         request = calls.request_of(id, resource, args, kwargs)
         question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
         return (await self._ask(question)).reply()

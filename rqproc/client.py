@@ -28,6 +28,8 @@ from rqproc.model import (
     Reply,
     Request,
 )
+from rqproc.nearby import Nearby
+from rqproc.nearcache import NearCache
 from rqproc.placement import Id, canonical
 from rqproc.questions import Question, Questions
 from rqproc.settings import resolve_namespace
@@ -51,6 +53,9 @@ class Client:
             requests that reach no node, whose node is silent at half of the timeout, or while
             Redis cannot be reached; "error": raise NoLiveNode, OwnerLost or RedisUnavailable then.
         app: the App, or mapping of names to resources, whose handlers "local" runs.
+        near: replies to keep in this process, and to serve from there as long as their owners
+            would; 0 for those alone whose resources are declared with ``near=True``.
+        nearby: asked before the cluster is; what an App gives its own client, see ``App.node``.
 
     Example:
         >>> client = Client("redis://localhost:6379", namespace="shop")
@@ -65,11 +70,20 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
         app: Declaring | Mapping[str, Servable] | None = None,
+        near: int = 0,
+        nearby: Nearby | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
-        self._questions = Questions(self.keys, Losses.of(on_lost, app), timeout=timeout)
+        losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
+        self._nearby = nearby
+        self._near = NearCache(
+            near, losses.resources, dial=self._lines.dial, channel=self.keys.dropped
+        )
+        self._questions = Questions(
+            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby
+        )
         self._trunk = Trunk(self._lines, self._cluster)
 
     @property
@@ -89,6 +103,7 @@ class Client:
 
     def close(self) -> None:
         """Give back the connections. The client may be used again."""
+        self._near.close()
         self._trunk.close()
         self._lines.close()
 
@@ -115,8 +130,14 @@ class Client:
             NoLiveNode, RequestTimeout, HandlerFailed, UnknownResource, Overloaded, NodeLost,
             OwnerLost, RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
         """
-        reply = self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost)
-        return reply.value
+        if not args and not kwargs:
+            if kept := self._near.kept.find(id, resource):
+                return kept.value()
+            if self._nearby and (found := self._nearby.find(resource, id)):
+                return found.value
+        request = calls.request_of(id, resource, args, kwargs)
+        question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
+        return self._ask(question).reply().value
 
     def reply(
         self,
@@ -129,6 +150,8 @@ class Client:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Like ``request``, with the story of the value: node, source, age, time left, token."""
+        if not args and not kwargs and (found := self._questions.find(id, resource)):
+            return found
         request = calls.request_of(id, resource, args, kwargs)
         question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
         return self._ask(question).reply()
@@ -183,7 +206,11 @@ class Client:
         question = self._questions.one(
             request, timeout=timeout, on_lost="wait", function=wire.INVALIDATE
         )
-        return bool(self._ask(question).reply().value)
+        with self._near.dropping(request.resource, request.id):
+            had = self._ask(question).reply().value
+        if self._nearby:
+            self._nearby.drop(request.resource, request.id)
+        return bool(had)
 
     def enqueue(
         self,

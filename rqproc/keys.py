@@ -22,6 +22,9 @@ settling                     string   a lease and a minute      reconcile, after
                                                                 process has taken over
 ============================ ======== ========================= ==================================
 
+The channel ``dropped`` has the same prefix: finish publishes there the address of each id that was
+invalidated. A channel is the server's, of all its databases.
+
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
 ``queue:NAME`` and ``queue:NAME:intermediate``, ``queues``, ``finished:NAME``, ``failed:NAME``,
 ``workers``, ``workers:NAME``, ``worker:NAME``.
@@ -79,6 +82,11 @@ class Keys:
     def fence(self, reply: str) -> str:
         """What is sent under this name from now on may have been sent before."""
         return f"{self.state}fence:{reply}"
+
+    @property
+    def dropped(self) -> str:
+        """The channel that near-caches listen to."""
+        return f"{self.state}dropped"
 
     @property
     def ingress(self) -> str:

@@ -40,11 +40,16 @@ def canonical(value: object) -> Id:
         return value
     if not 1 <= len(value) <= MAX_ID_CHARS:
         raise InvalidId(value, f"an id has 1 to {MAX_ID_CHARS} characters, not {len(value)}")
-    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
-        raise InvalidId(value, "an id has no control characters")
-    if any(0xD800 <= ord(char) < 0xE000 for char in value):
-        raise InvalidId(value, "an id is valid Unicode text, without lone surrogates")
+    if not value.isprintable():  # so are the characters that we refuse, and some that we do not
+        _check_characters(value)
     return int(value) if _DECIMAL.fullmatch(value) else value
+
+
+def _check_characters(text: str) -> None:
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text):
+        raise InvalidId(text, "an id has no control characters")
+    if any(0xD800 <= ord(char) < 0xE000 for char in text):
+        raise InvalidId(text, "an id is valid Unicode text, without lone surrogates")
 
 
 def check_resource(name: object) -> str:

@@ -17,6 +17,8 @@ from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
 from rqproc.losses import Errand, Losses
 from rqproc.model import OnLost, Reply, Request
+from rqproc.nearby import Nearby, find_all
+from rqproc.nearcache import NearCache
 from rqproc.placement import Id, canonical, check_resource
 from rqproc.wanted import Wanted
 
@@ -26,12 +28,29 @@ class Questions:
 
     Args:
         timeout: seconds, where a question does not say.
+        near: replies that the client keeps itself.
+        nearby: what is asked before the cluster is.
     """
 
-    def __init__(self, keys: Keys, losses: Losses, *, timeout: float) -> None:
+    def __init__(
+        self, keys: Keys, losses: Losses, *, timeout: float, near: NearCache, nearby: Nearby | None
+    ) -> None:
         self.keys = keys
         self.losses = losses
         self.timeout_s = calls.check_timeout(timeout)
+        self.near = near
+        self._nearby = nearby
+
+    def find(self, id: Id, resource: str) -> Reply | None:
+        """Return the reply to a request without arguments where nobody need be asked for it.
+
+        Raises:
+            InvalidId.
+        """
+        found = self.near.kept.reply(id, resource)
+        if found is None and self._nearby:
+            found = self._nearby.find(resource, id)
+        return found
 
     def one(
         self, request: Request, *, timeout: float | None, on_lost: OnLost | None,
@@ -44,14 +63,23 @@ class Questions:
         self, ids: Iterable[object], resource: str, *, timeout: float | None, on_lost: OnLost | None
     ) -> Question:
         """Ask for ids, each of them once. Raises: InvalidId, ConfigError."""
-        wanted = list(dict.fromkeys(map(canonical, ids)))
         check_resource(resource)
+        asked = list(dict.fromkeys(map(canonical, ids)))
+        found = self.near.replies(asked, resource) | find_all(self._nearby, resource, asked)
+        question = self._many([id for id in asked if id not in found], resource, timeout, on_lost)
+        question.found = {id: found[id] for id in asked if id in found}
+        question.asked = asked
+        return question
+
+    def _many(
+        self, wanted: Sequence[Id], resource: str, timeout: float | None, on_lost: OnLost | None
+    ) -> Question:
         if len(wanted) < 2 or ASKING.get():  # who waits for whom is told call by call
             requests = [Request(resource, id) for id in wanted]
             return self._each(requests, timeout=timeout, on_lost=on_lost)
         timeout_s = self._timeout(timeout)
         sent = calls.together(resource, wanted, timeout_s=timeout_s)
-        return Question(self, sent, self.losses.choose(resource, on_lost), None)
+        return Question(self, sent, self.losses.choose(resource, on_lost))
 
     def _each(
         self, requests: Sequence[Request], *, timeout: float | None, on_lost: OnLost | None,
@@ -66,7 +94,7 @@ class Questions:
         sent = calls.batch(
             requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
         )
-        return Question(self, sent, wish, run)
+        return Question(self, sent, wish, run=run, keeps=function == wire.REQUEST)
 
     def _timeout(self, timeout: float | None) -> float:
         return self.timeout_s if timeout is None else calls.check_timeout(timeout)
@@ -77,21 +105,29 @@ class Question:
 
     Attributes:
         run: the handler's run that asks; it lets others run while it waits.
+        found: replies of ids that need not be asked for, among all that were asked.
     """
 
-    __slots__ = ("_deadline", "_makers", "_outage", "_outcomes", "_sent", "_wish", "run", "wanted")
+    __slots__ = (
+        "_deadline", "_expected", "_makers", "_outage", "_outcomes", "_sent", "_wish", "asked",
+        "found", "run", "wanted",
+    )  # fmt: skip
 
     def __init__(
-        self, makers: Questions, sent: calls.Batch, wish: OnLost, run: Asking | None
-    ) -> None:
+        self, makers: Questions, sent: calls.Batch, wish: OnLost, *, run: Asking | None = None,
+        keeps: bool = True,
+    ) -> None:  # fmt: skip
         self._makers = makers
         self._sent = sent
         self._wish = wish
         self._deadline = time.monotonic() + sent.order.timeout_s
         self._outage: RedisUnavailable | None = None
         self._outcomes: dict[Id, Reply | RqprocError] | None = None
+        self._expected = makers.near.expect(sent.requests) if keeps else None
         self.wanted = Wanted(sent.order)
         self.run = run
+        self.found: dict[Id, Reply] = {}
+        self.asked: Sequence[Id] = ()
 
     @property
     def order(self) -> Order:
@@ -135,10 +171,18 @@ class Question:
     def outcomes(self) -> dict[Id, Reply | RqprocError]:
         """For each id, in the order asked, its reply or its error."""
         if self._outcomes is None:
-            self._outcomes = calls.outcomes(
-                self._sent, self.wanted.answers, self._makers.keys, outage=self._outage
-            )
+            self._outcomes = self._made()
         return self._outcomes
+
+    def _made(self) -> dict[Id, Reply | RqprocError]:
+        made = calls.outcomes(
+            self._sent, self.wanted.answers, self._makers.keys, outage=self._outage
+        )
+        if self._expected:
+            self._expected.keep(made)
+        if not self.found:
+            return made
+        return {id: self.found.get(id) or made[id] for id in self.asked}
 
     def reply(self) -> Reply:
         """Return the only one's reply. Raises: its error."""

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable
 
 from rqproc.backoff import Backoff
+from rqproc.clock import suspend_proof
 from rqproc.cluster import Cluster, LeaseLost, Tally
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Dial, Link, LinkLost, Refused
-from rqproc.node.clock import suspend_proof
 from rqproc.node.spell import Spell
 from rqproc.node.term import Term
 from rqproc.node.watchdog import Watch

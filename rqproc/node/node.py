@@ -18,12 +18,12 @@ from secrets import token_hex
 from typing import Any
 
 from rqproc.app import Resource
+from rqproc.clock import suspend_proof
 from rqproc.cluster import Cluster, Joined, Limits, Tally
 from rqproc.errors import NameTaken, RedisUnavailable
 from rqproc.keys import Keys, check_node_name
 from rqproc.lines import Lines
 from rqproc.link import Dial
-from rqproc.node.clock import suspend_proof
 from rqproc.node.desk import Desk, functions
 from rqproc.node.entries import Entries
 from rqproc.node.heart import Heart

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from rqproc import wire
+from rqproc.clock import suspend_proof
 from rqproc.context import ASKING, CURRENT, Asking, Current
-from rqproc.node.clock import suspend_proof
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
 from rqproc.placement import parse_address
 

@@ -23,11 +23,11 @@ LAYERS = (
     ("app",),
     ("default", "aio"),
     ("client",),
-    ("rqjob", "lines", "local"),
+    ("rqjob", "lines", "local", "nearcache"),
     ("losses",),
     ("calls", "conversation"),
     ("wanted",),
-    ("cluster",),
+    ("cluster", "subscription"),
     ("scripts",),
     ("link", "wire"),
     ("whereabouts",),
@@ -35,9 +35,10 @@ LAYERS = (
     ("embedded",),
     ("settings",),
     ("keys",),
+    ("near",),
     ("model", "context"),
     ("placement", "trouble"),
-    ("errors", "backoff", "turns", "drive"),
+    ("errors", "backoff", "turns", "drive", "clock"),
 )
 """From top to bottom; those of one line do not know each other."""
 
@@ -58,6 +59,7 @@ PURE = (
     "drive",
     "trouble",
     "model",
+    "near",
     "context",
     "node.lanes",
     "node.holds",

@@ -1,7 +1,8 @@
-"""The clock that a node trusts its lease by: it goes on while the machine sleeps.
+"""The clock for what is good for a while only, as a lease is: it goes on while the machine sleeps.
 
 ``time.monotonic`` stands still during suspend on Linux, so a laptop or VM that wakes would find its
-lease young. CLOCK_BOOTTIME does not (clock_gettime(2)); elsewhere ``time.monotonic`` is the best.
+leases and its entries young. CLOCK_BOOTTIME does not (clock_gettime(2)); elsewhere
+``time.monotonic`` is the best.
 """
 
 from __future__ import annotations
