@@ -175,8 +175,8 @@ class Node:
             versions=_versions(),
         )
         joined = self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
-        term = Term(joined.incarnation, sent_at + self.settings.trust_s, suspend_proof)
-        return joined, term
+        trusted_until = sent_at + self.settings.trust_s
+        return joined, Term(joined.incarnation, trusted_until, suspend_proof, joined.epoch)
 
     @property
     def _limits(self) -> Limits:
