@@ -27,6 +27,7 @@ from rqproc.lines import MAX_LITTER, dial
 from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack, why
 from rqproc.losses import Declaring, Errand, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
+from rqproc.nearby import Nearby, find_all
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
 from rqproc.wanted import Wanted
@@ -41,7 +42,7 @@ class AsyncClient:
     """Asks a cluster for values from asyncio; in one event loop at a time.
 
     Args:
-        url, namespace, timeout, on_lost, app: as for ``Client``.
+        url, namespace, timeout, on_lost, app, nearby: as for ``Client``.
 
     Example:
         >>> async with AsyncClient("redis://localhost:6379") as client:
@@ -56,10 +57,12 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
         app: Declaring | Mapping[str, Servable] | None = None,
+        nearby: Nearby | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         self.timeout_s = calls.check_timeout(timeout)
         self._losses = Losses.of(on_lost, app)
+        self._nearby = nearby
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
         self._idle: deque[_AsyncLink] = deque()
@@ -104,6 +107,8 @@ class AsyncClient:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Return the value of an id with its story. Raises: as ``Client.request``."""
+        if self._nearby and not args and not kwargs and (found := self._nearby.find(resource, id)):
+            return found
         request = calls.request_of(id, resource, args, kwargs)
         (outcome,) = (await self._ask([request], timeout=timeout, on_lost=on_lost)).values()
         return calls.value_or_raise(outcome)
@@ -119,10 +124,10 @@ class AsyncClient:
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
         wanted = dict.fromkeys(canonical(id) for id in ids)
-        requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        if not requests:
-            return {}
-        outcomes = await self._ask(requests, timeout=timeout, on_lost=on_lost)
+        found = find_all(self._nearby, resource, wanted)
+        requests = [calls.request_of(id, resource, (), None) for id in wanted if id not in found]
+        asked = await self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        outcomes = {id: found.get(id) or asked[id] for id in wanted} if found else asked
         return calls.values(outcomes, return_exceptions=return_exceptions)
 
     async def _ask(

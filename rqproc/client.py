@@ -31,6 +31,7 @@ from rqproc.model import (
     Reply,
     Request,
 )
+from rqproc.nearby import Nearby, find_all
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
 from rqproc.wanted import Wanted
@@ -53,6 +54,7 @@ class Client:
             requests that reach no node, whose node is silent at half of the timeout, or while
             Redis cannot be reached; "error": raise NoLiveNode, OwnerLost or RedisUnavailable then.
         app: the App, or mapping of names to resources, whose handlers "local" runs.
+        nearby: asked before the cluster is; what an App gives its own client, see ``App.node``.
 
     Example:
         >>> client = Client("redis://localhost:6379", namespace="shop")
@@ -67,10 +69,12 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
         app: Declaring | Mapping[str, Servable] | None = None,
+        nearby: Nearby | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         self.timeout_s = calls.check_timeout(timeout)
         self._losses = Losses.of(on_lost, app)
+        self._nearby = nearby
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
         self._litter: deque[str] = deque(maxlen=MAX_LITTER)
@@ -131,6 +135,8 @@ class Client:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Like ``request``, with the story of the value: node, source, age, time left, token."""
+        if self._nearby and not args and not kwargs and (found := self._nearby.find(resource, id)):
+            return found
         request = calls.request_of(id, resource, args, kwargs)
         (outcome,) = self._ask([request], timeout=timeout, on_lost=on_lost).values()
         return calls.value_or_raise(outcome)
@@ -169,8 +175,10 @@ class Client:
             InvalidId, ConfigError, RedisUnavailable.
         """
         wanted = dict.fromkeys(canonical(id) for id in ids)
-        requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        return self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        found = find_all(self._nearby, resource, wanted)
+        requests = [calls.request_of(id, resource, (), None) for id in wanted if id not in found]
+        asked = self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        return {id: found.get(id) or asked[id] for id in wanted} if found else asked
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
@@ -185,6 +193,8 @@ class Client:
         request = calls.request_of(id, resource, (), None)
         outcomes = self._ask([request], timeout=timeout, on_lost="wait", function=wire.INVALIDATE)
         (outcome,) = outcomes.values()
+        if self._nearby:
+            self._nearby.drop(resource, id)
         return bool(calls.value_or_raise(outcome).value)
 
     def enqueue(
