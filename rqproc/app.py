@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, update_wrapper
 from importlib import import_module
+from threading import local
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
@@ -180,6 +181,7 @@ class App:
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
         self._room = Room()
+        self._of_thread = local()
 
     def resource(
         self,
@@ -232,13 +234,17 @@ class App:
         url, namespace = self._place
         return Client(url, namespace=namespace, app=self, nearby=self._room)
 
-    @cached_property
+    @property
     def async_client(self) -> AsyncClient:
-        """The client behind ``Resource.arequest``, made at its first use."""
-        from rqproc.aio import AsyncClient
+        """The client behind ``Resource.arequest``: one for each thread, as event loops are."""
+        if not hasattr(self._of_thread, "client"):
+            from rqproc.aio import AsyncClient
 
-        url, namespace = self._place
-        return AsyncClient(url, namespace=namespace, app=self, nearby=self._room)
+            url, namespace = self._place
+            client = AsyncClient(url, namespace=namespace, app=self, nearby=self._room)
+            self._of_thread.client = client
+        found: AsyncClient = self._of_thread.client
+        return found
 
     def node(
         self, *, name: str | None = None, **settings: Unpack[NodeOptions]

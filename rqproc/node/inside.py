@@ -31,7 +31,7 @@ from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
 
-LEAVING_S = 5.0
+LEAVING_S = 1.0
 """What a node that holds nothing may take to say goodbye, in threads and to the server."""
 
 
