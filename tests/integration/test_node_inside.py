@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -394,9 +393,10 @@ def test_an_error_of_the_program_is_not_hidden_by_the_nodes(
 
 
 FORK = """
-import os, sys, threading
+import os, sys, warnings
 from rqproc import App
 
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: it is meant
 app = App(namespace=os.environ["RQPROC_NAMESPACE"])
 
 @app.resource(ttl=60)
@@ -423,7 +423,6 @@ app.client.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="warns of a fork beside threads")
 def test_the_child_of_a_fork_has_no_node_until_it_enters_its_own(house: House) -> None:
     said = kit.script(FORK, house.app.url or "", house.app.namespace or "")
     assert said == "True True a ('a',)"

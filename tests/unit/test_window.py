@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -33,12 +34,48 @@ class Interrupted(Shelf):
         return entry
 
 
+class Alone(Entries):
+    """Entries that find out whether they are used as cachetools asks for: by one at a time."""
+
+    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
+        super().__init__(max_entries, clock)
+        self._user = threading.RLock()
+
+    def get(self, address: str) -> Entry | None:
+        with self._one():
+            return super().get(address)
+
+    def put(self, address: str, entry: Entry) -> None:
+        with self._one():
+            super().put(address, entry)
+
+    def drop(self, address: str) -> bool:
+        with self._one():
+            return super().drop(address)
+
+    def keep_only(self, wanted: Callable[[str], bool]) -> None:
+        with self._one():
+            super().keep_only(wanted)
+
+    def clear(self) -> None:
+        with self._one():
+            super().clear()
+
+    @contextmanager
+    def _one(self) -> Iterator[None]:
+        assert self._user.acquire(blocking=False), "two threads at once"
+        try:
+            yield
+        finally:
+            self._user.release()
+
+
 class Home:
     """Node b, with entries and a lease. Odd ids are its own while a and b are the members."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.entries = Entries(2, lambda: self.now)
+        self.entries = Alone(2, lambda: self.now)
         self.shelf = Interrupted("b", self.entries, self.busy.__contains__)
         self.term = Term("b@1", self.now + TRUST_S, lambda: self.now, epoch=1)
         self.window = Window("b", self.shelf, lambda: self.term)
@@ -58,6 +95,10 @@ class Home:
 
     def sleep_through_the_lease(self) -> None:
         self.now += TRUST_S
+
+    def sleep_through_the_ttl(self) -> None:
+        self.now += TTL_S
+        self.beat(1)
 
     def beat(self, epoch: int) -> None:
         self.term.epoch, self.term.trusted_until = epoch, self.now + TRUST_S
@@ -126,6 +167,12 @@ def test_nothing_is_found_once_the_lease_may_not_be_relied_on(at: Home) -> None:
     assert at.find(1) is None
     at.beat(1)
     assert at.find(1), "it was a member all the time, as the server says"
+
+
+def test_a_thread_that_is_stopped_while_it_looks_finds_an_entry_too_old(at: Home) -> None:
+    at.keep(1)
+    at.shelf.meanwhile = at.sleep_through_the_ttl
+    assert at.find(1) is None
 
 
 def test_nothing_is_found_of_a_term_that_is_over(at: Home) -> None:
