@@ -1,23 +1,29 @@
 """Declaring resources and asking for them by name.
 
-Knows handlers and clients. Must not know nodes: ``rqproc.node`` reads what is declared here.
+Knows handlers and clients. Must not know nodes: ``rqproc.node`` reads what is declared here, and
+``App.node`` alone reaches up to it, by its name.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, update_wrapper
+from importlib import import_module
+from threading import local
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
 from rqproc.calls import check_result_ttl, check_timeout
 from rqproc.client import Client
 from rqproc.errors import ConfigError
 from rqproc.losses import check_on_lost
 from rqproc.model import OnLost, Reply
+from rqproc.nearby import Room, ServingNode
 from rqproc.placement import Id, check_resource
+from rqproc.settings import NodeOptions, resolve_namespace, resolve_url
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -184,6 +190,8 @@ class App:
         self.url = url
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
+        self._room = Room()
+        self._of_thread = local()
 
     def resource(
         self,
@@ -238,14 +246,61 @@ class App:
     @cached_property
     def client(self) -> Client:
         """The client behind ``Resource.request``, made at its first use."""
-        return Client(self.url, namespace=self.namespace, app=self)
+        url, namespace = self._place
+        return Client(url, namespace=namespace, app=self, nearby=self._room)
+
+    @property
+    def async_client(self) -> AsyncClient:
+        """The client behind ``Resource.arequest``: one for each thread, as event loops are."""
+        if not hasattr(self._of_thread, "client"):
+            from rqproc.aio import AsyncClient
+
+            url, namespace = self._place
+            client = AsyncClient(url, namespace=namespace, app=self, nearby=self._room)
+            self._of_thread.client = client
+        found: AsyncClient = self._of_thread.client
+        return found
+
+    def node(
+        self, *, name: str | None = None, **settings: Unpack[NodeOptions]
+    ) -> AbstractContextManager[ServingNode]:
+        """Run a node of this app inside this program, in threads, while the context lasts.
+
+        Requests of ``Resource``, ``client`` and ``async_client`` for ids that it owns and has an
+        entry of are answered from it at once, without a word to the server. All others go their
+        ordinary way, be it to this very node: only the server can say that an id is in no other
+        place. After a change of members an entry that is another node's by now may be found for a
+        heartbeat more; see ``rqproc.node.window``.
+
+        Leaving drains: what the node holds is finished, for up to ``drain_s`` seconds. A handler
+        that takes longer keeps the node, and so its id, until it ends. In a forked child there is
+        no node.
+
+        Args:
+            name: stable and unique among the live; without it the first of ``HOST-1``, ``HOST-2``,
+                ... that is free.
+            settings: as ``rqproc.settings.NodeSettings``, but for ``strict``.
+
+        Raises:
+            ConfigError: wrong settings; on entering, if the app has a node here already.
+            NameTaken, RedisUnavailable: on entering.
+            Exception: on leaving, what the node has died of.
+
+        Example:
+            >>> with app.node(name="web-1"):
+            ...     price.request(42)
+        """
+        url, namespace = self._place
+        inside: Any = import_module("rqproc.node.inside")
+        node: AbstractContextManager[ServingNode] = inside.NodeInside(
+            self, self._room, url=url, namespace=namespace, name=name, settings=settings
+        )
+        return node
 
     @cached_property
-    def async_client(self) -> AsyncClient:
-        """The client behind ``Resource.arequest``, made at its first use."""
-        from rqproc.aio import AsyncClient
-
-        return AsyncClient(self.url, namespace=self.namespace, app=self)
+    def _place(self) -> tuple[str, str]:
+        """Server and namespace, found once: clients and node must not mean different ones."""
+        return resolve_url(self.url), resolve_namespace(self.namespace)
 
 
 def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:

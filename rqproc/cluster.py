@@ -15,7 +15,7 @@ from rqproc import wire
 from rqproc.errors import NameTaken
 from rqproc.keys import Keys
 from rqproc.link import Arg, Command
-from rqproc.model import Location, Membership, NodeInfo
+from rqproc.model import Location, Membership, NodeInfo, State
 from rqproc.placement import address, parse_address, slot
 from rqproc.scripts import Scripts, scripts_of
 
@@ -63,6 +63,14 @@ class Joined:
 
     incarnation: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """What a heartbeat was told."""
+
+    epoch: int
+    state: State
 
 
 class Claim(NamedTuple):
@@ -289,11 +297,11 @@ class Cluster:
         ends = (tally.succeeded, tally.failed, tally.stuck)
         return self._run("beat", inc, _ms(lease_s), *counts, *ends, wire.utc())
 
-    def read_beat(self, reply: Sequence[Any]) -> str:
-        """Return the node's state. Raises: LeaseLost."""
+    def read_beat(self, reply: Sequence[Any]) -> Beaten:
+        """Raises: LeaseLost."""
         if reply[0] == 0:
             raise LeaseLost
-        return str(reply[2].decode())
+        return Beaten(reply[1], reply[2].decode())
 
     def take(self, inc: str, *, session: int, epoch: int, most: int, at: str) -> Command:
         return self._run("take", inc, session, epoch, most, at)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from rqproc.errors import ConfigError
 from rqproc.keys import DEFAULT_NAMESPACE
@@ -50,6 +51,18 @@ def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None =
     """Return the namespace given, else ``RQPROC_NAMESPACE``, else ``"default"``."""
     values = os.environ if environ is None else environ
     return namespace or values.get("RQPROC_NAMESPACE") or DEFAULT_NAMESPACE
+
+
+class NodeOptions(TypedDict, total=False):
+    """What ``App.node`` takes: all of ``NodeSettings`` but ``strict``."""
+
+    concurrency: int
+    lease_s: float
+    heartbeat_s: float
+    max_entries: int
+    max_queue: int
+    max_waiters: int
+    drain_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,6 +215,11 @@ class Desk:
         return out
 
     @property
+    def shelf(self) -> Shelf:
+        """What is kept here; of all that the desk has, other threads may see this alone."""
+        return self._shelf
+
+    @property
     def epoch(self) -> int:
         return self._shelf.epoch
 

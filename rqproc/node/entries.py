@@ -46,7 +46,10 @@ class Entries:
         return len(self._kept)
 
     def get(self, address: str) -> Entry | None:
-        return self._kept.get(address)
+        try:  # not the cache's own get: it looks twice
+            return self._kept[address]
+        except KeyError:
+            return None
 
     def put(self, address: str, entry: Entry) -> None:
         self._kept[address] = entry

@@ -87,7 +87,7 @@ class Heart:
             self._wake()
         sent_at = suspend_proof()
         try:
-            state = self._cluster.read_beat(self._exchange(term))
+            beaten = self._cluster.read_beat(self._exchange(term))
         except LeaseLost:
             log.warning("%s: the lease is lost", term.incarnation)
             term.over = True
@@ -98,10 +98,11 @@ class Heart:
             self._wake()
             return False
         else:
+            term.epoch = beaten.epoch
             term.trusted_until = sent_at + self._settings.trust_s
             self._watch.renewed()
             self._found_again()
-            if state == "draining" and not term.draining:
+            if beaten.state == "draining" and not term.draining:
                 term.draining = True
                 self._wake()
         return True

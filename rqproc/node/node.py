@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -32,6 +33,7 @@ from rqproc.node.porter import Porter
 from rqproc.node.runs import Run
 from rqproc.node.term import Term
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
+from rqproc.node.window import Window
 from rqproc.node.worker import Worker
 from rqproc.settings import NodeSettings
 
@@ -49,6 +51,9 @@ class Node:
         name: stable and unique among the live; without it the first of ``HOST-1``, ``HOST-2``, ...
             that is free.
         parent: process id of a supervisor, without which this node drains; None for none.
+
+    Attributes:
+        window: through which its own program may look, from when it is ready; closed when it stops.
 
     Raises:
         ConfigError: a malformed name.
@@ -73,6 +78,7 @@ class Node:
         self._given_name = check_node_name(name) if name else None
         self._parent = parent
         self._worker: Worker | None = None
+        self.window: Window | None = None
         self._stopping = threading.Event()
         self._nonce = token_hex(8)
         self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
@@ -97,7 +103,10 @@ class Node:
             RedisUnavailable: not reachable at the start.
         """
         name, joined, term = self._first_join()
-        worker = self._worker = self._make_worker(name, term)
+        desk = self._make_desk(name)
+        worker = self._make_worker(name, desk, term)
+        window = self.window = Window(name, desk.shelf, lambda: worker.term)
+        self._worker = worker
         porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
         heart = self._make_heart(worker, porter)
         with ThreadPoolExecutor(1, thread_name_prefix="rqproc-dependents") as self._after:
@@ -110,6 +119,7 @@ class Node:
             try:
                 finished = worker.run()
             finally:
+                window.close()
                 porter.stop()
                 heart.stop()
                 if finished:  # else a handler may still run: its ids wait for the lease's end
@@ -120,12 +130,17 @@ class Node:
     def stop(self) -> None:
         """Drain: finish what is held, take nothing new, then end. For signal handlers too."""
         self._stopping.set()
+        if self.window:
+            self.window.close()
         if self._worker:
             self._worker.stop(within_s=self.settings.drain_s)
 
     def tally(self) -> Tally:
-        """Return this node's counts; all zero before it serves."""
-        return self._worker.tally() if self._worker else Tally()
+        """Return this node's counts, what was found through its window too; zero at first."""
+        if not self._worker or not self.window:
+            return Tally()
+        told, found = self._worker.tally(), self.window.hits
+        return replace(told, hits=told.hits + found, succeeded=told.succeeded + found)
 
     # --- joining ---
 
@@ -175,8 +190,8 @@ class Node:
             versions=_versions(),
         )
         joined = self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
-        term = Term(joined.incarnation, sent_at + self.settings.trust_s, suspend_proof)
-        return joined, term
+        trusted_until = sent_at + self.settings.trust_s
+        return joined, Term(joined.incarnation, trusted_until, suspend_proof, joined.epoch)
 
     @property
     def _limits(self) -> Limits:
@@ -192,21 +207,22 @@ class Node:
 
     # --- parts ---
 
-    def _make_worker(self, name: str, term: Term) -> Worker:
-        settings = self.settings
-        desk = Desk(
+    def _make_desk(self, name: str) -> Desk:
+        return Desk(
             name,
             self._resources,
-            entries=Entries(settings.max_entries, suspend_proof),
-            lanes=Lanes[Run](settings.concurrency),
+            entries=Entries(self.settings.max_entries, suspend_proof),
+            lanes=Lanes[Run](self.settings.concurrency),
             clock=suspend_proof,
         )
+
+    def _make_worker(self, name: str, desk: Desk, term: Term) -> Worker:
         return Worker(
             self._dial,
             self._cluster,
             desk,
             term=term,
-            settings=settings,
+            settings=self.settings,
             node=name,
             join=lambda: self._join(name)[1],
             ended=self._enqueue_dependents,

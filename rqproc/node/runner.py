@@ -39,18 +39,28 @@ class Runner:
         self._report = report
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._looping: threading.Thread | None = None
+        self._under_way: set[Run] = set()
 
     def start(self, run: Run) -> None:
+        self._under_way.add(run)
         if run.resource.is_async:
             asyncio.run_coroutine_threadsafe(self._run_async(run), self._event_loop())
         else:
             self._threads.submit(self._run, run)
 
     def stop(self) -> None:
-        """Take no more; a handler that still runs is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._loop:
+        """Take no more, and end the threads. Where a handler still runs nothing is waited for."""
+        idle = not self._under_way
+        self._threads.shutdown(wait=idle, cancel_futures=True)
+        if self._loop and self._looping:
             self._loop.call_soon_threadsafe(self._loop.stop)
+            if idle:
+                self._looping.join()
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        self._under_way.discard(run)
+        self._report(run, outcome)
 
     def _run(self, run: Run) -> None:
         context = contextvars.copy_context()
@@ -60,7 +70,7 @@ class Runner:
             outcome: Outcome = Done(at=suspend_proof(), text=wire.encode_value(value))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             outcome = Failed(*wire.told(error))
-        self._report(run, outcome)
+        self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
         try:
@@ -68,7 +78,7 @@ class Runner:
             outcome: Outcome = await _awaited(run)
         except BaseException as error:  # noqa: BLE001
             outcome = Failed(*wire.told(error))
-        self._report(run, outcome)
+        self._end(run, outcome)
 
     def _enter(self, run: Run) -> None:
         CURRENT.set(self._current(run))
@@ -91,10 +101,24 @@ class Runner:
         """The loop, started with the first coroutine. Called from the worker's thread alone."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(
-                target=self._loop.run_forever, name="rqproc-handlers-async", daemon=True
-            ).start()
+            self._looping = threading.Thread(
+                target=_serve, args=(self._loop,), name="rqproc-handlers-async", daemon=True
+            )
+            self._looping.start()
         return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run an event loop until it is stopped; coroutines that are left then are cancelled."""
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    finally:
+        loop.close()
 
 
 def _call(run: Run) -> Any:

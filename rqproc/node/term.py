@@ -12,11 +12,17 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Term:
-    """Renewed by the heart, read by the worker; each field is written whole, by one thread."""
+    """Renewed by the heart, read by others; each field is written whole, by one thread.
+
+    Attributes:
+        epoch: the cluster's, as the last heartbeat was told it. A node that has not seen the member
+            list of this epoch does not know what it owns by now.
+    """
 
     incarnation: str
     trusted_until: float
     clock: Callable[[], float]
+    epoch: int = 0
     over: bool = False
     draining: bool = False
 

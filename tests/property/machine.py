@@ -15,7 +15,7 @@ from simnode import SimNode, zombie
 from stage import IDS, LEASE_MS
 from world import NODE_NAMES
 
-from rqproc.cluster import Finish, LeaseLost, SessionSuperseded, Tally
+from rqproc.cluster import Beaten, Finish, LeaseLost, SessionSuperseded, Tally
 from rqproc.placement import address, parse_address
 
 
@@ -100,11 +100,12 @@ class Protocol(Outside):
             stage.cluster.beat(node.inc, lease_s=LEASE_MS / 1000, tally=Tally(hits=1))
         )
         try:
-            state = stage.cluster.read_beat(reply)
+            beaten = stage.cluster.read_beat(reply)
         except LeaseLost:
             stage.lose(node)
             return
-        assert state == ("member" if node.name in stage.roll.members else "draining")
+        state = "member" if node.name in stage.roll.members else "draining"
+        assert beaten == Beaten(stage.roll.epoch, state)
         stage.roll.beat(node.inc, stage.now)
         if state == "draining" and not node.drained:
             stage.drain(node.name, node.inc)

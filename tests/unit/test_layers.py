@@ -25,7 +25,7 @@ LAYERS = (
     ("client",),
     ("rqjob", "lines", "local", "nearcache"),
     ("losses",),
-    ("calls", "conversation"),
+    ("calls", "conversation", "nearby"),
     ("wanted",),
     ("cluster", "subscription"),
     ("scripts",),
@@ -41,6 +41,9 @@ LAYERS = (
     ("errors", "backoff", "turns", "drive", "clock"),
 )
 """From top to bottom; those of one line do not know each other."""
+
+REACHES_UP = {("app", "node.inside")}
+"""The one import that points up, by name and when it is called: a program that houses a node."""
 
 HOMES = {
     "click": {"cli"},
@@ -149,6 +152,20 @@ def test_imports_point_down_only() -> None:
         and layer(found.by) >= layer(found.of)
     ]
     assert not wrong
+
+
+def test_nobody_else_reaches_up_by_name() -> None:
+    by_name = {
+        (module, call.args[0].value.removeprefix("rqproc."))
+        for module, path in MODULES.items()
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if module
+        and isinstance(call, ast.Call)
+        and "import_module" in ast.unparse(call.func)
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    }
+    assert by_name == REACHES_UP
 
 
 def test_there_are_no_cycles() -> None:
