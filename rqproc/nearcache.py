@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -77,17 +77,17 @@ class NearCache:
         found = {id: self.kept.reply(id, resource) for id in ids}
         return {id: reply for id, reply in found.items() if reply}
 
-    def expect(self, requests: Mapping[str, Request]) -> Expected | None:
+    def expect(self, requests: Collection[Request]) -> Expected | None:
         """Make ready for the replies to requests, all of one resource, that are sent next.
 
         Returns None where nothing of it is kept here.
         """
-        first = next(iter(requests.values()), None)
+        first = next(iter(requests), None)
         if first is None or first.args or first.kwargs or not self._keeps(first.resource):
             return None
         if self._subscription is None:
             self._listen()
-        return self.kept.expect(first.resource, [request.id for request in requests.values()])
+        return self.kept.expect(first.resource, [request.id for request in requests])
 
     @contextmanager
     def dropping(self, resource: str, id: Id) -> Iterator[None]:

@@ -123,7 +123,7 @@ class Question:
         self._deadline = time.monotonic() + sent.order.timeout_s
         self._outage: RedisUnavailable | None = None
         self._outcomes: dict[Id, Reply | RqprocError] | None = None
-        self._expected = makers.near.expect(sent.requests) if keeps else None
+        self._expected = makers.near.expect(sent.requests.values()) if keeps else None
         self.wanted = Wanted(sent.order)
         self.run = run
         self.found: dict[Id, Reply] = {}

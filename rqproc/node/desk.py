@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from cachetools import LRUCache
-
 from rqproc import wire
 from rqproc.app import Resource
 from rqproc.cluster import Claim, Finish, FinishMany, ManyClaims, Tally
@@ -58,10 +56,11 @@ class Desk:
         self._clock = clock
         self._joinable: dict[str, Run] = {}
         self._running: set[Run] = set()
+        self._timed: set[Run] = set()
         self._stuck: dict[str, Overdue] = {}
         self._holds = Holds()
         self._shelf = Shelf(name, entries, self._holds.busy)
-        self._calls: LRUCache[bytes, tuple[str, wire.Call]] = LRUCache(KNOWN_CALLS)
+        self._calls: dict[bytes, tuple[str, wire.Call]] = {}
         self._out: list[Finish | FinishMany] = []
         self._hits = self._joined = self._misses = self._succeeded = self._failed = 0
 
@@ -124,6 +123,7 @@ class Desk:
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered."""
         self._running.remove(run)
+        self._timed.discard(run)
         overdue = self._stuck.pop(run.address, None)
         self._lanes.done(run.address)
         self._leave_flight(run)
@@ -147,8 +147,11 @@ class Desk:
 
     def mind_the_time(self) -> None:
         """Answer for runs that take too long. They go on, and keep their ids from all others."""
+        if not self._timed:
+            return
         now = self._clock()
-        for run in [r for r in self._running if r.overdue_at is not None and r.overdue_at <= now]:
+        for run in [r for r in self._timed if r.overdue_at is not None and r.overdue_at <= now]:
+            self._timed.remove(run)
             run.overdue_at = None
             self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
 
@@ -204,6 +207,7 @@ class Desk:
                 self._running.add(run)
                 if run.resource.timeout_s is not None:
                     run.overdue_at = now + run.resource.timeout_s + STUCK_AFTER_S
+                    self._timed.add(run)
                 return run
             self._lanes.done(run.address)
             self._leave_flight(run)
@@ -231,7 +235,7 @@ class Desk:
     @property
     def overdue_at(self) -> float | None:
         """When, on its clock, a run will have taken too long; None while none may."""
-        times = [run.overdue_at for run in self._running if run.overdue_at is not None]
+        times = [run.overdue_at for run in self._timed if run.overdue_at is not None]
         return min(times) if times else None
 
     def unfinished(self) -> list[Claim]:
@@ -248,7 +252,8 @@ class Desk:
     @property
     def held_by_paused(self) -> int:
         """How many of these wait for runs that do nothing: they ask others, or are stuck."""
-        return sum(map(self._holds.count, self._lanes.paused))
+        paused = self._lanes.paused
+        return sum(map(self._holds.count, paused)) if paused else 0
 
     @property
     def idle(self) -> bool:
@@ -396,6 +401,8 @@ class Desk:
         if address(request.resource, request.id) != claim.address:
             raise wire.Unreadable("the job is addressed to another id than the one it asks for")
         if not request.args and not request.kwargs:
+            if len(self._calls) >= KNOWN_CALLS:
+                self._calls.clear()
             self._calls[claim.data] = (claim.address, call)
         return call
 

@@ -202,12 +202,14 @@ class Worker:
 
     def _send(self, session: Session) -> None:
         """Finishes go with the next look at the queue; where none can be sent now, on their own."""
-        if not self._may_ask(session) and (finishes := self._desk.collect()):
-            self._push_out(session, finishes)
-        if self._may_ask(session):  # by now, it may be: what is finished makes room
-            self._ask_after = 0.0
-            finishes, most = self._desk.collect(), min(TAKE_MOST, self._room)
-            session.ask(finishes, epoch=self._desk.epoch, most=most)
+        if not self._may_ask(session):
+            if finishes := self._desk.collect():
+                self._push_out(session, finishes)
+            if not (finishes and self._may_ask(session)):  # what is finished makes room
+                return
+        self._ask_after = 0.0
+        most = min(TAKE_MOST, self._room)
+        session.ask(self._desk.collect(), epoch=self._desk.epoch, most=most)
 
     def _may_ask(self, session: Session) -> bool:
         if session.is_asking or self._draining or self._room <= 0:

