@@ -268,6 +268,16 @@ def test_a_coroutine_asks_from_its_own_loop_while_the_program_asks_from_another(
 # --- entering and leaving ---
 
 
+def test_who_runs_no_node_does_not_pay_for_one(shop_server: PrivateServer) -> None:
+    text = (
+        "import sys; from rqproc import App\n"
+        "app = App(); app.client.members(); app.node\n"
+        "print([name for name in sys.modules if name.startswith('rqproc.node')])\n"
+        "app.client.close()"
+    )
+    assert kit.script(text, shop_server.url, "nobody-here") == "[]"
+
+
 def test_it_leaves_nothing_behind(house: House) -> None:
     before = set(threading.enumerate())
     with house.app.node(**BRISK):

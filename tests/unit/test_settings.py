@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import get_type_hints
+
 import pytest
 
 from rqproc.errors import ConfigError
 from rqproc.settings import (
     EMBEDDED,
     URL_VARIABLES,
+    NodeOptions,
     NodeSettings,
     resolve_namespace,
     resolve_url,
@@ -99,3 +103,10 @@ def test_a_node_stops_before_the_cluster_gives_its_ids_away() -> None:
     for lease_s in (0.2, 1.0, 5.0, 60.0):
         settings = NodeSettings(lease_s=lease_s, heartbeat_s=lease_s / 2)
         assert settings.heartbeat_s < settings.trust_s < lease_s
+
+
+def test_an_embedded_node_takes_every_setting_but_strict() -> None:
+    typed = get_type_hints(NodeOptions)
+    known = {field.name: field.type for field in fields(NodeSettings)}
+    assert known.pop("strict")
+    assert {name: kind.__name__ for name, kind in typed.items()} == known
