@@ -22,7 +22,7 @@ def test_first_all_calls_are_sent_as_new_ones(caller: Caller) -> None:
     look = caller.ask()
     demand = demanded(look)
     assert (asked_for(demand), demand.timeout_s) == (caller.ids, 10.0)
-    assert not (demand.again or demand.quiet or demand.withdraw)
+    assert (demand.again, demand.quiet, demand.withdraw) == (False, False, False)
     assert (look.wait_s, look.grace_s) == (NUDGE_S, REPLY_GRACE_S)
 
 

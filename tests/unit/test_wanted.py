@@ -20,7 +20,7 @@ def ids(wanted: Wanted) -> list[str]:
 def test_at_first_all_are_missing(wanted: Wanted) -> None:
     assert len(wanted) == 3
     assert wanted.missing() is wanted.order
-    assert not (wanted.carried or wanted.heard or wanted.answers)
+    assert (wanted.carried, wanted.heard, wanted.answers) == (False, False, {})
 
 
 def test_what_is_missing_keeps_its_order_and_all_else_of_the_order(wanted: Wanted) -> None:
