@@ -24,7 +24,7 @@ LAYERS = (
     ("default", "aio"),
     ("client",),
     ("trunk", "atrunk"),
-    ("rqjob", "lines", "local"),
+    ("rqjob", "lines", "local", "questions"),
     ("losses",),
     ("calls", "conversation"),
     ("switchboard", "wanted"),
