@@ -160,7 +160,7 @@ class Switchboard:
     def leave(self, seat: Seat) -> None:
         """Wait for nothing any more."""
         self._seats.pop(seat, None)
-        self._outbox = [(other, demand) for other, demand in self._outbox if other is not seat]
+        self.recall(seat)
         for job in seat.wanted.order.jobs:
             self._by_id.pop(job.id, None)
         if (box := seat.box) is not None:
@@ -174,6 +174,12 @@ class Switchboard:
             seat.error = None  # of what is sent again
             self._outbox.append((seat, demand))
             self.grace_s = min(self.grace_s, grace_s)
+
+    def recall(self, seat: Seat) -> bool:
+        """Take back what was not sent yet; return whether there was anything."""
+        outbox = self._outbox
+        self._outbox = [entry for entry in outbox if entry[0] is not seat] if outbox else outbox
+        return len(self._outbox) < len(outbox)
 
     @property
     def outbox(self) -> Sequence[object]:

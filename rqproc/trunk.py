@@ -119,8 +119,17 @@ class Trunk:
                     self._sending.release()
             else:
                 turn.acquire(timeout=max(0.0, end - time.monotonic()))
-            if seat.fetch() or time.monotonic() >= end:
+            if seat.fetch():
                 return
+            if time.monotonic() >= end:
+                self._check_sent(seat, step)
+                return
+
+    def _check_sent(self, seat: Seat, step: Look) -> None:
+        """Raises: LinkLost: for too long nobody could send what this one wants."""
+        with self._lock:
+            if step.wait_s >= step.grace_s and self._board.recall(seat):
+                raise LinkLost("it does not answer", spent_s=step.wait_s)
 
     def _may_send(self) -> bool:
         return bool(self._board.outbox) and not self._board.fences
