@@ -37,19 +37,21 @@ async def _connect_once(way: Dial, timeout_s: float) -> AsyncLink:
     connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
-    except (redis.RedisError, OSError) as error:
-        raise why(error, spent_s=time.monotonic() - began) from error
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        if isinstance(error, redis.RedisError | OSError):
+            raise why(error, spent_s=time.monotonic() - began) from error
+        raise
     link = AsyncLink(connection)
     try:
         async with asyncio.timeout(timeout_s):
             await link.exchange((("PING",),))  # what accepts may not answer
-    except Refused:
+    except BaseException as error:
         await link.close()
+        if isinstance(error, OSError):
+            reason = str(error) or "it does not answer"
+            raise LinkLost(reason, spent_s=time.monotonic() - began) from error
         raise
-    except OSError as error:
-        await link.close()
-        reason = str(error) or "it does not answer"
-        raise LinkLost(reason, spent_s=time.monotonic() - began) from error
     return link
 
 

@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from rqproc.alink import AsyncLink, connect
 from rqproc.cluster import Cluster
 from rqproc.conversation import NUDGE_S, REPLY_GRACE_S, Look, Pause, Request
 from rqproc.drive import adrive
+from rqproc.errors import RqprocError
 from rqproc.link import CONNECT_TIMEOUT_S, Dial, LinkLost, Refused
-from rqproc.switchboard import Switchboard
+from rqproc.switchboard import Seat, Switchboard
 from rqproc.wanted import Wanted
+
+_TOLD = (LinkLost, Refused, RqprocError)
+"""What every caller is told; RqprocError: of sentinels, or of the embedded server."""
 
 
 class AsyncTrunk:
@@ -37,6 +42,7 @@ class AsyncTrunk:
         self._sender: asyncio.Task[None] | None = None
         self._pull: AsyncLink | None = None
         self._push: AsyncLink | None = None
+        self._closing = False
 
     async def ask(self, wanted: Wanted, talk: Request) -> None:
         """Carry out a conversation about these calls. Raises: what it raises."""
@@ -54,33 +60,46 @@ class AsyncTrunk:
                 self._board.post(seat, step.demands, step.grace_s)
                 self._get_going()
                 await turn.wait(step.wait_s)
-                seat.fetch()
+                if not seat.fetch():
+                    self._check_sent(seat, step)
 
         try:
             await adrive(talk, do, failures=(LinkLost, Refused))
         finally:
             self._board.leave(seat)
+            if self._closing:
+                await self.close()
+
+    def _check_sent(self, seat: Seat, step: Look) -> None:
+        """Raises: LinkLost: for too long what this one wants could not be sent."""
+        if step.wait_s >= step.grace_s and self._board.recall(seat):
+            raise LinkLost("it does not answer", spent_s=step.wait_s)
 
     async def close(self) -> None:
-        """Close the connections; whoever still waits for an answer has new ones made."""
+        """Close the connections, as soon as nobody needs them any more."""
         if self._loop is not asyncio.get_running_loop():
             return
+        self._closing = bool(self._board.seats)
+        if self._closing:
+            return
+        push = self._push if self._sender is None else None
+        if push:
+            self._push = None
         tasks = [task for task in (self._reader, self._sender) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._reader = self._sender = None
-        if goodbye := self._board.goodbye():
-            await self._say(goodbye)
+        await self._say_goodbye(push)
         await self._hang_up()
 
-    async def _say(self, goodbye: Any) -> None:
-        """On a connection that nobody reads on; without one the box expires by itself."""
-        if link := self._push:
-            try:
+    async def _say_goodbye(self, link: AsyncLink | None) -> None:
+        """Over a connection that nobody reads on."""
+        with suppress(LinkLost, Refused, RqprocError):  # the box expires by itself
+            if goodbye := self._board.goodbye():
+                link = link or await self._connect(1.0)
                 await link.exchange_within((goodbye,), 1.0)
-            except (LinkLost, Refused):
-                self._push = None
+        if link:
+            await link.close()
 
     # --- the two tasks ---
 
@@ -97,7 +116,8 @@ class AsyncTrunk:
     async def _read(self) -> None:
         """Read while anyone waits."""
         try:
-            while self._board.seats and await self._exchange_as_reader():
+            # Who has asked since a failure was told counts on this one.
+            while self._board.seats and (await self._exchange_as_reader() or self._board.outbox):
                 await asyncio.sleep(0)  # who has been answered may have gone, or asked again
         finally:
             self._reader = None
@@ -121,16 +141,19 @@ class AsyncTrunk:
             if fences := board.fences:
                 await link.exchange_within(fences, REPLY_GRACE_S)
                 board.fenced(len(fences))
-            packet = board.compose()
+            if link is not self._pull:
+                return True  # the other connection was lost, and this one let go of
+            generation, packet = board.generation, board.compose()
             commands = (*packet.commands, board.read(NUDGE_S))
             replies = await link.exchange_within(commands, NUDGE_S + REPLY_GRACE_S)
             board.heard(packet, replies[:-1])
             board.take_in(replies[-1])
-        except BaseException as error:
+        except _TOLD as error:
             await self._break(error, generation)
-            if not isinstance(error, LinkLost | Refused):
-                raise
             return False
+        except BaseException:
+            await self._break(LinkLost("interrupted"), generation)
+            raise
         return True
 
     async def _exchange_as_sender(self) -> None:
@@ -139,25 +162,26 @@ class AsyncTrunk:
         try:
             if self._push is None:
                 self._push = await self._connect(board.grace_s)
-            packet = board.compose()
-            if packet.commands:
-                replies = await self._push.exchange_within(packet.commands, packet.grace_s)
-                board.heard(packet, replies)
-        except BaseException as error:
+            if board.fences or not board.outbox:
+                return
+            generation, packet = board.generation, board.compose()
+            replies = await self._push.exchange_within(packet.commands, packet.grace_s)
+            board.heard(packet, replies)
+        except _TOLD as error:
             await self._break(error, generation)
-            if not isinstance(error, LinkLost | Refused):
-                raise
+        except BaseException:
+            await self._break(LinkLost("interrupted"), generation)
+            raise
 
     async def _connect(self, within_s: float) -> AsyncLink:
         return await connect(self._dial, min(CONNECT_TIMEOUT_S, within_s))
 
-    async def _break(self, error: BaseException, generation: int) -> None:
+    async def _break(self, error: Exception, generation: int) -> None:
         """Begin anew: tell everyone, and let go of both connections."""
         if self._board.generation != generation:
             return  # it has been told: this is the other connection's end
-        failure = error if isinstance(error, LinkLost | Refused) else LinkLost("interrupted")
-        unknown = isinstance(failure, Refused) and failure.code == "NOSCRIPT"
-        self._board.broken(failure, unknown_script=unknown)
+        unknown = isinstance(error, Refused) and error.code == "NOSCRIPT"
+        self._board.broken(error, unknown_script=unknown)
         await self._hang_up()
 
     async def _hang_up(self) -> None:

@@ -6,12 +6,17 @@ Knows the scripts' calls, streams and cursors. Must not know connections, thread
 All answers come into one stream, the client's box. What was read is removed from it now and then.
 Whatever goes out at the same moment goes in one packet, alike requests in one call of the script.
 
+A packet with calls that may have been answered before finds their answers in the box: as long as
+one is on its way, on whichever connection, nothing is removed.
+
 After a lost connection nobody knows which packets the server has had, and one may still be on its
 way. So the box is fenced, and a new one is for whoever asks from then on:
   1. The fence is set. From then on route looks for each call that names the old box.
   2. Then alone are calls sent again, with the box that they were first sent with.
   3. Nothing is removed from the old box any more, so route finds there what has been answered. It
      is read until nobody waits for an answer there, and expires.
+Likewise where calls are sent again whose first packet has not been acknowledged yet: it may be
+overtaken, on the other connection. There the fence goes before them in the same packet.
 """
 
 from __future__ import annotations
@@ -70,15 +75,17 @@ class Seat:
 
     Attributes:
         wake: called when there is something for it, from whichever thread found out.
+        packet: number of the one that carried its calls first.
         error: what the last packet failed of, until it is fetched.
     """
 
-    __slots__ = ("box", "error", "news", "waiting", "wake", "wanted")
+    __slots__ = ("box", "error", "news", "packet", "waiting", "wake", "wanted")
 
     def __init__(self, wanted: Any, wake: Callable[[], None]) -> None:
         self.wanted = wanted
         self.wake = wake
         self.box: Box | None = None
+        self.packet = 0
         self.error: Exception | None = None
         self.news = False
         self.waiting = False
@@ -90,9 +97,9 @@ class Seat:
             LinkLost, Refused: a packet has failed that they may depend on.
         """
         error, self.error = self.error, None
+        news, self.news = self.news, False
         if error:
             raise error
-        news, self.news = self.news, False
         return news
 
 
@@ -109,11 +116,18 @@ class Packet(NamedTuple):
     Attributes:
         routes: what the replies are of; None for what needs no answer.
         grace_s: seconds within which the server answers.
+        number: how many there were up to this one.
     """
 
     commands: list[Command]
     routes: list[tuple[_Route, bool] | None]
     grace_s: float
+    number: int
+
+    def say(self, command: Command) -> None:
+        """Add what needs no answer."""
+        self.commands.append(command)
+        self.routes.append(None)
 
 
 class Switchboard:
@@ -128,6 +142,8 @@ class Switchboard:
         self._old: list[Box] = []
         self._fences: list[tuple[Box, float]] = []
         self._load = False
+        self._packets = 0
+        self._under_way: dict[int, bool] = {}  # by number: has it calls that were sent before?
         self.generation = 0
         self.grace_s = MOST_GRACE_S
 
@@ -144,6 +160,7 @@ class Switchboard:
     def leave(self, seat: Seat) -> None:
         """Wait for nothing any more."""
         self._seats.pop(seat, None)
+        self.recall(seat)
         for job in seat.wanted.order.jobs:
             self._by_id.pop(job.id, None)
         if (box := seat.box) is not None:
@@ -154,8 +171,15 @@ class Switchboard:
     def post(self, seat: Seat, demands: Iterable[Demand], grace_s: float) -> None:
         """Put something in the outbox; the server is late if it has not had it in ``grace_s``."""
         for demand in demands:
+            seat.error = None  # of what is sent again
             self._outbox.append((seat, demand))
             self.grace_s = min(self.grace_s, grace_s)
+
+    def recall(self, seat: Seat) -> bool:
+        """Take back what was not sent yet; return whether there was anything."""
+        outbox = self._outbox
+        self._outbox = [entry for entry in outbox if entry[0] is not seat] if outbox else outbox
+        return len(self._outbox) < len(outbox)
 
     @property
     def outbox(self) -> Sequence[object]:
@@ -163,8 +187,9 @@ class Switchboard:
         return self._outbox
 
     def next_waiting(self) -> Seat | None:
-        """Return the caller that has waited longest."""
-        return next((seat for seat in self._seats if seat.waiting), None)
+        """Return the caller that has waited longest, of those who will go on waiting."""
+        waiting = (s for s in self._seats if s.waiting and not s.news and s.error is None)
+        return next(waiting, None)
 
     @property
     def seats(self) -> Collection[Seat]:
@@ -176,31 +201,26 @@ class Switchboard:
     @property
     def fences(self) -> list[Command]:
         """What must have been said before anything else is."""
-        return [
-            (
-                "SET",
-                self._cluster.keys.fence(box.name),
-                1,
-                "PX",
-                round((longest_s + FENCE_S) * 1000),
-            )
-            for box, longest_s in self._fences
-        ]
+        return [self._fence(box, longest_s) for box, longest_s in self._fences]
 
     def fenced(self, count: int) -> None:
         """So many fences stand."""
         del self._fences[:count]
 
+    def _fence(self, box: Box, longest_s: float) -> Command:
+        key, keep_ms = self._cluster.keys.fence(box.name), round((longest_s + FENCE_S) * 1000)
+        return ("SET", key, 1, "PX", keep_ms)
+
     def compose(self) -> Packet:
         """Return what is to be sent now: all that waits in the outbox."""
-        packet = Packet([], [], self.grace_s)
+        self._packets += 1
+        packet = Packet([], [], self.grace_s, self._packets)
         self.grace_s = MOST_GRACE_S
         if self._load:
             self._load = False
             for load in self._cluster.load("route", "scatter", "withdraw"):
-                packet.commands.append(load)
-                packet.routes.append(None)
-        if self._box.entries >= TRIM_ENTRIES or self._box.bytes >= TRIM_BYTES:
+                packet.say(load)
+        if self._may_trim():
             self._trim(packet)
         if self._outbox:
             self._empty_outbox(packet)
@@ -213,15 +233,10 @@ class Switchboard:
         routes: dict[tuple[Any, ...], tuple[list[Job], list[Seat]]] = {}
         for seat, demand in outbox:
             calls = demand.calls
-            box = seat.box
-            if box is None:
-                box = seat.box = self._box
-                box.seats += 1
-            elif demand.withdraw:
-                packet.commands.append(
-                    self._cluster.withdraw(calls, reply=box.name, timeout_s=demand.timeout_s)
-                )
-                packet.routes.append(None)
+            known, box = seat.box is not None, self._place(seat, packet)
+            if demand.withdraw and known:
+                left_s = demand.timeout_s
+                packet.say(self._cluster.withdraw(calls, reply=box.name, timeout_s=left_s))
             head = (
                 demand.timeout_s, calls.parent, calls.together, box.name, demand.again, demand.quiet
             )  # fmt: skip
@@ -243,14 +258,14 @@ class Switchboard:
                 )  # fmt: skip
             packet.commands.append(command)
             packet.routes.append((_Route(jobs, seats), quiet))
+        self._under_way[packet.number] = any(demand.again for _, demand in outbox)
 
     def _add_first(self, packet: Packet, seat: Seat, demand: Demand) -> bool:
         """The most frequent case: one caller, for the first time."""
-        calls, box = demand.calls, self._box
+        calls = demand.calls
         if seat.box is not None or demand.again or calls.together:
             return False
-        seat.box = box
-        box.seats += 1
+        box = self._place(seat, packet)
         packet.commands.append(
             self._cluster.route_calls(
                 calls.jobs, timeout_s=demand.timeout_s, reply=box.name, parent=calls.parent,
@@ -258,13 +273,32 @@ class Switchboard:
             )
         )  # fmt: skip
         packet.routes.append((_Route(calls.jobs, [seat] * len(calls.jobs)), False))
+        self._under_way[packet.number] = False
         return True
+
+    def _place(self, seat: Seat, packet: Packet) -> Box:
+        """Return the box in which a caller waits, from its first packet on."""
+        if seat.box is None:
+            seat.box, seat.packet = self._box, packet.number
+            seat.box.seats += 1
+        elif seat.box is self._box and seat.packet in self._under_way:
+            packet.say(self._fence(*self._begin_box()))
+        return seat.box
+
+    def _begin_box(self) -> tuple[Box, float]:
+        """Have a new box; return the old one, and the longest timeout of who waits there."""
+        box, self._box = self._box, Box()
+        self._old.append(box)
+        return box, max(s.wanted.order.timeout_s for s in self._seats if s.box is box)
+
+    def _may_trim(self) -> bool:
+        much = self._box.entries >= TRIM_ENTRIES or self._box.bytes >= TRIM_BYTES
+        return much and not any(self._under_way.values())
 
     def _trim(self, packet: Packet) -> None:
         box = self._box
         box.entries = box.bytes = 0
-        packet.commands.append(("XTRIM", box.key, "MINID", box.cursor))
-        packet.routes.append(None)
+        packet.say(("XTRIM", box.key, "MINID", box.cursor))
 
     def read(self, wait_s: float) -> Command:
         """The blocking look at what has come since the last one."""
@@ -278,16 +312,16 @@ class Switchboard:
 
     def goodbye(self) -> Command | None:
         """What removes the box of a client that is closed; None where it is still needed."""
-        box, self._box = self._box, Box()
-        if box.seats:
-            self._old.append(box)
+        if self._box.seats or self._under_way:
             return None
+        box, self._box = self._box, Box()
         return ("UNLINK", box.key)
 
     # --- what is heard ---
 
     def heard(self, packet: Packet, replies: Sequence[Any]) -> None:
         """Take in the replies to a packet: its calls have arrived."""
+        self._under_way.pop(packet.number, None)
         for sent, reply in zip(packet.routes, replies, strict=True):
             if sent is None:
                 continue
@@ -332,18 +366,12 @@ class Switchboard:
         """A packet has failed: nobody knows which of the last ones have arrived."""
         self.generation += 1
         self._outbox.clear()
-        if unknown_script:
-            self._load = True
-        else:
-            self._fence()
+        self._load |= unknown_script
+        if self._box.seats:
+            self._fences.append(self._begin_box())
+        elif self._under_way:
+            self._box = Box()  # nobody sends again what lies there, but it may come late
+        self._under_way.clear()
         for seat in self._seats:
             seat.error = error
             seat.wake()
-
-    def _fence(self) -> None:
-        box = self._box
-        if box.seats:
-            longest_s = max(s.wanted.order.timeout_s for s in self._seats if s.box is box)
-            self._fences.append((box, longest_s))
-            self._old.append(box)
-            self._box = Box()

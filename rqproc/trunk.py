@@ -4,8 +4,8 @@ Knows threads, locks and links. Must not know what is being said: see ``switchbo
 
 One of the callers reads for all. It sends what waits to be sent and a blocking read in one packet:
 a caller that is alone sends and reads as if the link were its own. Whoever comes while it reads
-sends on the other link, for all who came at the same moment, and waits to be woken. A reader that
-has its own answer gives its place to one who waits. Nobody waits for a lock while another sends or
+sends on the other link, for all who came at the same moment, and waits to be woken. Whoever has
+its own answer gives its place to one who waits. Nobody waits for a lock while another sends or
 reads: what a lock is held for takes microseconds.
 """
 
@@ -47,6 +47,7 @@ class Trunk:
         self._sending = threading.Lock()
         self._pull: Link | None = None
         self._push: Link | None = None
+        self._closing = False
 
     def ask(self, wanted: Wanted, talk: Request) -> None:
         """Carry out a conversation about these calls. Raises: what it raises."""
@@ -59,21 +60,31 @@ class Trunk:
         finally:
             with self._lock:
                 self._board.leave(seat)
+            if self._closing:
+                self.close()
 
     def close(self) -> None:
-        """Close the links, unless they are needed at this moment."""
-        if not self._reading.acquire(blocking=False):
+        """Close the links, as soon as nobody needs them any more."""
+        with self._lock:
+            self._closing = bool(self._board.seats)
+        if self._closing or not self._reading.acquire(blocking=False):
             return
-        pull = self._pull
         try:
-            if pull and (goodbye := self._board.goodbye()):
-                with suppress(LinkLost, Refused):  # the box expires by itself
-                    pull.exchange((goodbye,), timeout_s=1.0)
-            self._hang_up()
+            self._say_goodbye()
         finally:
-            if pull:
-                pull.close()
             self._reading.release()
+            self._hand_on()
+
+    def _say_goodbye(self) -> None:
+        with self._lock:
+            pull, goodbye = self._pull, self._board.goodbye()
+        if pull and goodbye:
+            with suppress(LinkLost, Refused):  # the box expires by itself
+                pull.exchange((goodbye,), timeout_s=1.0)
+        with self._lock:
+            self._hang_up()
+        if pull:
+            pull.close()
 
     # --- inside ---
 
@@ -83,25 +94,50 @@ class Trunk:
             return
         with self._lock:
             self._board.post(seat, step.demands, step.grace_s)
+        try:
+            self._look(seat, turn, step)
+        finally:
+            seat.waiting = False
+            self._hand_on()
+
+    def _look(self, seat: Seat, turn: threading.Lock, step: Look) -> None:
+        """Read or send for all, or wait for who does, until there is something for this one."""
         end = time.monotonic() + step.wait_s
         while True:
-            seat.waiting = True  # before the place is looked at: whoever leaves it looks at this
+            seat.waiting = True  # before a place is looked at: whoever leaves one looks at this
             if self._reading.acquire(blocking=False):
                 seat.waiting = False
                 try:
                     self._read(seat, end, step.grace_s)
                 finally:
                     self._reading.release()
-                    self._appoint()
-            else:
-                self._send()
-                turn.acquire(timeout=max(0.0, end - time.monotonic()))
+            elif self._may_send() and self._sending.acquire(blocking=False):
                 seat.waiting = False
-            if seat.fetch() or time.monotonic() >= end:
+                try:
+                    self._exchange_as_sender()
+                finally:
+                    self._sending.release()
+            else:
+                turn.acquire(timeout=max(0.0, end - time.monotonic()))
+            if seat.fetch():
+                return
+            if time.monotonic() >= end:
+                self._check_sent(seat, step)
                 return
 
-    def _appoint(self) -> None:
-        """Wake one who waits: nobody reads any more."""
+    def _check_sent(self, seat: Seat, step: Look) -> None:
+        """Raises: LinkLost: for too long nobody could send what this one wants."""
+        with self._lock:
+            if step.wait_s >= step.grace_s and self._board.recall(seat):
+                raise LinkLost("it does not answer", spent_s=step.wait_s)
+
+    def _may_send(self) -> bool:
+        return bool(self._board.outbox) and not self._board.fences
+
+    def _hand_on(self) -> None:
+        """Wake one who waits, where nobody reads, or nobody sends what is to be sent."""
+        if self._reading.locked() and (self._sending.locked() or not self._board.outbox):
+            return
         with self._lock:
             if seat := self._board.next_waiting():
                 seat.wake()
@@ -124,19 +160,20 @@ class Trunk:
             if board.fences:
                 self._set_fences(link, grace_s)
             with self._lock:
-                packet = board.compose()
+                if link is not self._pull:
+                    return  # the other link was lost, and this one let go of
+                generation, packet = board.generation, board.compose()
                 commands = (*packet.commands, board.read(wait_s))
             replies = link.exchange(
                 commands, timeout_s=wait_s + grace_s, prelude_bytes=_prelude(packet)
             )
+            with self._lock:
+                board.heard(packet, replies[:-1])
+                board.take_in(replies[-1])
         except BaseException as error:
             self._break(error, generation)
             if not isinstance(error, LinkLost | Refused):
                 raise
-        else:
-            with self._lock:
-                board.heard(packet, replies[:-1])
-                board.take_in(replies[-1])
         finally:
             if link and link is not self._pull:
                 link.close()
@@ -148,16 +185,6 @@ class Trunk:
         with self._lock:
             self._board.fenced(len(fences))
 
-    def _send(self) -> None:
-        """Send what waits to be sent, unless another does; it takes ours along."""
-        while self._board.outbox and not self._board.fences:
-            if not self._sending.acquire(blocking=False):
-                return
-            try:
-                self._exchange_as_sender()
-            finally:
-                self._sending.release()
-
     def _exchange_as_sender(self) -> None:
         board = self._board
         generation, link = board.generation, None
@@ -166,19 +193,16 @@ class Trunk:
             if link is None:
                 link = self._push = self._connect(board.grace_s)
             with self._lock:
-                if board.fences:
+                if link is not self._push or board.fences or not board.outbox:
                     return
-                packet = board.compose()
-            replies = (
-                link.exchange(packet.commands, timeout_s=packet.grace_s) if packet.commands else []
-            )
+                generation, packet = board.generation, board.compose()
+            replies = link.exchange(packet.commands, timeout_s=packet.grace_s)
+            with self._lock:
+                board.heard(packet, replies)
         except BaseException as error:
             self._break(error, generation)
             if not isinstance(error, LinkLost | Refused):
                 raise
-        else:
-            with self._lock:
-                board.heard(packet, replies)
         finally:
             if link and link is not self._push:
                 link.close()

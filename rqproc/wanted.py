@@ -61,7 +61,10 @@ class Wanted:
             self.answers[answer.job_id] = answer
 
     def give_up(self) -> None:
-        """Time is over: where nobody lived, last, that is the answer."""
-        for id in self._missing:
-            if id in self.nobody:
-                self.answers[id] = self.nobody[id]
+        """Time is over: where nobody lived, last, that is the answer.
+
+        Whoever reads for this caller may take in an answer at the same moment.
+        """
+        for id in tuple(self._missing):
+            if answer := self.nobody.get(id):
+                self.take(answer)

@@ -31,6 +31,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "beat": CLUSTER.beat("a@1", lease_s=5, tally=Tally()),
     "route": CLUSTER.route(Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j")),
+    "scatter": CLUSTER.scatter(
+        [Job("j:0", "1|r:1", b"")],
+        data=b"[]",
+        timeout_s=1.5,
+        reply="box",
+        fence="box",
+        quiet=False,
+    ),
     "withdraw": CLUSTER.withdraw(
         Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j"), timeout_s=0.5
     ),
@@ -81,6 +89,22 @@ def test_seconds_become_milliseconds_and_only_none_becomes_none(seconds: float, 
 def test_an_order_sent_again_has_the_time_that_is_left() -> None:
     order = Order("call", (), 5.0)
     assert CLUSTER.route(order, timeout_s=1.25)[4] == 1250
+
+
+def test_calls_of_several_orders_are_one_command_like_those_of_one() -> None:
+    one, other = Job("j", "1|r:1", b"[]"), Job("k", "2|r:2", b"[]")
+    order = Order("call", (one, other), 1.5, "box", parent="3|r:3")
+    alike = CLUSTER.route_calls(
+        [one, other], timeout_s=1.5, reply="box", parent="3|r:3", fence="", quiet=False
+    )
+    assert alike[:6] + alike[7:] == CLUSTER.route(order)[:6] + CLUSTER.route(order)[7:]
+    new = CLUSTER.route_calls([one], timeout_s=1.5, reply="box", parent="", fence="box", quiet=True)
+    assert new[9:11] == ("box", 1)
+
+
+def test_calls_are_withdrawn_from_the_stream_that_they_were_sent_with() -> None:
+    order = Order("call", (Job("j", "1|r:1", b"[]"),), 1.5)
+    assert CLUSTER.withdraw(order, timeout_s=0.5, reply="box")[3:] == ("box", 500, "j")
 
 
 def test_the_default_ttl_of_a_result_is_rqs_own() -> None:
