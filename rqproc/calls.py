@@ -5,11 +5,8 @@ Knows requests, orders, answers and errors. Must not know connections, threads o
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import count
-from secrets import token_hex
 from typing import Any, NamedTuple
 
 from rqproc import wire
@@ -23,6 +20,7 @@ from rqproc.errors import (
 )
 from rqproc.keys import Keys
 from rqproc.model import Reply, Request
+from rqproc.names import fresh_id
 from rqproc.placement import Id, address, canonical, check_resource
 
 MAX_TIMEOUT_S = 7 * 86400.0
@@ -33,32 +31,6 @@ class Batch(NamedTuple):
 
     order: Order
     requests: Mapping[str, Request]
-
-
-class _Ids:
-    """Ids that nobody else gives: this process's prefix, and a number."""
-
-    def __init__(self) -> None:
-        self.prefix = token_hex(9)
-        self.numbers = count()
-
-
-_ids = _Ids()
-
-
-def _after_fork() -> None:
-    global _ids
-    _ids = _Ids()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def fresh_id() -> str:
-    """Return an id for a job, such as RQ takes."""
-    ids = _ids
-    return f"{ids.prefix}{next(ids.numbers):06x}"
 
 
 def request_of(
@@ -101,7 +73,7 @@ def check_result_ttl(result_ttl: int | None) -> int | None:
 
 
 def batch(
-    requests: Iterable[Request],
+    requests: Sequence[Request],
     *,
     kind: Kind,
     timeout_s: float = 0.0,
@@ -123,6 +95,8 @@ def batch(
         jobs.append(job)
         by_job[job.id] = request
     order = Order(kind, tuple(jobs), timeout_s, "", result_ttl_s, parent)
+    if kind == "call" and not parent and function == wire.REQUEST and all(map(_is_plain, requests)):
+        order = order._replace(together=wire.encode_many(requests[0].resource))
     return Batch(order, by_job)
 
 
@@ -139,6 +113,10 @@ def together(resource: str, ids: Sequence[Id], *, timeout_s: float) -> Batch:
         by_job[job.id] = Request(resource, id)
     data = wire.encode_many(resource)
     return Batch(Order("call", tuple(jobs), timeout_s, together=data), by_job)
+
+
+def _is_plain(request: Request) -> bool:
+    return not request.args and not request.kwargs
 
 
 def _addressed(request: Request, function: str) -> tuple[str, bytes]:

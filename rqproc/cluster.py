@@ -44,8 +44,8 @@ class Order(NamedTuple):
             it is not known yet.
         result_ttl_s: seconds that a job's result is kept; None for RQ's default.
         parent: address of the handler run that asks and waits; empty where none does.
-        together: data of the RQ jobs that carry many calls each, whose ids are JOB:NUMBER; empty
-            where each is a job of its own.
+        together: data of an RQ job that may carry these calls together, and others with them; empty
+            where each must be a job of its own.
     """
 
     kind: Kind
@@ -119,6 +119,12 @@ class Taken:
     members: tuple[str, ...] | None
     claims: tuple[Claim, ...]
     together: tuple[ManyClaims, ...] = ()
+
+    def in_turn(self) -> Sequence[Claim | ManyClaims]:
+        """All claims in the order of their tokens: what is run later has a higher one."""
+        if not self.together:
+            return self.claims
+        return sorted((*self.claims, *self.together), key=lambda claim: claim.token)
 
 
 class Finish(NamedTuple):

@@ -29,6 +29,7 @@ from rqproc import wire
 from rqproc.cluster import Cluster, Job, Order
 from rqproc.keys import results_key
 from rqproc.link import Command
+from rqproc.names import Names, fresh_id, is_part
 
 TRIM_ENTRIES = 32
 TRIM_BYTES = 65536
@@ -110,6 +111,17 @@ class _Route(NamedTuple):
     seats: Sequence[Seat]
 
 
+class _Alike(NamedTuple):
+    """What calls must have in common to go out in one call of the script."""
+
+    timeout_s: float
+    parent: str
+    together: bytes
+    box: str
+    again: bool
+    quiet: bool
+
+
 class Packet(NamedTuple):
     """What goes out at once.
 
@@ -129,6 +141,11 @@ class Packet(NamedTuple):
         self.commands.append(command)
         self.routes.append(None)
 
+    def ask(self, command: Command, route: _Route, alike: _Alike) -> None:
+        """Add calls."""
+        self.commands.append(command)
+        self.routes.append((route, alike.quiet))
+
 
 class Switchboard:
     """The callers of one client."""
@@ -136,6 +153,7 @@ class Switchboard:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._by_id: dict[str, Seat] = {}
+        self._names = Names(fresh_id)
         self._seats: dict[Seat, None] = {}
         self._outbox: list[tuple[Seat, Demand]] = []
         self._box = Box()
@@ -163,6 +181,7 @@ class Switchboard:
         self.recall(seat)
         for job in seat.wanted.order.jobs:
             self._by_id.pop(job.id, None)
+        self._names.forget(seat.wanted.order.jobs)
         if (box := seat.box) is not None:
             box.seats -= 1
             if not box.seats and box in self._old:
@@ -230,49 +249,62 @@ class Switchboard:
         outbox, self._outbox = self._outbox, []
         if len(outbox) == 1 and self._add_first(packet, *outbox[0]):
             return
-        routes: dict[tuple[Any, ...], tuple[list[Job], list[Seat]]] = {}
+        alike: dict[_Alike, tuple[list[Job], list[Seat]]] = {}
         for seat, demand in outbox:
-            calls = demand.calls
             known, box = seat.box is not None, self._place(seat, packet)
+            calls = demand.calls
+            if demand.again:
+                calls = calls._replace(jobs=tuple(map(self._names.sent, calls.jobs)))
             if demand.withdraw and known:
                 left_s = demand.timeout_s
                 packet.say(self._cluster.withdraw(calls, reply=box.name, timeout_s=left_s))
-            head = (
+            head = _Alike(
                 demand.timeout_s, calls.parent, calls.together, box.name, demand.again, demand.quiet
-            )  # fmt: skip
-            route = routes.get(head)
-            if route is None:
-                route = routes[head] = ([], [])
-            route[0].extend(calls.jobs)
-            route[1].extend((seat,) * len(calls.jobs))
-        for (timeout_s, parent, data, name, again, quiet), (jobs, seats) in routes.items():
-            fence = "" if again else name
-            if data:
-                command = self._cluster.scatter(
-                    jobs, data=data, timeout_s=timeout_s, reply=name, fence=fence, quiet=quiet
-                )
-            else:
-                command = self._cluster.route_calls(
-                    jobs, timeout_s=timeout_s, reply=name, parent=parent, fence=fence,
-                    quiet=quiet,
-                )  # fmt: skip
-            packet.commands.append(command)
-            packet.routes.append((_Route(jobs, seats), quiet))
+            )
+            jobs, seats = alike.setdefault(head, ([], []))
+            jobs.extend(calls.jobs)
+            seats.extend([seat] * len(calls.jobs))
+        for head, (jobs, seats) in alike.items():
+            self._send(packet, head, jobs, seats)
         self._under_way[packet.number] = any(demand.again for _, demand in outbox)
+
+    def _send(
+        self, packet: Packet, alike: _Alike, jobs: Sequence[Job], seats: Sequence[Seat]
+    ) -> None:
+        """Send calls that are alike: those that may, together."""
+        whose = list(zip(jobs, seats, strict=True))
+        parts = [pair for pair in whose if is_part(pair[0].id)]
+        loose = [pair for pair in whose if not is_part(pair[0].id)]
+        if alike.together and not alike.again and len(loose) > 1:
+            named = self._names.put_together([job for job, _ in loose])
+            parts += [(job, seat) for job, (_, seat) in zip(named, loose, strict=True)]
+            loose = []
+        for calls in (loose, parts):
+            if calls:
+                route = _Route([job for job, _ in calls], [seat for _, seat in calls])
+                packet.ask(self._command(alike, route.jobs, together=calls is parts), route, alike)
+
+    def _command(self, alike: _Alike, jobs: Sequence[Job], *, together: bool) -> Command:
+        fence = "" if alike.again else alike.box
+        if together:
+            return self._cluster.scatter(
+                jobs, data=alike.together, timeout_s=alike.timeout_s, reply=alike.box, fence=fence,
+                quiet=alike.quiet,
+            )  # fmt: skip
+        return self._cluster.route_calls(
+            jobs, timeout_s=alike.timeout_s, reply=alike.box, parent=alike.parent, fence=fence,
+            quiet=alike.quiet,
+        )  # fmt: skip
 
     def _add_first(self, packet: Packet, seat: Seat, demand: Demand) -> bool:
         """The most frequent case: one caller, for the first time."""
         calls = demand.calls
-        if seat.box is not None or demand.again or calls.together:
+        if seat.box is not None or demand.again or len(calls.jobs) > 1:
             return False
         box = self._place(seat, packet)
-        packet.commands.append(
-            self._cluster.route_calls(
-                calls.jobs, timeout_s=demand.timeout_s, reply=box.name, parent=calls.parent,
-                fence=box.name, quiet=False,
-            )
-        )  # fmt: skip
-        packet.routes.append((_Route(calls.jobs, [seat] * len(calls.jobs)), False))
+        alike = _Alike(demand.timeout_s, calls.parent, b"", box.name, again=False, quiet=False)
+        command = self._command(alike, calls.jobs, together=False)
+        packet.ask(command, _Route(calls.jobs, (seat,)), alike)
         self._under_way[packet.number] = False
         return True
 
@@ -330,32 +362,36 @@ class Switchboard:
                 seat.wanted.carried = seat.wanted.heard = True
             if quiet:
                 for job, seat, report in zip(route.jobs, route.seats, reply, strict=True):
-                    self._note_nobody(seat, job, report)
+                    self._note_nobody(seat, self._names.given(job.id), report)
 
     @staticmethod
-    def _note_nobody(seat: Seat, job: Job, report: bytes) -> None:
+    def _note_nobody(seat: Seat, id: str, report: bytes) -> None:
         if b"NoLiveNode" in report:
-            seat.wanted.nobody[job.id] = wire.refusal(job.id, report)
+            seat.wanted.nobody[id] = wire.refusal(id, report)
         else:
-            seat.wanted.nobody.pop(job.id, None)
+            seat.wanted.nobody.pop(id, None)
 
     def take_in(self, found: Iterable[Sequence[Any]] | None) -> None:
         """Give what a look has brought to those who wait for it, and wake them."""
-        seats = self._by_id
         for name, entries in found or ():
             box = self._box_of(name.decode())
             for cursor, flat in entries:
                 for answer in wire.answers(flat):
-                    seat = seats.get(answer.job_id)
-                    if seat is not None:
-                        seat.wanted.take(answer)
-                        if not seat.news:
-                            seat.news = True
-                            seat.wake()
+                    self._give(answer)
                 if box:
                     box.cursor = cursor
                     box.entries += 1
                     box.bytes += len(flat[5])
+
+    def _give(self, answer: wire.Answer) -> None:
+        id = self._names.given(answer.job_id)
+        seat = self._by_id.get(id)
+        if seat is None:
+            return
+        seat.wanted.take(answer, id=id)
+        if not seat.news:
+            seat.news = True
+            seat.wake()
 
     def _box_of(self, key: str) -> Box | None:
         if key == self._box.key:

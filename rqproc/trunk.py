@@ -21,10 +21,14 @@ from contextlib import suppress
 from rqproc.cluster import Cluster
 from rqproc.conversation import Look, Pause, Request
 from rqproc.drive import drive
+from rqproc.errors import RedisUnavailable
 from rqproc.lines import Lines
 from rqproc.link import CONNECT_TIMEOUT_S, Link, LinkLost, Refused
 from rqproc.switchboard import Packet, Seat, Switchboard
 from rqproc.wanted import Wanted
+
+_TOLD = (LinkLost, Refused, RedisUnavailable)
+"""What everyone is told who waits for an answer."""
 
 SHORTEST_ERROR_BYTES = 20
 """``-NOSCRIPT No matching script.`` has 31, and the others are longer."""
@@ -170,10 +174,11 @@ class Trunk:
             with self._lock:
                 board.heard(packet, replies[:-1])
                 board.take_in(replies[-1])
-        except BaseException as error:
+        except _TOLD as error:
             self._break(error, generation)
-            if not isinstance(error, LinkLost | Refused):
-                raise
+        except BaseException:  # Ctrl-C, for one
+            self._break(LinkLost("interrupted"), generation)
+            raise
         finally:
             if link and link is not self._pull:
                 link.close()
@@ -199,24 +204,24 @@ class Trunk:
             replies = link.exchange(packet.commands, timeout_s=packet.grace_s)
             with self._lock:
                 board.heard(packet, replies)
-        except BaseException as error:
+        except _TOLD as error:
             self._break(error, generation)
-            if not isinstance(error, LinkLost | Refused):
-                raise
+        except BaseException:  # Ctrl-C, for one
+            self._break(LinkLost("interrupted"), generation)
+            raise
         finally:
             if link and link is not self._push:
                 link.close()
 
-    def _break(self, error: BaseException, generation: int) -> None:
+    def _break(self, failure: Exception, generation: int) -> None:
         """Begin anew: tell everyone, and let go of both links."""
-        failure = error if isinstance(error, LinkLost | Refused) else LinkLost("interrupted")
         with self._lock:
             if self._board.generation != generation:
                 return  # it has been told: this is the other link's end
             unknown = isinstance(failure, Refused) and failure.code == "NOSCRIPT"
             self._board.broken(failure, unknown_script=unknown)
             self._hang_up()
-        if isinstance(failure, LinkLost) or failure.moved:
+        if not isinstance(failure, Refused) or failure.moved:
             self._lines.close()  # the server has gone, and the idle links with it
 
     def _hang_up(self) -> None:

@@ -55,10 +55,14 @@ class Wanted:
             return self.order
         return self.order._replace(jobs=tuple(self._missing.values()))
 
-    def take(self, answer: wire.Answer) -> None:
-        """Take in an answer; one that came before, or after it was given up, is left alone."""
-        if self._missing.pop(answer.job_id, None):
-            self.answers[answer.job_id] = answer
+    def take(self, answer: wire.Answer, *, id: str = "") -> None:
+        """Take in an answer; one that came before, or after it was given up, is left alone.
+
+        ``id``: the call's own, where the answer is to another name of it.
+        """
+        key = id or answer.job_id
+        if self._missing.pop(key, None):
+            self.answers[key] = answer
 
     def give_up(self) -> None:
         """Time is over: where nobody lived, last, that is the answer.

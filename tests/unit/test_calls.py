@@ -125,10 +125,12 @@ def test_the_first_error_is_raised_unless_errors_are_wanted_as_values() -> None:
     assert isinstance(kept[2], RequestTimeout)
 
 
-def test_the_first_job_that_was_not_queued_gives_its_error() -> None:
+def test_jobs_that_were_not_queued_have_their_errors() -> None:
     batch = calls.batch([Request("price", 1), Request("price", 2)], kind="job")
     full = json.dumps({"type": "Overloaded", "node": "n", "queued": 3, "limit": 3}).encode()
     none = json.dumps({"type": "NoLiveNode"}).encode()
-    assert calls.first_refusal(batch, [b"", b""], KEYS) is None
-    assert isinstance(calls.first_refusal(batch, [b"", full], KEYS), Overloaded)
-    assert isinstance(calls.first_refusal(batch, [none, full], KEYS), NoLiveNode)
+    assert calls.refusals(batch, [b"", b""], KEYS) == [None, None]
+    first, second = calls.refusals(batch, [b"", full], KEYS)
+    assert first is None
+    assert isinstance(second, Overloaded)
+    assert isinstance(calls.refusals(batch, [none, full], KEYS)[0], NoLiveNode)

@@ -29,6 +29,7 @@ LAYERS = (
     ("losses",),
     ("calls", "conversation", "nearby"),
     ("switchboard", "wanted"),
+    ("names",),
     ("cluster", "subscription"),
     ("scripts",),
     ("alink",),
