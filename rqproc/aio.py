@@ -27,6 +27,7 @@ from rqproc.lines import MAX_LITTER, dial
 from rqproc.link import CONNECT_TIMEOUT_S, FLOW_S, LinkLost, Refused, pack, why
 from rqproc.losses import Declaring, Errand, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply, Request
+from rqproc.nearcache import NearCache
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
 from rqproc.wanted import Wanted
@@ -41,7 +42,7 @@ class AsyncClient:
     """Asks a cluster for values from asyncio; in one event loop at a time.
 
     Args:
-        url, namespace, timeout, on_lost, app: as for ``Client``.
+        url, namespace, timeout, on_lost, app, near: as for ``Client``.
 
     Example:
         >>> async with AsyncClient("redis://localhost:6379") as client:
@@ -56,6 +57,7 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
         app: Declaring | Mapping[str, Servable] | None = None,
+        near: int = 0,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         self.timeout_s = calls.check_timeout(timeout)
@@ -65,6 +67,9 @@ class AsyncClient:
         self._idle: deque[_AsyncLink] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._litter: deque[str] = deque(maxlen=MAX_LITTER)
+        self._near = NearCache(
+            near, self._losses.resources, dial=self._dial, channel=self.keys.dropped
+        )
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -74,6 +79,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. The client may be used again."""
+        self._near.close()
         while self._idle:
             await self._idle.pop().close()
 
@@ -88,10 +94,10 @@ class AsyncClient:
         on_lost: OnLost | None = None,
     ) -> Any:
         """Return the value of an id. Raises: as ``Client.request``."""
-        reply = await self.reply(
-            id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost
-        )
-        return reply.value
+        if not args and not kwargs and (kept := self._near.kept.find(id, resource)):
+            return kept.value()
+        request = calls.request_of(id, resource, args, kwargs)
+        return (await self._ask_one(request, timeout=timeout, on_lost=on_lost)).value
 
     async def reply(
         self,
@@ -104,9 +110,10 @@ class AsyncClient:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Return the value of an id with its story. Raises: as ``Client.request``."""
+        if not args and not kwargs and (near := self._near.kept.reply(id, resource)):
+            return near
         request = calls.request_of(id, resource, args, kwargs)
-        (outcome,) = (await self._ask([request], timeout=timeout, on_lost=on_lost)).values()
-        return calls.value_or_raise(outcome)
+        return await self._ask_one(request, timeout=timeout, on_lost=on_lost)
 
     async def request_many(
         self,
@@ -119,11 +126,17 @@ class AsyncClient:
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
         wanted = dict.fromkeys(canonical(id) for id in ids)
-        requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        if not requests:
-            return {}
-        outcomes = await self._ask(requests, timeout=timeout, on_lost=on_lost)
+        near = self._near.replies(wanted, resource)
+        requests = [calls.request_of(id, resource, (), None) for id in wanted if id not in near]
+        asked = await self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        outcomes = {id: near.get(id) or asked[id] for id in wanted} if near else asked
         return calls.values(outcomes, return_exceptions=return_exceptions)
+
+    async def _ask_one(
+        self, request: Request, *, timeout: float | None, on_lost: OnLost | None
+    ) -> Reply:
+        (outcome,) = (await self._ask([request], timeout=timeout, on_lost=on_lost)).values()
+        return calls.value_or_raise(outcome)
 
     async def _ask(
         self, requests: Sequence[Request], *, timeout: float | None, on_lost: OnLost | None
@@ -133,7 +146,11 @@ class AsyncClient:
         deadline = time.monotonic() + timeout_s
         with asking(self.keys.namespace) as parent:
             sent = calls.batch(requests, kind="call", timeout_s=timeout_s, parent=parent)
-            return await self._ask_for(sent, wish, deadline=deadline)
+            expected = self._near.expect(requests)
+            outcomes = await self._ask_for(sent, wish, deadline=deadline)
+            if expected:
+                expected.keep(outcomes)
+            return outcomes
 
     async def _ask_for(
         self, sent: calls.Batch, wish: OnLost, *, deadline: float

@@ -54,18 +54,20 @@ class Resource(Generic[P, R]):
         ttl_s: seconds that a value is kept by its owner; 0 for a choke point, which runs one at a
             time per id and keeps nothing.
         timeout_s: seconds that a run may take; None for no limit.
+        near: whether callers keep replies too; None where their client decides.
         is_async: the handler is a coroutine function; it runs on the node's event loop.
     """
 
     def __init__(
         self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, near: bool | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self.handler = handler
         self.name = name
         self.ttl_s = ttl_s
         self.timeout_s = timeout_s
+        self.near = near
         self.is_async = inspect.iscoroutinefunction(handler)
         self._options = options
         update_wrapper(self, handler)
@@ -117,6 +119,7 @@ class Resource(Generic[P, R]):
             ttl_s=self.ttl_s,
             options=options,
             timeout_s=self.timeout_s,
+            near=self.near,
         )
 
     @property
@@ -182,6 +185,7 @@ class App:
         name: str | None = None,
         timeout: float | None = None,
         on_lost: OnLost | None = None,
+        near: bool | None = None,
     ) -> Callable[[Callable[P, R]], Resource[P, R]]:
         """Declare a handler: ``handler(id)`` makes the value of an id.
 
@@ -193,10 +197,12 @@ class App:
                 served until it has ended.
             on_lost: what to do where no node can answer, where a request does not say; see
                 ``Client``.
+            near: whether callers keep replies in their own memory as well; without it as their
+                client has it, see ``Client``.
 
         Raises:
-            ConfigError: a ttl out of 0..86400, a name that is taken, or a handler whose signature
-                does not fit.
+            ConfigError: a ttl out of 0..86400, ``near`` with nothing to keep, a name that is taken,
+                or a handler whose signature does not fit.
         """
 
         def declare(handler: Callable[P, R]) -> Resource[P, R]:
@@ -206,13 +212,15 @@ class App:
             _check_signature(handler, found, keeps=ttl > 0)
             declared = Resource(
                 self, handler, name=found, ttl_s=float(ttl), options=options,
-                timeout_s=None if timeout is None else check_timeout(timeout),
+                timeout_s=None if timeout is None else check_timeout(timeout), near=near,
             )  # fmt: skip
             self._resources[found] = declared
             return declared
 
         if not isinstance(ttl, int | float) or not 0 <= ttl <= MAX_TTL_S:
             raise ConfigError(f"invalid ttl {ttl!r}: seconds, 0 to {MAX_TTL_S:g}")
+        if not isinstance(near, bool | None) or (near and ttl == 0):
+            raise ConfigError(f"invalid near={near!r}: True, or False, for a resource with a ttl")
         options = Options(on_lost=None if on_lost is None else check_on_lost(on_lost))
         return declare
 

@@ -31,6 +31,7 @@ from rqproc.model import (
     Reply,
     Request,
 )
+from rqproc.nearcache import NearCache
 from rqproc.placement import Id, canonical
 from rqproc.settings import resolve_namespace
 from rqproc.wanted import Wanted
@@ -53,6 +54,8 @@ class Client:
             requests that reach no node, whose node is silent at half of the timeout, or while
             Redis cannot be reached; "error": raise NoLiveNode, OwnerLost or RedisUnavailable then.
         app: the App, or mapping of names to resources, whose handlers "local" runs.
+        near: replies to keep in this process, and to serve from there as long as their owners
+            would; 0 for those alone whose resources are declared with ``near=True``.
 
     Example:
         >>> client = Client("redis://localhost:6379", namespace="shop")
@@ -67,6 +70,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
         app: Declaring | Mapping[str, Servable] | None = None,
+        near: int = 0,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         self.timeout_s = calls.check_timeout(timeout)
@@ -74,6 +78,9 @@ class Client:
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
         self._litter: deque[str] = deque(maxlen=MAX_LITTER)
+        self._near = NearCache(
+            near, self._losses.resources, dial=self._lines.dial, channel=self.keys.dropped
+        )
 
     @property
     def namespace(self) -> str:
@@ -92,6 +99,7 @@ class Client:
 
     def close(self) -> None:
         """Give back the connections. The client may be used again."""
+        self._near.close()
         self._lines.close(tidy=self._sweep())
 
     # --- requests ---
@@ -117,8 +125,10 @@ class Client:
             NoLiveNode, RequestTimeout, HandlerFailed, UnknownResource, Overloaded, NodeLost,
             OwnerLost, RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
         """
-        reply = self.reply(id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost)
-        return reply.value
+        if not args and not kwargs and (kept := self._near.kept.find(id, resource)):
+            return kept.value()
+        request = calls.request_of(id, resource, args, kwargs)
+        return self._ask_one(request, timeout=timeout, on_lost=on_lost).value
 
     def reply(
         self,
@@ -131,9 +141,10 @@ class Client:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Like ``request``, with the story of the value: node, source, age, time left, token."""
+        if not args and not kwargs and (near := self._near.kept.reply(id, resource)):
+            return near
         request = calls.request_of(id, resource, args, kwargs)
-        (outcome,) = self._ask([request], timeout=timeout, on_lost=on_lost).values()
-        return calls.value_or_raise(outcome)
+        return self._ask_one(request, timeout=timeout, on_lost=on_lost)
 
     def request_many(
         self,
@@ -169,8 +180,10 @@ class Client:
             InvalidId, ConfigError, RedisUnavailable.
         """
         wanted = dict.fromkeys(canonical(id) for id in ids)
-        requests = [calls.request_of(id, resource, (), None) for id in wanted]
-        return self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        near = self._near.replies(wanted, resource)
+        requests = [calls.request_of(id, resource, (), None) for id in wanted if id not in near]
+        asked = self._ask(requests, timeout=timeout, on_lost=on_lost) if requests else {}
+        return {id: near.get(id) or asked[id] for id in wanted} if near else asked
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
@@ -183,7 +196,10 @@ class Client:
             as ``request``.
         """
         request = calls.request_of(id, resource, (), None)
-        outcomes = self._ask([request], timeout=timeout, on_lost="wait", function=wire.INVALIDATE)
+        with self._near.dropping(request.resource, request.id):
+            outcomes = self._ask(
+                [request], timeout=timeout, on_lost="wait", function=wire.INVALIDATE
+            )
         (outcome,) = outcomes.values()
         return bool(calls.value_or_raise(outcome).value)
 
@@ -252,6 +268,10 @@ class Client:
 
     # --- inside ---
 
+    def _ask_one(self, request: Request, *, timeout: float | None, on_lost: OnLost | None) -> Reply:
+        (outcome,) = self._ask([request], timeout=timeout, on_lost=on_lost).values()
+        return calls.value_or_raise(outcome)
+
     def _ask(
         self,
         requests: Sequence[Request],
@@ -269,7 +289,11 @@ class Client:
             sent = calls.batch(
                 requests, kind="call", timeout_s=timeout_s, function=function, parent=parent
             )
-            return self._ask_for(sent, wish, deadline=deadline)
+            expected = self._near.expect(requests)
+            outcomes = self._ask_for(sent, wish, deadline=deadline)
+            if expected:
+                expected.keep(outcomes)
+            return outcomes
 
     def _ask_for(
         self, sent: calls.Batch, wish: OnLost, *, deadline: float

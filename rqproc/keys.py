@@ -21,6 +21,9 @@ settling                     string   a lease and a minute      reconcile, after
                                                                 process has taken over
 ============================ ======== ========================= ==================================
 
+The channel ``dropped`` has the same prefix: finish publishes there the address of each id that was
+invalidated. A channel is the server's, of all its databases.
+
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
 ``queue:NAME`` and ``queue:NAME:intermediate``, ``queues``, ``finished:NAME``, ``failed:NAME``,
 ``workers``, ``workers:NAME``, ``worker:NAME``.
@@ -74,6 +77,11 @@ class Keys:
     def state(self) -> str:
         """Prefix of the cluster's own keys."""
         return f"rqproc:{self.namespace}:"
+
+    @property
+    def dropped(self) -> str:
+        """The channel that near-caches listen to."""
+        return f"{self.state}dropped"
 
     @property
     def ingress(self) -> str:

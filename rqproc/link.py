@@ -102,6 +102,10 @@ class Dial:
         self.revive = revive
         self.server = str(self._where)
 
+    def without_revival(self) -> Dial:
+        """Return a dial to the same server that does not start one."""
+        return Dial(self._where)
+
     @classmethod
     def like(cls, connection: redis.Redis) -> Dial:
         """Return a dial to the server of an existing redis-py client."""

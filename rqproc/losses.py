@@ -19,7 +19,7 @@ WISHES = get_args(OnLost)
 
 
 class Servable(Protocol):
-    """A handler that this process could run itself; see ``app.Resource``."""
+    """A resource whose handler this process could run itself; see ``app.Resource``."""
 
     @property
     def handler(self) -> Callable[..., Any]: ...
@@ -31,6 +31,8 @@ class Servable(Protocol):
     def is_async(self) -> bool: ...
     @property
     def on_lost(self) -> OnLost | None: ...
+    @property
+    def near(self) -> bool | None: ...
 
 
 class Declaring(Protocol):

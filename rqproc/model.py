@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from rqproc.placement import Id
 
-Source = Literal["hit", "joined", "miss", "stale", "local"]
+Source = Literal["hit", "joined", "miss", "stale", "near", "local"]
 """Where a reply came from: the owner's entry; another caller's running computation; a computation
-of its own; an expired entry served while it is recomputed; the caller's own process."""
+of its own; an expired entry served while it is recomputed; the caller's own memory; its own
+process."""
 
 State = Literal["member", "draining"]
 

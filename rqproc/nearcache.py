@@ -1,0 +1,146 @@
+"""The near-cache of one client: what it keeps, and the subscription that tells what is dropped.
+
+Knows which resources are kept, and begins to listen when the first of them is asked for. Must not
+know how a request is answered.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rqproc.clock import suspend_proof
+from rqproc.errors import ConfigError
+from rqproc.link import Dial
+from rqproc.model import Reply, Request
+from rqproc.near import Expected, Near
+from rqproc.placement import Id
+from rqproc.subscription import Subscription
+
+DEFAULT_MOST = 1000
+"""Replies that are kept where single resources ask for it, and their client does not say."""
+
+
+class Cacheable(Protocol):
+    """A resource as it was declared; see ``app.Resource``."""
+
+    @property
+    def ttl_s(self) -> float: ...
+    @property
+    def near(self) -> bool | None: ...
+
+
+class NearCache:
+    """Belongs to one client.
+
+    Args:
+        most: replies to keep for whichever resource; 0 for those alone that say so themselves.
+        resources: those that are declared, by name; more may be added later.
+        channel: where drops are published.
+
+    Attributes:
+        kept: the replies; others one after ``close`` and in a forked child.
+    """
+
+    def __init__(
+        self, most: int, resources: Mapping[str, Cacheable], *, dial: Dial, channel: str
+    ) -> None:
+        self._most = check_near(most)
+        self._resources = resources
+        self._dial = dial
+        self._channel = channel
+        self._lock = threading.RLock()
+        self._begin()
+        _ALL.add(self)
+
+    def _begin(self) -> None:
+        self._end: weakref.finalize[[], NearCache] | None = None
+        self._subscription: Subscription | None = None
+        self.kept = Near(self._most or DEFAULT_MOST, clock=suspend_proof, lock=threading.RLock())
+
+    def close(self) -> None:
+        """Forget everything and listen no longer, until something is expected again."""
+        with self._lock:
+            end = self._end
+            self._begin()
+        if end:
+            end()
+
+    def replies(self, ids: Iterable[Id], resource: str) -> dict[Id, Reply]:
+        """Return those that need not be asked for."""
+        found = {id: self.kept.reply(id, resource) for id in ids}
+        return {id: reply for id, reply in found.items() if reply}
+
+    def expect(self, requests: Sequence[Request]) -> Expected | None:
+        """Make ready for the replies to requests, all of one resource, that are sent next.
+
+        Returns None where nothing of it is kept here.
+        """
+        first = requests[0]
+        if first.args or first.kwargs or not self._keeps(first.resource):
+            return None
+        if self._subscription is None:
+            self._listen()
+        return self.kept.expect(first.resource, [request.id for request in requests])
+
+    @contextmanager
+    def dropping(self, resource: str, id: Id) -> Iterator[None]:
+        """Around an invalidation: its caller need not wait for what will be published.
+
+        Once before, and once after: others of this process may have asked for it meanwhile.
+        """
+        self.kept.drop(resource, id)
+        try:
+            yield
+        finally:
+            self.kept.drop(resource, id)
+
+    def forget_parent(self) -> None:
+        """In a forked child: what the parent is told is not told here."""
+        if self._end:
+            self._end.detach()
+        if self._subscription:
+            self._subscription.forget_parent()
+        self._lock = threading.RLock()  # a thread that is not here may have held the other
+        self._begin()
+
+    def _keeps(self, resource: str) -> bool:
+        declared = self._resources.get(resource)
+        if declared is None or declared.near is None:
+            return self._most > 0 and (declared is None or declared.ttl_s > 0)
+        return declared.near
+
+    def _listen(self) -> None:
+        with self._lock:
+            if self._subscription:
+                return
+            subscription = Subscription(self._dial, self._channel, self.kept, clock=suspend_proof)
+            self._subscription = subscription
+            self._end = weakref.finalize(self, subscription.end)
+
+
+def check_near(most: int) -> int:
+    """Return how many replies a client keeps, unchanged.
+
+    Raises:
+        ConfigError: not a whole number, 0 or more.
+    """
+    if isinstance(most, int) and not isinstance(most, bool) and most >= 0:
+        return most
+    raise ConfigError(f"invalid near={most!r}: how many replies to keep, 0 for none")
+
+
+_ALL: weakref.WeakSet[NearCache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in _ALL:
+        cache.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
