@@ -1,0 +1,132 @@
+"""Where a near-cache cannot be told of what is dropped, it serves nothing, within a known time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+from fault.proxy import Proxy
+from fault.server import Server
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+from integration.kit import Book
+from servers import PrivateServer
+
+from rqproc import Client
+from rqproc.errors import RqprocError
+from rqproc.model import Reply
+from rqproc.subscription import TRUST_S
+
+STEADY = ("--lease", "10", "--heartbeat", "0.3")
+SLACK_S = 0.2
+"""Between our telling a process to stand still, or a proxy to be mute, and its doing so."""
+
+
+@pytest.fixture
+def own(shop_server: PrivateServer) -> Iterator[tuple[Server, Cluster]]:
+    """A server of the test's own with a node; the handlers keep their book on another one."""
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(keeps=True))
+        cluster = Cluster(stack, server.url, "near", book_url=shop_server.url)
+        cluster.start("a", options=STEADY)
+        yield server, cluster
+
+
+@pytest.fixture
+def proxy(shop_server: PrivateServer) -> Iterator[Proxy]:
+    with Proxy(shop_server.url) as proxy:
+        yield proxy
+
+
+def kept(caller: Client, id: int) -> Reply:
+    """Wait until an id is served from the caller's memory."""
+    found = kit.eventually(lambda: _near(caller, id), what="a reply of its own")
+    assert found
+    return found
+
+
+def _near(caller: Client, id: int) -> Reply | None:
+    with suppress(RqprocError):
+        reply = caller.reply(id, "price", timeout=0.3)
+        return reply if reply.source == "near" else None
+    return None
+
+
+def last_served(caller: Client, id: int, *, within_s: float = 6.0) -> float:
+    """Return the last moment at which a reply of its own was asked for, and served."""
+    last = began = time.monotonic()
+    while _near(caller, id):
+        last = began
+        began = time.monotonic()
+        assert began < last + within_s
+    assert not _near(caller, id), "it stays so"
+    return last
+
+
+def test_a_server_that_stands_still_ends_it_when_its_last_word_is_too_old(
+    own: tuple[Server, Cluster], ids: Fresh
+) -> None:
+    server, cluster = own
+    (id,) = ids(1)
+    with Client(server.url, namespace=cluster.namespace, near=10) as caller:
+        first = kept(caller, id)
+        server.pause()
+        paused_at = time.monotonic()
+        assert last_served(caller, id) - paused_at < TRUST_S + SLACK_S
+        server.go_on()
+        assert kept(caller, id).value == first.value
+
+
+def test_a_connection_that_leads_nowhere_any_more_ends_it_just_so(
+    cluster: Cluster, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("a", options=STEADY)
+    one, other = ids(2)
+    with Client(proxy.url, namespace=cluster.namespace, near=10) as caller:
+        kept(caller, one)
+        kept(caller, other)
+        proxy.mute = True
+        muted_at = time.monotonic()
+        for id in (one, other):
+            cluster.client.invalidate(id, "price")
+        assert last_served(caller, one) - muted_at < TRUST_S + SLACK_S
+        proxy.mute = False
+        assert kept(caller, one).value["n"] == 2
+        assert caller.reply(other, "price").value["n"] == 2, "it has missed that one's drop"
+
+
+def test_a_subscription_that_is_cut_ends_it_at_once(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+) -> None:
+    cluster.start("a", options=STEADY)
+    one, other = ids(2)
+    with Client(proxy.url, namespace=cluster.namespace, near=10) as caller:
+        kept(caller, one)
+        kept(caller, other)
+        proxy.swallow = lambda chunk: b"SUBSCRIBE" in chunk  # it is not to have a new one
+        book.redis.execute_command("CLIENT KILL TYPE pubsub")
+        cut_at = time.monotonic()
+        assert last_served(caller, one) - cut_at < SLACK_S
+        cluster.client.invalidate(one, "price")
+        assert caller.reply(one, "price").value["n"] == 2
+        proxy.swallow = lambda _: False
+        assert kept(caller, one).value["n"] == 2
+        assert caller.reply(other, "price").source == "hit", "what was kept is forgotten"
+
+
+def test_a_server_that_was_started_again_finds_it_empty(
+    own: tuple[Server, Cluster], ids: Fresh
+) -> None:
+    server, cluster = own
+    one, other = ids(2)
+    with Client(server.url, namespace=cluster.namespace, near=10) as caller:
+        kept(caller, one)
+        kept(caller, other)
+        server.kill()
+        killed_at = time.monotonic()
+        assert last_served(caller, one) - killed_at < SLACK_S
+        server.start()
+        kept(caller, one)
+        assert caller.reply(other, "price", timeout=5).source != "near"
