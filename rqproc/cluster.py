@@ -96,7 +96,7 @@ class Finish(NamedTuple):
     """
 
     claim: Claim
-    outcome: Literal["ok", "error", "expired", "stuck", "released"]
+    outcome: Literal["ok", "dropped", "error", "expired", "stuck", "released"]
     body: str = ""
     note: str = ""
     report: str = ""

@@ -303,9 +303,13 @@ class Desk:
             run.keeps = False
         now = self._clock()
         text = "true" if had or run else "false"
-        self._answer(waiting, Entry(text, now, now, waiting.claim.token), "miss", now)
+        entry = Entry(text, now, now, waiting.claim.token)
+        self._answer(waiting, entry, "miss", now, outcome="dropped")
 
-    def _answer(self, waiting: Waiting, entry: Entry, source: str, now: float) -> None:
+    def _answer(
+        self, waiting: Waiting, entry: Entry, source: str, now: float,
+        *, outcome: Literal["ok", "dropped"] = "ok",
+    ) -> None:  # fmt: skip
         claim = waiting.claim
         self._succeeded += 1
         _tell(self._name, claim.address, source, entry.text)
@@ -317,7 +321,7 @@ class Desk:
             token=entry.token,
         )
         body = entry.body(waiting.call.serializer)
-        self._out.append(Finish(claim, "ok", body, note, keep_s=self._keep_s(claim, now)))
+        self._out.append(Finish(claim, outcome, body, note, keep_s=self._keep_s(claim, now)))
 
     def _fail(self, claim: Claim, failure: Failed | Overdue, *, outcome: Ending = "error") -> None:
         self._refuse(claim, failure.report, failure.text, outcome=outcome)

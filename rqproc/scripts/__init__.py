@@ -130,6 +130,7 @@ def _constants(keys: Keys, max_attempts: int) -> dict[str, str]:
         "INGRESS": keys.ingress,
         "NAMES": keys.node_queues,
         "LOST_TEXT": exc_string(LOST),
+        "DROPPED": keys.dropped,
     }
     literals = {name: f"'{text}'" for name, text in texts.items()}
     return literals | {"MAX_ATTEMPTS": str(max_attempts)}

@@ -4,6 +4,7 @@
 --       then for each job: id, address, kind, reply, outcome, body, note, report, keep in ms
 --       (see conclude in lib.lua)
 --       outcome  'ok' | 'error'
+--                'dropped'   as 'ok', of an invalidation: near-caches hear of it before its caller
 --                'expired'   no answer: nobody waits any more
 --                'stuck'     an error, but the run goes on, so the hold stays
 --                'released'  the run has ended that nobody, or a 'stuck', was answered for; it has
@@ -23,6 +24,15 @@ end
 
 local function is_awaited(id, kind)
   return kind == 'job' and call('EXISTS', JOB .. id .. ':dependents') == 1
+end
+
+-- Tells near-caches that an entry was dropped. Returns '', or the report of why they were not told:
+-- then nobody may say that the old value is served no more.
+local function tell(address)
+  local told = redis.pcall('PUBLISH', DROPPED, address)
+  if type(told) == 'number' then return '' end
+  local advice = told.err .. ' (the nodes publish on ' .. DROPPED .. ')'
+  return cjson.encode({ type = 'HandlerFailed', remote_type = 'NotPublished', message = advice })
 end
 
 local awaited = {}
@@ -45,7 +55,9 @@ for i = 4, #ARGV, 9 do
       if ARGV[i + 7] ~= '' then answer_if_open(i, id, kind) end
     else
       call('HDEL', SUSPECTS, address)
-      if answer(i, outcome == 'ok') and is_awaited(id, kind) then awaited[#awaited + 1] = id end
+      if outcome == 'dropped' then ARGV[i + 7] = tell(address) end
+      local ok = outcome == 'ok' or outcome == 'dropped' and ARGV[i + 7] == ''
+      if answer(i, ok) and is_awaited(id, kind) then awaited[#awaited + 1] = id end
     end
   elseif is_awaited(id, kind) then
     local status = call('HGET', JOB .. id, 'status')

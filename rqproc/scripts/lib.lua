@@ -9,6 +9,7 @@
 --   QUEUE, WORKER                prefixes of the keys of a node's queue and worker
 --   INGRESS                      name of the ingress queue
 --   NAMES                        prefix of the names of the nodes' queues and workers
+--   DROPPED                      the channel that near-caches listen to
 --   MAX_ATTEMPTS                 nodes that may die on a request before it fails
 --   LOST_TEXT                    what RQ shows then, in RQ's encoding
 --

@@ -8,19 +8,23 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import redis
 from integration import kit
-from integration.fixtures import Fresh
+from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 
 from rqproc import App, AsyncClient, Client
+from rqproc.errors import HandlerFailed
 from rqproc.model import Reply
 
 TTL_S = 0.6  # of the resource `brief`
+PATIENT = ("--lease", "10", "--heartbeat", "0.3")
 
 
 @pytest.fixture
@@ -261,3 +265,101 @@ def test_who_may_not_listen_asks_the_owner_every_time_and_is_told_why(
     assert "NOPERM" in caplog.messages[0]
     assert len(caplog.messages) == 1
     assert "s3cret" not in caplog.text
+
+
+# --- what is dropped ---
+
+
+def newer(caller: Client, id: int, than: int) -> bool:
+    n: int = caller.request(id, "price")["n"]
+    return n > than
+
+
+def test_who_invalidates_is_not_served_the_old_value_again(caller: Client, ids: Fresh) -> None:
+    (id,) = ids(1)
+    for n in range(1, 30):
+        assert kept(caller, id).value["n"] == n
+        assert caller.invalidate(id, "price") is True
+        assert caller.request(id, "price")["n"] == n + 1
+
+
+def test_others_hear_of_it(caller: Client, client: Client, ids: Fresh) -> None:
+    one, other = ids(2)
+    kept(caller, other)
+    for n in range(1, 10):
+        assert kept(caller, one).value["n"] == n
+        client.invalidate(one, "price")
+        kit.eventually(lambda n=n: newer(caller, one, n), within_s=1.0)
+    assert caller.reply(other, "price").source == "near"
+
+
+def test_an_asyncio_caller_hears_of_it(shop: str, client: Client, ids: Fresh) -> None:
+    (id,) = ids(1)
+
+    async def ask() -> None:
+        async with AsyncClient(shop, namespace="shop", near=10) as caller:
+            while (await caller.reply(id, "price")).source != "near":
+                await asyncio.sleep(0.005)
+            await asyncio.to_thread(client.invalidate, id, "price")
+            while (await caller.request(id, "price"))["n"] == 1:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(ask(), 10))
+
+
+def test_they_hear_of_it_though_its_owner_has_changed(cluster: Cluster, ids: Fresh) -> None:
+    """The new owner has nothing to drop."""
+    (id,) = ids(1)
+    cluster.start("a", options=PATIENT)
+    with Client(cluster.url, namespace=cluster.namespace, near=10) as caller:
+        assert kept(caller, id).node == "a"
+        cluster.start("b", options=PATIENT)
+        assert cluster.nodes.pop("a").stop() == 0
+        assert caller.reply(id, "price").source == "near"
+        assert cluster.client.invalidate(id, "price") is False
+        kit.eventually(lambda: newer(caller, id, 1), within_s=1.0)
+
+
+def test_no_value_from_before_an_invalidation_is_served_when_it_has_been_heard(
+    shop: str, client: Client, ids: Fresh
+) -> None:
+    """Callers ask all the time, so that drops meet requests in every state."""
+    (id,) = ids(1)
+    travel_s = 0.25
+    least: deque[tuple[float, int]] = deque([(0.0, 0)])
+    end = threading.Event()
+
+    def ask(caller: Client) -> int:
+        near = 0
+        while not end.is_set():
+            began = time.monotonic()
+            reply = caller.reply(id, "price")
+            near += reply.source == "near"
+            assert reply.value["n"] >= max(n for at, n in list(least) if at + travel_s < began)
+        return near
+
+    with ExitStack() as stack:
+        callers = [stack.enter_context(Client(shop, namespace="shop", near=10)) for _ in range(2)]
+        pool = stack.enter_context(ThreadPoolExecutor(4))
+        stack.callback(end.set)
+        asking = [pool.submit(ask, caller) for caller in callers * 2]
+        for _ in range(30):
+            before = client.request(id, "price")["n"]
+            client.invalidate(id, "price")
+            least.append((time.monotonic(), before + 1))
+            end.wait(0.01)
+        end.set()
+        assert all(task.result() > 0 for task in asking)
+
+
+def test_where_a_node_may_not_tell_callers_an_invalidation_fails(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    (id,) = ids(1)
+    book.redis.execute_command("ACL SETUSER mute on >s3cret ~* resetchannels +@all")
+    url = f"unix://mute@{cluster.url.removeprefix('unix://')}?password=s3cret"
+    cluster.start("a", url=url)
+    assert cluster.client.request(id, "price")["n"] == 1
+    with pytest.raises(HandlerFailed, match=f"NotPublished.*rqproc:{cluster.namespace}:dropped"):
+        cluster.client.invalidate(id, "price")
+    assert cluster.client.request(id, "price")["n"] == 2, "its owner has dropped it all the same"

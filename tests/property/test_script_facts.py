@@ -422,3 +422,30 @@ def test_a_reconciliation_that_comes_late_holds_nothing(stage: Stage) -> None:
     with pytest.raises(SessionSuperseded):
         stage.cluster.read_take(stage.world.run(late))
     assert stage.world.run(("HLEN", f"{stage.world.keys.state}holders")) == 0
+
+
+# --- what is dropped ---
+
+
+def test_a_drop_is_published_once_and_by_who_holds_the_claim_alone(
+    stage: Stage, server: PrivateServer
+) -> None:
+    node, other = started(stage), started(stage, "B")
+    called(stage)
+    for each in (node, other):
+        stage.take(each, 9)
+    ((owner, claim),) = [(each, one) for each in (node, other) for one in each.known.values()]
+    (stranger,) = {node, other} - {owner}
+    dropped = Finish(
+        claim, "dropped", wire.return_value("true", "json"), wire.note(claim.id, "miss")
+    )
+    with server.client() as client, client.pubsub() as listener:
+        listener.subscribe(stage.world.keys.dropped)
+        assert listener.get_message(timeout=5)
+        for each in (stranger, owner, owner):
+            stage.world.run(stage.cluster.finish(each.inc, [dropped]))
+        message = listener.get_message(timeout=5)
+        assert message
+        assert message["data"] == claim.address.encode()
+        assert not listener.get_message(timeout=0.05)
+    assert stage.world.run(("XLEN", results_key(claim.id))) == 1

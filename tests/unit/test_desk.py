@@ -231,7 +231,9 @@ def test_a_job_that_asks_for_another_id_than_its_address_says_is_refused(at: Cou
 def test_an_invalidated_entry_is_computed_anew(at: Counter) -> None:
     at.compute(1, "old")
     claim = at.invalidate(1)
-    assert sources(at.finishes()) == [(claim.id, "miss", True)]
+    (told,) = at.finishes()
+    assert told.outcome == "dropped", "callers who keep it are to hear of it"
+    assert sources([told]) == [(claim.id, "miss", True)]
     assert [value(finish) for finish in at.compute(1, "new")] == ["new"]
     at.invalidate(3)
     assert [value(finish) for finish in at.finishes()] == [False]
