@@ -95,7 +95,8 @@ def batch(
         jobs.append(job)
         by_job[job.id] = request
     order = Order(kind, tuple(jobs), timeout_s, "", result_ttl_s, parent)
-    if kind == "call" and not parent and function == wire.REQUEST and all(map(_is_plain, requests)):
+    plain = kind == "call" and function == wire.REQUEST and not parent
+    if plain and requests and all(map(_is_plain, requests)):
         order = order._replace(together=wire.encode_many(requests[0].resource))
     return Batch(order, by_job)
 

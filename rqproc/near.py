@@ -22,7 +22,7 @@ knew of it may have been dropped unheard.
 
 from __future__ import annotations
 
-import json
+import marshal
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -41,8 +41,6 @@ ROUNDED_S = 0.0005
 Key = tuple[str, Id]
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
-
 _canonical = lru_cache(maxsize=4096)(canonical)
 
 
@@ -225,7 +223,7 @@ class Expected:
             return None
         try:
             value = _maker(outcome.value)
-        except RecursionError:  # as deep as it could just be read
+        except ValueError:  # deeper than marshal goes
             return None
         expires_at = self.asked_at + outcome.expires_in_s - ROUNDED_S
         return Kept(outcome, self.asked_at, expires_at, value)
@@ -240,4 +238,5 @@ def _maker(value: Any) -> Callable[[], Any]:
     if kind in (dict, list) and all(type(part) in _SCALARS for part in within):
         copy: Callable[[], Any] = value.copy().copy
         return copy
-    return partial(json.loads, _to_json(value))
+    # Three times as fast as JSON; and these bytes have been nowhere.
+    return partial(marshal.loads, marshal.dumps(value))

@@ -17,6 +17,7 @@ class Proxy:
 
     ``cut_replies(n)``: of the next chunks from the server the n-th is swallowed and its connection
     closed. ``swallow``: chunks to the server, for which it says yes, never arrive there.
+    ``mute``: nothing comes back from there.
     ``accepted``: connections so far; those for which there was no server were closed at once.
     """
 
@@ -28,6 +29,7 @@ class Proxy:
         self._cut_in = 0
         self.cuts = 0
         self.accepted = 0
+        self.mute = False
         self.swallow: Judge = lambda _: False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -84,7 +86,8 @@ class Proxy:
             while chunk := server.recv(65536):
                 if self._is_cut():
                     break
-                client.sendall(chunk)
+                if not self.mute:
+                    client.sendall(chunk)
         _end(client, server)
 
     def _is_cut(self) -> bool:

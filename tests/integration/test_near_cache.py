@@ -12,22 +12,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import redis
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from integration.tls import TlsFront
 
 from rqproc import App, AsyncClient, Client
 from rqproc.errors import HandlerFailed
-from rqproc.keys import Keys
 from rqproc.model import Reply
 
 TTL_S = 0.6  # of the resource `brief`
-DROPPED = Keys("shop").dropped
 PATIENT = ("--lease", "10", "--heartbeat", "0.3")
 
 
@@ -250,23 +246,6 @@ def test_the_children_of_a_fork_begin_with_nothing_and_listen_themselves(
     before = listeners(book.redis)
     assert kit.script(FORK, shop, "shop", str(ids(1)[0])) == "[0, 0, 0]"
     kit.eventually(lambda: listeners(book.redis) == before)
-
-
-def test_it_listens_over_tls_too(shop: str, book: Book, ids: Fresh, tmp_path: Path) -> None:
-    (id,) = ids(1)
-
-    def pings() -> int:
-        return int(book.redis.info("commandstats")["cmdstat_ping"]["calls"])
-
-    with TlsFront(shop, tmp_path) as front:
-        url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={front.certificate}"
-        with Client(url, namespace="shop", near=10) as caller:
-            token = kept(caller, id).token
-            before = pings()
-            kit.eventually(lambda: pings() >= before + 3, what="trust that was renewed")
-            assert kept(caller, id).token == token
-            book.redis.publish(DROPPED, f"{id}|price:{id}")
-            kit.eventually(lambda: caller.reply(id, "price").source == "hit")
 
 
 def test_who_may_not_listen_asks_the_owner_every_time_and_is_told_why(

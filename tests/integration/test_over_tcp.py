@@ -138,6 +138,28 @@ def test_all_of_it_goes_over_tls(front: TlsFront, shop_server: PrivateServer, id
         assert node.stop() == 0
 
 
+def test_a_near_cache_listens_over_tls(
+    front: TlsFront, shop_server: PrivateServer, shop_redis: redis.Redis, ids: Fresh
+) -> None:
+    (id,) = ids(1)
+    url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={front.certificate}"
+
+    def pings() -> int:
+        return int(shop_redis.info("commandstats")["cmdstat_ping"]["calls"])
+
+    with ExitStack() as stack:
+        cluster = Cluster(stack, shop_server.url, "tls-near")
+        cluster.start("a")
+        with Client(url, namespace="tls-near", near=10) as caller:
+            kit.eventually(lambda: caller.reply(id, "price").source == "near")
+            before = pings()
+            kit.eventually(lambda: pings() >= before + 3, what="trust that was renewed")
+            assert caller.reply(id, "price").source == "near"
+            cluster.client.invalidate(id, "price")
+            kit.eventually(lambda: caller.request(id, "price")["n"] == 2)
+        kit.eventually(lambda: not shop_redis.client_list(_type="pubsub"))
+
+
 def test_a_certificate_that_cannot_be_verified_is_told(front: TlsFront) -> None:
     with (
         Client(f"rediss://127.0.0.1:{front.port}", namespace="tls") as client,

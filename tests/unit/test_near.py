@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rqproc.errors import ConfigError, InvalidId, NoLiveNode, RqprocError
 from rqproc.link import LinkLost
 from rqproc.model import Reply, Request, Source
-from rqproc.near import ROUNDED_S, Near
+from rqproc.near import ROUNDED_S, Expected, Near
 from rqproc.nearcache import NearCache, check_near
 from rqproc.placement import Id, address
 from rqproc.subscription import BEAT_S, TRUST_S, Pulse
@@ -358,3 +359,82 @@ def test_a_resource_says_whether_it_is_kept_and_its_client_where_it_does_not(
 def test_a_number_of_replies_that_is_none_is_refused(most: Any) -> None:
     with pytest.raises(ConfigError, match="invalid near"):
         check_near(most)
+
+
+# --- every order of things ---
+
+
+class World:
+    """An owner, a caller that keeps, and what is on its way between them, in any order.
+
+    A value is the number of drops that its id had seen when the owner answered.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        self.chance = chance
+        self.caller = Caller(most=2)
+        self.drops = dict.fromkeys((1, 2, 3), 0)
+        self.heard = dict(self.drops)
+        self.asked: list[Expected] = []
+        self.answered: list[tuple[Expected, dict[Id, object]]] = []
+        self.messages: list[Id | None] | None = []
+        self.served = 0
+
+    def ask(self) -> None:
+        ids = self.chance.sample(sorted(self.drops), self.chance.randint(1, 2))
+        self.asked.append(self.caller.near.expect("price", ids))
+
+    def answer(self) -> None:
+        if self.asked:
+            expected = self.asked.pop(self.chance.randrange(len(self.asked)))
+            found = {id: reply(id, [self.drops[int(id)]]) for id in expected.places}
+            self.answered.append((expected, dict(found)))
+
+    def arrive(self) -> None:
+        if self.answered:
+            expected, found = self.answered.pop(self.chance.randrange(len(self.answered)))
+            expected.keep(found)
+
+    def drop(self) -> None:
+        id = self.chance.choice(sorted(self.drops))
+        self.drops[id] += 1
+        if self.messages is not None:
+            self.messages.append(id)
+
+    def hear(self) -> None:
+        """The next message; None is the server's word that it knows of the subscription."""
+        if self.messages:
+            id = self.messages.pop(0)
+            if id is None:
+                self.caller.near.begin()
+                self.caller.near.trust(math.inf)
+            else:
+                self.caller.hears(id)
+                self.heard[int(id)] += 1
+
+    def lose(self) -> None:
+        self.caller.near.distrust()
+        self.messages = None
+
+    def subscribe(self) -> None:
+        if self.messages is None:
+            self.messages = [None]
+            self.heard = dict(self.drops)
+
+    def look(self) -> None:
+        for id, least in self.heard.items():
+            if self.caller.has(id):
+                self.served += 1
+                assert self.caller.value(id)[0] >= least
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_order_of_things_brings_back_what_was_dropped(seed: int) -> None:
+    chance = Random(seed)
+    world = World(chance)
+    common = [world.ask] * 8 + [world.answer, world.arrive, world.hear] * 12
+    rare = [world.drop] * 4 + [world.subscribe] * 2 + [world.lose]
+    for _ in range(3000):
+        chance.choice(common + rare)()
+        world.look()
+    assert world.served > 100
