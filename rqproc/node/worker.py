@@ -47,7 +47,7 @@ TALLY_S = 0.25
 SETTLE_S = 0.1
 """How often a node asks whether a server that is another one gives out requests again."""
 
-TAKE_MOST = 128
+TAKE_MOST = 256
 
 
 class Worker:

@@ -9,7 +9,7 @@ the namespace too, and a call carries nothing but its own arguments.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha1
@@ -88,17 +88,52 @@ def assemble(library: str, body: str, constants: Mapping[str, str]) -> str:
 
     Each call of a script makes its functions anew, and each constant that a function captures
     costs again: so functions that are not used are left out, and constants are written in place.
+    What is needed by a function alone that is marked as ``-- rarely`` called is made within that.
     """
-    first, *blocks = re.split(r"^(?=local function )", _without_comments(library), flags=re.M)
-    kept: list[str] = []
-    needed = body
+    first, *blocks = _blocks(_without_comments(library))
+    start, *rest = _blocks(_without_comments(body))
+    functions = [block for block in rest if _RARELY.match(block)]
+    often = start + "".join(block for block in rest if block not in functions)
+    known = _needed(often + "".join(map(_head, functions)), blocks)
+    text = first + "".join(_made(block, blocks, known) for block in blocks if block in known)
+    text += start + "".join(_made(block, blocks, known) for block in rest)
+    return re.sub(r"\b[A-Z][A-Z_]+\b", lambda m: constants.get(m[0], m[0]), text)
+
+
+_RARELY = re.compile(r"local function (\w+)\(.*\) -- rarely\n")
+
+
+def _blocks(text: str) -> list[str]:
+    """What comes before the first function, then each with what follows it."""
+    return re.split(r"^(?=local function )", text, flags=re.M)
+
+
+def _head(block: str) -> str:
+    """The name of a function of the body: what it needs itself is made within it."""
+    end = block.find("\nend\n")
+    return block[end:] if end >= 0 else ""
+
+
+def _needed(text: str, blocks: Sequence[str]) -> list[str]:
+    """Return the library's functions that a text needs each time that it is run."""
+    needed: list[str] = []
     for block in reversed(blocks):
         name = block.removeprefix("local function ").partition("(")[0]
-        if re.search(rf"\b{name}\b", needed):
-            kept.insert(0, block)
-            needed += block
-    text = first + "".join(kept) + _without_comments(body)
-    return re.sub(r"\b[A-Z][A-Z_]+\b", lambda m: constants.get(m[0], m[0]), text)
+        if re.search(rf"\b{name}\b", text):
+            needed.append(block)
+            text += name if _RARELY.match(block) else block
+    return needed
+
+
+def _made(block: str, blocks: Sequence[str], known: Sequence[str]) -> str:
+    """Return a function; a rare one with those within it that are not there otherwise."""
+    head = _RARELY.match(block)
+    if not head:
+        return block
+    inner = block[head.end() :]
+    mine = [other for other in _needed(inner, blocks) if other not in known and other != block]
+    within = "".join(_made(other, blocks, [*known, *mine]) for other in blocks if other in mine)
+    return head[0].replace(" -- rarely", "") + within + inner
 
 
 def _without_comments(text: str) -> str:

@@ -30,7 +30,7 @@ end
 
 -- Tells near-caches that an entry was dropped. Returns '', or the report of why they were not told:
 -- then nobody may say that the old value is served no more.
-local function tell(address)
+local function tell(address) -- rarely
   local told = redis.pcall('PUBLISH', DROPPED, address)
   if type(told) == 'number' then return '' end
   local advice = told.err .. ' (the nodes publish on ' .. DROPPED .. ')'
@@ -40,7 +40,7 @@ end
 local awaited = {}
 
 -- Of what is stuck: the second time its job is gone, or has ended.
-local function answer_if_open(i, id, kind)
+local function answer_if_open(i, id, kind) -- rarely
   local open = kind ~= 'job' or call('HGET', JOB .. id, 'status') == 'started'
   if open and answer(i, false) and is_awaited(id, kind) then awaited[#awaited + 1] = id end
 end
@@ -67,24 +67,24 @@ local function finish_one(i)
   end
 end
 
--- Releases all of these at once.
-local function release_many(addresses)
-  local idle, counts = {}, {}
-  for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
-    local holder, count = string.match(held or '', '^(%S+) (%d+)$')
-    if holder == inc and count == '1' then
-      idle[#idle + 1] = addresses[i]
-    elseif holder == inc then
-      counts[#counts + 1] = addresses[i]
-      counts[#counts + 1] = inc .. ' ' .. (count - 1)
-    end
-  end
-  if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
-  if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
-end
-
 -- Answers calls of one job together. i: where it stands; count: of its calls.
-local function finish_many(i, count)
+local function finish_many(i, count) -- rarely
+  -- Releases all of these at once.
+  local function release_many(addresses)
+    local idle, counts = {}, {}
+    for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
+      local holder, count = string.match(held or '', '^(%S+) (%d+)$')
+      if holder == inc and count == '1' then
+        idle[#idle + 1] = addresses[i]
+      elseif holder == inc then
+        counts[#counts + 1] = addresses[i]
+        counts[#counts + 1] = inc .. ' ' .. (count - 1)
+      end
+    end
+    if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
+    if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
+  end
+
   local job, reply = ARGV[i], ARGV[i + 3]
   local names = {}
   for k = 1, count do names[k] = job .. ':' .. ARGV[i + 6 + 3 * k] end

@@ -13,7 +13,8 @@
 --   MAX_ATTEMPTS                 nodes that may die on a request before it fails
 --   LOST_TEXT                    what RQ shows then, in RQ's encoding
 --
--- call is redis.call, now_ms() is the server's clock in milliseconds. An incarnation is
+-- A function that is marked `-- rarely` is called where something is out of the ordinary: what it
+-- alone needs is made within it. call is redis.call, now_ms() is the server's clock in milliseconds. An incarnation is
 -- 'NAME@NUMBER', an address is 'SLOT|RESOURCE:ID'.
 
 local function name_of(inc) return string.match(inc, '^(.*)@') end
@@ -80,7 +81,7 @@ end
 local function part_of(id) return string.match(id, '^(.*):(%d+)$') end
 
 -- Queues a call of several at its target: the job lies there once, if it is the last in the queue.
-local function place_part(job, number, address)
+local function place_part(job, number, address) -- rarely
   local name = target_of(address)
   local queue = name and QUEUE .. name or WAITING
   call('HSET', JOB .. job, number, (name or '') .. ' ' .. address)
@@ -107,7 +108,7 @@ local function place_parts_again(job, name)
 end
 
 -- Sends a queued job on. One that is not a request of ours goes where such jobs are looked into.
-local function place_again(id, name)
+local function place_again(id, name) -- rarely
   if redis.pcall('HGET', JOB .. id, 'rqproc_kind') == 'many' then
     place_parts_again(id, name)
     return
@@ -122,7 +123,7 @@ local function place_again(id, name)
 end
 
 -- Sends on all that is queued at a node, '' for what waits for one.
-local function place_all_again(list, name)
+local function place_all_again(list, name) -- rarely
   local ids = call('LRANGE', list, 0, -1)
   call('DEL', list)
   for _, id in ipairs(ids) do place_again(id, name) end
@@ -130,7 +131,7 @@ end
 
 -- Raises the tokens above all that were ever given, even those that the server has forgotten: at
 -- fewer than 100,000 a second no token is ahead of the clock.
-local function raise_tokens(now)
+local function raise_tokens(now) -- rarely
   local floor = (now - 1700000000000) * 100
   if tonumber(call('GET', TOKEN) or 0) < floor then
     call('SET', TOKEN, string.format('%d', floor))
@@ -139,7 +140,7 @@ end
 
 -- How many nodes have died on an address since one of its runs last ended, where that is so many
 -- that its requests are refused for now; else nil. After a minute they may try again.
-local function killer(address, now)
+local function killer(address, now) -- rarely
   local found = call('HGET', SUSPECTS, address)
   if not found then return nil end
   local deaths, last = string.match(found, '^(%d+) %d+ (%d+)$')
@@ -166,7 +167,7 @@ local function suspect(address, now)
 end
 
 -- Ends a job that will not be run, without an answer.
-local function cancel(id, kind)
+local function cancel(id, kind) -- rarely
   if kind == 'call' then
     call('DEL', JOB .. id)
   elseif kind == 'part' then
@@ -228,7 +229,7 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
 end
 
 -- The ids of what has been answered in a stream and not been removed from it.
-local function answered_in(reply)
+local function answered_in(reply) -- rarely
   local found = {}
   for _, entry in ipairs(call('XRANGE', RESULTS .. reply, '-', '+')) do
     local fields = entry[2]
@@ -244,7 +245,7 @@ local function answered_in(reply)
 end
 
 -- Answers a request that too many nodes have died on.
-local function give_up(id, kind, reply, deaths)
+local function give_up(id, kind, reply, deaths) -- rarely
   local report = cjson.encode({ type = 'NodeLost', attempts = deaths })
   local keep_ms = math.max(call('PTTL', JOB .. (kind == 'part' and part_of(id) or id)), 1)
   conclude(id, kind, reply, keep_ms, false, LOST_TEXT, id .. ' error 0 0 0', report, '', '')
@@ -325,7 +326,7 @@ end
 
 -- Takes nodes out. First all of them, then their requests go to who is left, so that none is sent
 -- from one dead node to the next. `died`: not by their own word, so it counts as an attempt.
-local function drop(incs, died, now)
+local function drop(incs, died, now) -- rarely
   local orphans = {}
   for i, inc in ipairs(incs) do
     local lanes = died and tonumber(call('HGET', NODE .. name_of(inc), 'lanes') or 0) or 0
@@ -343,9 +344,7 @@ end
 -- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off),
 -- not the nodes: each then has half a lease more, once, to say that it lives. What it runs is still
 -- its own in that time. Whose lease ended more than half a minute ago will not say so any more.
-local function reap(now)
-  local late = call('ZRANGEBYSCORE', LEASES, '-inf', now)
-  if #late == 0 then return end
+local function reap_late(late, now) -- rarely
   local quiet_ms = now - tonumber(call('GET', PULSE) or 0)
   local dead = {}
   for _, inc in ipairs(late) do
@@ -360,4 +359,9 @@ local function reap(now)
     end
   end
   if #dead > 0 then drop(dead, true, now) end
+end
+
+local function reap(now)
+  local late = call('ZRANGEBYSCORE', LEASES, '-inf', now)
+  if #late > 0 then reap_late(late, now) end
 end

@@ -26,11 +26,13 @@ local kind, timeout_ms, created = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local now = now_ms()
 reap(now)
 local parent = ARGV[6]
-local suspects = call('EXISTS', SUSPECTS) == 1
-local checked = ARGV[7] == '' or call('EXISTS', FENCE .. ARGV[7]) == 1
+-- One look for both, since there is hardly ever one or the other.
+local fence = FENCE .. ARGV[7]
+local suspects = call('EXISTS', SUSPECTS, fence) > 0
+local checked = ARGV[7] == '' or suspects and call('EXISTS', fence) == 1
 local deadline = timeout_ms > 0 and now + timeout_ms or 0
 
-local function refuse(id, reply, report)
+local function refuse(id, reply, report) -- rarely
   local text = cjson.encode(report)
   if kind == 'call' then
     local note = id .. ' error 0 0 0'
@@ -54,9 +56,7 @@ local function write(id, reply, address, data)
 end
 
 -- The push itself tells how long the queue is: the limit is looked up where there is a queue.
-local function push(id, reply, name)
-  local queued = call('RPUSH', QUEUE .. name, id)
-  if queued == 1 then return '' end
+local function queued_behind(id, reply, name, queued) -- rarely
   local limit = tonumber(call('HGET', NODE .. name, 'max_queue'))
   if queued <= limit then return '' end
   call('RPOP', QUEUE .. name)
@@ -64,46 +64,53 @@ local function push(id, reply, name)
   return refuse(id, reply, { type = 'Overloaded', node = name, queued = queued - 1, limit = limit })
 end
 
--- The address that a run still waits for; one that it does not is forgotten.
-local function awaited(address, id, wait)
-  local due, target = string.match(wait, '^(%d+) (.*)$')
-  if tonumber(due) > now and call('EXISTS', JOB .. id) == 1 then return target end
-  call('HDEL', WAITS .. address, id)
-  return nil
-end
-
--- The way, over those who wait, from an address to the parent; nil if there is none.
-local function way_back(address, seen)
-  if address == parent then return { address } end
-  if seen[address] then return nil end
-  seen[address] = true
-  local flat = call('HGETALL', WAITS .. address)
-  for i = 1, #flat, 2 do
-    local target = awaited(address, flat[i], flat[i + 1])
-    local way = target and way_back(target, seen)
-    if way then
-      table.insert(way, 1, address)
-      return way
-    end
+-- Notes whom the parent waits for; returns the way that leads back to it, where there is one.
+local function wait_for(id, address) -- rarely
+  -- The address that a run still waits for; one that it does not is forgotten.
+  local function awaited(from, job, wait)
+    local due, target = string.match(wait, '^(%d+) (.*)$')
+    if tonumber(due) > now and call('EXISTS', JOB .. job) == 1 then return target end
+    call('HDEL', WAITS .. from, job)
+    return nil
   end
-  return nil
-end
 
-local function wait_for(id, address)
+  -- The way, over those who wait, from an address to the parent; nil if there is none.
+  local function way_back(from, seen)
+    if from == parent then return { from } end
+    if seen[from] then return nil end
+    seen[from] = true
+    local flat = call('HGETALL', WAITS .. from)
+    for i = 1, #flat, 2 do
+      local target = awaited(from, flat[i], flat[i + 1])
+      local way = target and way_back(target, seen)
+      if way then
+        table.insert(way, 1, from)
+        return way
+      end
+    end
+    return nil
+  end
+
+  if call('HLEN', WAITS .. parent) > 64 then
+    local flat = call('HGETALL', WAITS .. parent)
+    for i = 1, #flat, 2 do awaited(parent, flat[i], flat[i + 1]) end
+  end
+  local way = way_back(address, {})
+  if way then return way end
   call('HSET', WAITS .. parent, id, string.format('%d %s', deadline, address))
   if call('PTTL', WAITS .. parent) < timeout_ms then call('PEXPIRE', WAITS .. parent, timeout_ms) end
+  return nil
 end
 
 -- No address may have more requests taken and not answered than its node allows.
-local function crowded(address, name, held)
-  if held == 0 then return nil end
+local function crowded(name, held) -- rarely
   local limit = tonumber(call('HGET', NODE .. name, 'max_waiters'))
   return held >= limit and { type = 'Crowded', node = name, queued = held, limit = limit } or nil
 end
 
 local told -- what has been answered in the stream that is shared
 
-local function is_known(id, reply)
+local function is_known(id, reply) -- rarely
   if reply == id then return call('EXISTS', JOB .. id, RESULTS .. id) > 0 end
   if call('EXISTS', JOB .. id) == 1 then return true end
   told = told or answered_in(reply)
@@ -118,27 +125,23 @@ local function submit(id, address, data)
     if ARGV[8] == '1' then return cjson.encode({ type = 'NoLiveNode' }) end
     return refuse(id, reply, { type = 'NoLiveNode' })
   end
-  local crowd = crowded(address, name, held)
+  local crowd = held > 0 and crowded(name, held)
   if crowd then return refuse(id, reply, crowd) end
   local deaths = suspects and killer(address, now)
   if deaths then return refuse(id, reply, { type = 'NodeLost', attempts = deaths }) end
   if parent ~= '' then
-    local way = way_back(address, {})
+    local way = wait_for(id, address)
     if way then return refuse(id, reply, { type = 'RequestCycle', way = way }) end
-    wait_for(id, address)
   end
   write(id, reply, address, data)
-  if name then return push(id, reply, name) end
-  call('RPUSH', WAITING, id)
-  return ''
+  if not name then
+    call('RPUSH', WAITING, id)
+    return ''
+  end
+  local queued = call('RPUSH', QUEUE .. name, id)
+  return queued > 1 and queued_behind(id, reply, name, queued) or ''
 end
 
-local function forget_what_is_over()
-  local flat = call('HGETALL', WAITS .. parent)
-  for i = 1, #flat, 2 do awaited(parent, flat[i], flat[i + 1]) end
-end
-
-if parent ~= '' and call('HLEN', WAITS .. parent) > 64 then forget_what_is_over() end
 local refused = {}
 for i = 9, #ARGV, 3 do
   refused[#refused + 1] = submit(ARGV[i], ARGV[i + 1], ARGV[i + 2])

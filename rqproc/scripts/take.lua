@@ -20,9 +20,10 @@ local name = name_of(inc)
 local own = call('HMGET', NODE .. name, 'inc', 'session', 'draining')
 if own[1] ~= inc then return { 0 } end
 if own[2] ~= session then return { -1 } end
-local settles_at = tonumber(string.match(call('GET', SETTLING) or '', '^%d+') or 0)
+local facts = call('MGET', EPOCH, SETTLING)
+local settles_at = facts[2] and tonumber(string.match(facts[2], '^%d+')) or 0
 if now < settles_at then return { -2, settles_at - now } end
-local current = epoch()
+local current = tonumber(facts[1] or 0)
 local members = current ~= seen and call('ZRANGE', MEMBERS, 0, -1) or {}
 local ids = not own[3] and call('LPOP', QUEUE .. name, most) or {}
 if #ids == 0 then return { 1, now, current, members, {} } end
@@ -32,41 +33,41 @@ local suspects = call('EXISTS', SUSPECTS) == 1
 
 local jobs, back, room = {}, {}, most
 
--- Sorts the calls of a job that are queued here: those to take, as many as there is room for, and
--- those that are gone or another's by now. Returns the former's numbers and addresses, in turn, and
--- how many requests of each address are held.
-local function sort_calls(id, flat, reply)
-  local numbers, addresses, mine, held = {}, {}, {}, {}
-  for i = 1, #flat, 2 do
-    local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
-    if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
-      numbers[#numbers + 1], addresses[#addresses + 1] = flat[i], address
-    end
-  end
-  if #numbers == 0 then return mine, held end
-  local holders = call('HMGET', HOLDERS, unpack(addresses))
-  local among = call('ZRANGE', MEMBERS, 0, -1)
-  for i, address in ipairs(addresses) do
-    local target, count = target_among(among, address, holders[i])
-    local deaths = suspects and killer(address, now)
-    if target ~= name then
-      place_part(id, numbers[i], address)
-    elseif deaths then
-      give_up(id .. ':' .. numbers[i], 'part', reply, deaths)
-    elseif #held >= room then
-      back[#back + 1] = id
-      break
-    else
-      mine[#mine + 1] = numbers[i]
-      mine[#mine + 1] = address
-      held[#held + 1] = count
-    end
-  end
-  return mine, held
-end
-
 -- Takes those of a job's calls that are to be run here.
-local function claim_many(id, reply, deadline)
+local function claim_many(id, reply, deadline) -- rarely
+  -- Sorts the calls of a job that are queued here: those to take, as many as there is room for, and
+  -- those that are gone or another's by now. Returns the former's numbers and addresses, in turn, and
+  -- how many requests of each address are held.
+  local function sort_calls(id, flat, reply)
+    local numbers, addresses, mine, held = {}, {}, {}, {}
+    for i = 1, #flat, 2 do
+      local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
+      if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
+        numbers[#numbers + 1], addresses[#addresses + 1] = flat[i], address
+      end
+    end
+    if #numbers == 0 then return mine, held end
+    local holders = call('HMGET', HOLDERS, unpack(addresses))
+    local among = call('ZRANGE', MEMBERS, 0, -1)
+    for i, address in ipairs(addresses) do
+      local target, count = target_among(among, address, holders[i])
+      local deaths = suspects and killer(address, now)
+      if target ~= name then
+        place_part(id, numbers[i], address)
+      elseif deaths then
+        give_up(id .. ':' .. numbers[i], 'part', reply, deaths)
+      elseif #held >= room then
+        back[#back + 1] = id
+        break
+      else
+        mine[#mine + 1] = numbers[i]
+        mine[#mine + 1] = address
+        held[#held + 1] = count
+      end
+    end
+    return mine, held
+  end
+
   if deadline <= now then
     call('DEL', JOB .. id)
     return nil
