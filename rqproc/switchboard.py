@@ -147,6 +147,11 @@ class Packet(NamedTuple):
         self.routes.append((route, alike.quiet))
 
 
+def _loads(cluster: Cluster) -> tuple[Command, ...]:
+    """Whoever connects makes the scripts known: else whatever is sent at that moment is refused."""
+    return cluster.load("route", "scatter", "withdraw")
+
+
 class Switchboard:
     """The callers of one client."""
 
@@ -158,8 +163,7 @@ class Switchboard:
         self._outbox: list[tuple[Seat, Demand]] = []
         self._box = Box()
         self._old: list[Box] = []
-        self._fences: list[tuple[Box, float]] = []
-        self._load = False
+        self._first = list(_loads(cluster))
         self._packets = 0
         self._under_way: dict[int, bool] = {}  # by number: has it calls that were sent before?
         self.generation = 0
@@ -218,13 +222,13 @@ class Switchboard:
     # --- what is said ---
 
     @property
-    def fences(self) -> list[Command]:
-        """What must have been said before anything else is."""
-        return [self._fence(box, longest_s) for box, longest_s in self._fences]
+    def first(self) -> Sequence[Command]:
+        """What must have been said before anything else is: scripts, and fences."""
+        return tuple(self._first)
 
-    def fenced(self, count: int) -> None:
-        """So many fences stand."""
-        del self._fences[:count]
+    def said(self, count: int) -> None:
+        """So much of it has been heard."""
+        del self._first[:count]
 
     def _fence(self, box: Box, longest_s: float) -> Command:
         key, keep_ms = self._cluster.keys.fence(box.name), round((longest_s + FENCE_S) * 1000)
@@ -235,10 +239,6 @@ class Switchboard:
         self._packets += 1
         packet = Packet([], [], self.grace_s, self._packets)
         self.grace_s = MOST_GRACE_S
-        if self._load:
-            self._load = False
-            for load in self._cluster.load("route", "scatter", "withdraw"):
-                packet.say(load)
         if self._may_trim():
             self._trim(packet)
         if self._outbox:
@@ -398,13 +398,13 @@ class Switchboard:
             return self._box
         return next((box for box in self._old if box.key == key), None)
 
-    def broken(self, error: Exception, *, unknown_script: bool = False) -> None:
+    def broken(self, error: Exception) -> None:
         """A packet has failed: nobody knows which of the last ones have arrived."""
         self.generation += 1
         self._outbox.clear()
-        self._load |= unknown_script
+        self._first += [load for load in _loads(self._cluster) if load not in self._first]
         if self._box.seats:
-            self._fences.append(self._begin_box())
+            self._first.append(self._fence(*self._begin_box()))
         elif self._under_way:
             self._box = Box()  # nobody sends again what lies there, but it may come late
         self._under_way.clear()
