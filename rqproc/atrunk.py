@@ -57,7 +57,7 @@ class AsyncTrunk:
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                self._board.post(seat, step.demands, step.grace_s)
+                self._board.post(seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
                 self._get_going()
                 await turn.wait(step.wait_s)
                 if not seat.fetch():
@@ -144,8 +144,9 @@ class AsyncTrunk:
             if link is not self._pull:
                 return True  # the other connection was lost, and this one let go of
             generation, packet = board.generation, board.compose()
-            commands = (*packet.commands, board.read(NUDGE_S))
-            replies = await link.exchange_within(commands, NUDGE_S + REPLY_GRACE_S)
+            wait_s = min(NUDGE_S, packet.wait_s)
+            commands = (*packet.commands, board.read(wait_s))
+            replies = await link.exchange_within(commands, wait_s + REPLY_GRACE_S)
             board.heard(packet, replies[:-1])
             board.take_in(replies[-1])
         except _TOLD as error:

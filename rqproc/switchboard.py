@@ -22,6 +22,7 @@ overtaken, on the other connection. There the fence goes before them in the same
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ TRIM_BYTES = 65536
 
 MOST_GRACE_S = 1.5
 """Seconds after which a server is late that has nothing to wait for."""
+
+HEARD_BY = 0.8
+"""What a reader sends with its read is acknowledged after the read: by this part of the time after
+which it is sent again, so that it need not be fenced for that."""
 
 FENCE_S = 120.0
 """Seconds that a fence outlives the longest timeout of those who wait behind it."""
@@ -128,12 +133,14 @@ class Packet(NamedTuple):
     Attributes:
         routes: what the replies are of; None for what needs no answer.
         grace_s: seconds within which the server answers.
+        wait_s: seconds that a read in the same packet may block.
         number: how many there were up to this one.
     """
 
     commands: list[Command]
     routes: list[tuple[_Route, bool] | None]
     grace_s: float
+    wait_s: float
     number: int
 
     def say(self, command: Command) -> None:
@@ -168,6 +175,7 @@ class Switchboard:
         self._under_way: dict[int, bool] = {}  # by number: has it calls that were sent before?
         self.generation = 0
         self.grace_s = MOST_GRACE_S
+        self._wait_s = inf
 
     # --- callers ---
 
@@ -191,12 +199,17 @@ class Switchboard:
             if not box.seats and box in self._old:
                 self._old.remove(box)
 
-    def post(self, seat: Seat, demands: Iterable[Demand], grace_s: float) -> None:
-        """Put something in the outbox; the server is late if it has not had it in ``grace_s``."""
+    def post(self, seat: Seat, demands: Iterable[Demand], *, wait_s: float, grace_s: float) -> None:
+        """Put something in the outbox.
+
+        It may be sent again after ``wait_s``; the server is late if it has not had it in
+        ``grace_s``.
+        """
         for demand in demands:
             seat.error = None  # of what is sent again
             self._outbox.append((seat, demand))
             self.grace_s = min(self.grace_s, grace_s)
+            self._wait_s = min(self._wait_s, wait_s)
 
     def recall(self, seat: Seat) -> bool:
         """Take back what was not sent yet; return whether there was anything."""
@@ -237,8 +250,8 @@ class Switchboard:
     def compose(self) -> Packet:
         """Return what is to be sent now: all that waits in the outbox."""
         self._packets += 1
-        packet = Packet([], [], self.grace_s, self._packets)
-        self.grace_s = MOST_GRACE_S
+        packet = Packet([], [], self.grace_s, self._wait_s * HEARD_BY, self._packets)
+        self.grace_s, self._wait_s = MOST_GRACE_S, inf
         if self._may_trim():
             self._trim(packet)
         if self._outbox:

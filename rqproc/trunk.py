@@ -97,7 +97,7 @@ class Trunk:
             time.sleep(step.seconds)
             return
         with self._lock:
-            self._board.post(seat, step.demands, step.grace_s)
+            self._board.post(seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
         try:
             self._look(seat, turn, step)
         finally:
@@ -167,6 +167,7 @@ class Trunk:
                 if link is not self._pull:
                     return  # the other link was lost, and this one let go of
                 generation, packet = board.generation, board.compose()
+                wait_s = min(wait_s, packet.wait_s)
                 commands = (*packet.commands, board.read(wait_s))
             replies = link.exchange(
                 commands, timeout_s=wait_s + grace_s, prelude_bytes=_prelude(packet)
