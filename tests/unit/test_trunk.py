@@ -177,16 +177,17 @@ def test_one_who_has_its_answer_does_not_go_on_sending_for_others(
     reader = threads.ask()
     server.held = True
     sender = threads.ask()
-    follower = Call()
-    follower.done = threads.pool.submit(threads._ask, follower)
     server.answer(*sender.ids)
-    server.until(lambda: server.reading == [reader.thread] and follower.thread)
-    server.until(lambda: not sender.wanted)
+    server.until(lambda: not sender.wanted and server.reading == [reader.thread])
+    followers = [Call() for _ in range(5)]
+    for call in followers:
+        call.done = threads.pool.submit(threads._ask, call)
+    server.until(lambda: all(call.thread for call in followers))
     server.release()
-    server.until(lambda: server.queued[follower.ids[0]])
+    server.until(lambda: all(server.queued[call.ids[0]] for call in followers))
     assert sender.is_answered()
     assert sender.thread not in server.senders[1:]
-    for call in (reader, follower):
+    for call in (reader, *followers):
         server.answer(*call.ids)
         assert call.is_answered()
 
