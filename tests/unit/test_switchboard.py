@@ -106,6 +106,14 @@ def test_a_look_that_wants_nothing_sent_is_not_urgent(board: Switchboard) -> Non
     assert board.compose().grace_s == MOST_GRACE_S
 
 
+def test_what_was_not_sent_yet_can_be_taken_back(board: Switchboard) -> None:
+    one, other = Guest(board).asks(), Guest(board).asks()
+    assert board.recall(one.seat) is True
+    assert board.recall(one.seat) is False
+    assert routed(sent(board)[0]) == other.ids
+    assert board.recall(other.seat) is False
+
+
 @pytest.mark.parametrize(("wait_s", "ms"), [(2.0, 2_000), (0.0001, 1), (0.0, 1)])
 def test_a_wait_is_never_without_end(board: Switchboard, wait_s: float, ms: int) -> None:
     """XREAD would take 0 ms for ever."""
