@@ -57,7 +57,7 @@ class AsyncTrunk:
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                self._board.post(seat, step.demands, step.grace_s)
+                self._board.post(seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
                 self._get_going()
                 await turn.wait(step.wait_s)
                 if not seat.fetch():
@@ -125,7 +125,7 @@ class AsyncTrunk:
     async def _send(self) -> None:
         """Send until there is nothing left to be sent."""
         try:
-            while self._board.outbox and self._reader and not self._board.fences:
+            while self._board.outbox and self._reader and not self._board.first:
                 await self._exchange_as_sender()
         finally:
             self._sender = None
@@ -138,14 +138,15 @@ class AsyncTrunk:
             if self._pull is None:
                 self._pull = await self._connect(board.grace_s)
             link = self._pull
-            if fences := board.fences:
-                await link.exchange_within(fences, REPLY_GRACE_S)
-                board.fenced(len(fences))
+            if first := board.first:
+                await link.exchange_within(first, REPLY_GRACE_S)
+                board.said(len(first))
             if link is not self._pull:
                 return True  # the other connection was lost, and this one let go of
             generation, packet = board.generation, board.compose()
-            commands = (*packet.commands, board.read(NUDGE_S))
-            replies = await link.exchange_within(commands, NUDGE_S + REPLY_GRACE_S)
+            wait_s = min(NUDGE_S, packet.wait_s)
+            commands = (*packet.commands, board.read(wait_s))
+            replies = await link.exchange_within(commands, wait_s + REPLY_GRACE_S)
             board.heard(packet, replies[:-1])
             board.take_in(replies[-1])
         except _TOLD as error:
@@ -162,7 +163,7 @@ class AsyncTrunk:
         try:
             if self._push is None:
                 self._push = await self._connect(board.grace_s)
-            if board.fences or not board.outbox:
+            if board.first or not board.outbox:
                 return
             generation, packet = board.generation, board.compose()
             replies = await self._push.exchange_within(packet.commands, packet.grace_s)
@@ -180,8 +181,7 @@ class AsyncTrunk:
         """Begin anew: tell everyone, and let go of both connections."""
         if self._board.generation != generation:
             return  # it has been told: this is the other connection's end
-        unknown = isinstance(error, Refused) and error.code == "NOSCRIPT"
-        self._board.broken(error, unknown_script=unknown)
+        self._board.broken(error)
         await self._hang_up()
 
     async def _hang_up(self) -> None:

@@ -22,6 +22,7 @@ overtaken, on the other connection. There the fence goes before them in the same
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ TRIM_BYTES = 65536
 
 MOST_GRACE_S = 1.5
 """Seconds after which a server is late that has nothing to wait for."""
+
+HEARD_BY = 0.8
+"""What a reader sends with its read is acknowledged after the read: by this part of the time after
+which it is sent again, so that it need not be fenced for that."""
 
 FENCE_S = 120.0
 """Seconds that a fence outlives the longest timeout of those who wait behind it."""
@@ -128,12 +133,14 @@ class Packet(NamedTuple):
     Attributes:
         routes: what the replies are of; None for what needs no answer.
         grace_s: seconds within which the server answers.
+        wait_s: seconds that a read in the same packet may block.
         number: how many there were up to this one.
     """
 
     commands: list[Command]
     routes: list[tuple[_Route, bool] | None]
     grace_s: float
+    wait_s: float
     number: int
 
     def say(self, command: Command) -> None:
@@ -147,6 +154,11 @@ class Packet(NamedTuple):
         self.routes.append((route, alike.quiet))
 
 
+def _loads(cluster: Cluster) -> tuple[Command, ...]:
+    """Whoever connects makes the scripts known: else whatever is sent at that moment is refused."""
+    return cluster.load("route", "scatter", "withdraw")
+
+
 class Switchboard:
     """The callers of one client."""
 
@@ -158,12 +170,12 @@ class Switchboard:
         self._outbox: list[tuple[Seat, Demand]] = []
         self._box = Box()
         self._old: list[Box] = []
-        self._fences: list[tuple[Box, float]] = []
-        self._load = False
+        self._first = list(_loads(cluster))
         self._packets = 0
         self._under_way: dict[int, bool] = {}  # by number: has it calls that were sent before?
         self.generation = 0
         self.grace_s = MOST_GRACE_S
+        self._wait_s = inf
 
     # --- callers ---
 
@@ -187,12 +199,17 @@ class Switchboard:
             if not box.seats and box in self._old:
                 self._old.remove(box)
 
-    def post(self, seat: Seat, demands: Iterable[Demand], grace_s: float) -> None:
-        """Put something in the outbox; the server is late if it has not had it in ``grace_s``."""
+    def post(self, seat: Seat, demands: Iterable[Demand], *, wait_s: float, grace_s: float) -> None:
+        """Put something in the outbox.
+
+        It may be sent again after ``wait_s``; the server is late if it has not had it in
+        ``grace_s``.
+        """
         for demand in demands:
             seat.error = None  # of what is sent again
             self._outbox.append((seat, demand))
             self.grace_s = min(self.grace_s, grace_s)
+            self._wait_s = min(self._wait_s, wait_s)
 
     def recall(self, seat: Seat) -> bool:
         """Take back what was not sent yet; return whether there was anything."""
@@ -218,13 +235,13 @@ class Switchboard:
     # --- what is said ---
 
     @property
-    def fences(self) -> list[Command]:
-        """What must have been said before anything else is."""
-        return [self._fence(box, longest_s) for box, longest_s in self._fences]
+    def first(self) -> Sequence[Command]:
+        """What must have been said before anything else is: scripts, and fences."""
+        return tuple(self._first)
 
-    def fenced(self, count: int) -> None:
-        """So many fences stand."""
-        del self._fences[:count]
+    def said(self, count: int) -> None:
+        """So much of it has been heard."""
+        del self._first[:count]
 
     def _fence(self, box: Box, longest_s: float) -> Command:
         key, keep_ms = self._cluster.keys.fence(box.name), round((longest_s + FENCE_S) * 1000)
@@ -233,12 +250,8 @@ class Switchboard:
     def compose(self) -> Packet:
         """Return what is to be sent now: all that waits in the outbox."""
         self._packets += 1
-        packet = Packet([], [], self.grace_s, self._packets)
-        self.grace_s = MOST_GRACE_S
-        if self._load:
-            self._load = False
-            for load in self._cluster.load("route", "scatter", "withdraw"):
-                packet.say(load)
+        packet = Packet([], [], self.grace_s, self._wait_s * HEARD_BY, self._packets)
+        self.grace_s, self._wait_s = MOST_GRACE_S, inf
         if self._may_trim():
             self._trim(packet)
         if self._outbox:
@@ -398,13 +411,13 @@ class Switchboard:
             return self._box
         return next((box for box in self._old if box.key == key), None)
 
-    def broken(self, error: Exception, *, unknown_script: bool = False) -> None:
+    def broken(self, error: Exception) -> None:
         """A packet has failed: nobody knows which of the last ones have arrived."""
         self.generation += 1
         self._outbox.clear()
-        self._load |= unknown_script
+        self._first += [load for load in _loads(self._cluster) if load not in self._first]
         if self._box.seats:
-            self._fences.append(self._begin_box())
+            self._first.append(self._fence(*self._begin_box()))
         elif self._under_way:
             self._box = Box()  # nobody sends again what lies there, but it may come late
         self._under_way.clear()

@@ -97,7 +97,7 @@ class Trunk:
             time.sleep(step.seconds)
             return
         with self._lock:
-            self._board.post(seat, step.demands, step.grace_s)
+            self._board.post(seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
         try:
             self._look(seat, turn, step)
         finally:
@@ -136,7 +136,7 @@ class Trunk:
                 raise LinkLost("it does not answer", spent_s=step.wait_s)
 
     def _may_send(self) -> bool:
-        return bool(self._board.outbox) and not self._board.fences
+        return bool(self._board.outbox) and not self._board.first
 
     def _hand_on(self) -> None:
         """Wake one who waits, where nobody reads, or nobody sends what is to be sent."""
@@ -161,12 +161,13 @@ class Trunk:
             link = self._pull
             if link is None:
                 link = self._pull = self._connect(wait_s + grace_s)
-            if board.fences:
-                self._set_fences(link, grace_s)
+            if board.first:
+                self._say_first(link, grace_s)
             with self._lock:
                 if link is not self._pull:
                     return  # the other link was lost, and this one let go of
                 generation, packet = board.generation, board.compose()
+                wait_s = min(wait_s, packet.wait_s)
                 commands = (*packet.commands, board.read(wait_s))
             replies = link.exchange(
                 commands, timeout_s=wait_s + grace_s, prelude_bytes=_prelude(packet)
@@ -183,12 +184,12 @@ class Trunk:
             if link and link is not self._pull:
                 link.close()
 
-    def _set_fences(self, link: Link, grace_s: float) -> None:
+    def _say_first(self, link: Link, grace_s: float) -> None:
         with self._lock:
-            fences = self._board.fences
-        link.exchange(fences, timeout_s=grace_s)
+            first = self._board.first
+        link.exchange(first, timeout_s=grace_s)
         with self._lock:
-            self._board.fenced(len(fences))
+            self._board.said(len(first))
 
     def _exchange_as_sender(self) -> None:
         board = self._board
@@ -198,7 +199,7 @@ class Trunk:
             if link is None:
                 link = self._push = self._connect(board.grace_s)
             with self._lock:
-                if link is not self._push or board.fences or not board.outbox:
+                if link is not self._push or board.first or not board.outbox:
                     return
                 generation, packet = board.generation, board.compose()
             replies = link.exchange(packet.commands, timeout_s=packet.grace_s)
@@ -218,8 +219,7 @@ class Trunk:
         with self._lock:
             if self._board.generation != generation:
                 return  # it has been told: this is the other link's end
-            unknown = isinstance(failure, Refused) and failure.code == "NOSCRIPT"
-            self._board.broken(failure, unknown_script=unknown)
+            self._board.broken(failure)
             self._hang_up()
         if not isinstance(failure, Refused) or failure.moved:
             self._lines.close()  # the server has gone, and the idle links with it

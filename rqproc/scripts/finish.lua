@@ -108,7 +108,7 @@ local function finish_many(i, count) -- rarely
   call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc',
     job .. ' many ' .. table.concat(numbers, ','), 'rqproc_many',
     '[' .. table.concat(answers, ',') .. ']')
-  call('PEXPIRE', RESULTS .. reply, ARGV[i + 8])
+  keep_stream(reply, ARGV[i + 8])
 end
 
 local i = 4

@@ -178,6 +178,11 @@ local function cancel(id, kind) -- rarely
   end
 end
 
+-- Keeps a stream for so long at least: whoever else is answered there may need it for longer.
+local function keep_stream(reply, keep_ms)
+  if call('PTTL', RESULTS .. reply) < tonumber(keep_ms) then call('PEXPIRE', RESULTS .. reply, keep_ms) end
+end
+
 -- Ends a job with one entry in the stream where its caller waits; false where the job is gone.
 --   kind     'call': someone waits in the stream `reply`, the job has done its work
 --            'part': the same for one of several calls
@@ -202,7 +207,7 @@ local function conclude(id, kind, reply, keep_ms, ok, body, note, report, worker
       'rqproc', note, 'rqproc_error', report)
   end
   if kind ~= 'job' then
-    call('PEXPIRE', RESULTS .. reply, keep_ms)
+    keep_stream(reply, keep_ms)
     return true
   end
 

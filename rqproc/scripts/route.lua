@@ -37,7 +37,7 @@ local function refuse(id, reply, report) -- rarely
   if kind == 'call' then
     local note = id .. ' error 0 0 0'
     call('XADD', RESULTS .. reply, '*', 'type', 2, 'rqproc', note, 'rqproc_error', text)
-    call('PEXPIRE', RESULTS .. reply, timeout_ms + KEEP_MS)
+    keep_stream(reply, timeout_ms + KEEP_MS)
   end
   return text
 end

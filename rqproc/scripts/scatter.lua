@@ -31,7 +31,7 @@ local function refuse(id, report)
   refused[#refused] = text
   if report.type == 'NoLiveNode' and ARGV[5] == '1' then return end
   call('XADD', RESULTS .. reply, '*', 'type', 2, 'rqproc', id .. ' error 0 0 0', 'rqproc_error', text)
-  call('PEXPIRE', RESULTS .. reply, timeout_ms + KEEP_MS)
+  keep_stream(reply, timeout_ms + KEEP_MS)
 end
 
 -- Why a call is not queued at the node that it goes to; nil where it is.

@@ -66,5 +66,5 @@ for i = 3, #ARGV do
     withdrawn = withdrawn + 1
   end
 end
-if withdrawn > 0 then call('PEXPIRE', RESULTS .. reply, timeout_ms + KEEP_MS) end
+if withdrawn > 0 then keep_stream(reply, timeout_ms + KEEP_MS) end
 return withdrawn

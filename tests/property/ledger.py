@@ -145,12 +145,15 @@ class Ledger:
         self.by_id: dict[str, Wanted] = {}
         self.top_token = 0
         self.deaths: dict[str, tuple[int, int]] = {}
+        self.early: list[Answer] = []  # to what has just been sent
 
     def __getitem__(self, id: str) -> Wanted:
         return self.by_id[id]
 
     def add(self, wanted: Wanted) -> Wanted:
         self.by_id[wanted.job.id] = wanted
+        early, self.early = self.early, []
+        self.hear(early)
         return wanted
 
     @property
@@ -205,11 +208,15 @@ class Ledger:
 
     def hear(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
-            self.by_id[answer.job_id].answers.append(answer)
+            if answer.job_id in self.by_id:
+                self.by_id[answer.job_id].answers.append(answer)
+            else:
+                self.early.append(answer)
 
     def check(self, view: View, now: int) -> None:
         places = view.places()
         assert places.keys() <= self.by_id.keys(), "only known requests are anywhere"
+        assert not self.early, "only known requests are answered"
         for id, wanted in self.by_id.items():
             self._check_places(wanted, places[id], now)
             self._check_answers(wanted)

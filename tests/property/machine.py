@@ -8,9 +8,10 @@ request must have come to its one end.
 
 from __future__ import annotations
 
+from boxes import Boxes
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from outside import Outside, coin, id_picks, limits, names, picks
+from outside import coin, id_picks, limits, names, picks
 from simnode import SimNode, zombie
 from stage import IDS, LEASE_MS
 from world import NODE_NAMES
@@ -19,7 +20,7 @@ from rqproc.cluster import Beaten, Finish, LeaseLost, SessionSuperseded, Tally
 from rqproc.placement import address, parse_address
 
 
-class Protocol(Outside):
+class Protocol(Boxes):
     """What may happen to nodes, and with them all that may happen."""
 
     @initialize(count=st.integers(1, 4), limit=limits)

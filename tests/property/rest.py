@@ -34,8 +34,10 @@ def check_leftovers(stage: Stage) -> None:
     """What is still there belongs to jobs and answers, and will not stay for ever."""
     jobs = {job_key(id): wanted for id, wanted in stage.ledger.by_id.items()}
     streams = {results_key(stream) for stream in stage.ledger.streams}
+    fences = {stage.world.keys.fence(stream) for stream in stage.ledger.streams}
     left = stage.world.key_names() - stage.world.lasting_names()
-    assert left <= jobs.keys() | streams, f"left over: {left - jobs.keys() - streams}"
+    known = jobs.keys() | streams | fences
+    assert left <= known, f"left over: {left - known}"
     for name in sorted(left):
         wanted = jobs.get(name)
         assert not wanted or wanted.kind == "job" or wanted.gone, f"{name} has done its work"

@@ -117,10 +117,10 @@ class Stage:
         data = wire.encode_request(Request("r", id))
         return Job(f"{self.world.keys.namespace}-{self.number()}", address("r", id), data)
 
-    def send(self, order: Order) -> None:
-        """Route an order, for the first time or again."""
+    def send(self, order: Order, command: Command | None = None) -> None:
+        """Route an order, for the first time or again; ``command``: how, if not by itself."""
         before = {job.id: self.ledger.by_id.get(job.id) for job in order.jobs}
-        reports = self.script(self.cluster.route(order))
+        reports = self.script(command or self.cluster.route(order))
         for job, report in zip(order.jobs, reports, strict=True):
             known = before[job.id]
             if known is None or (known.refused and order.kind == "job"):

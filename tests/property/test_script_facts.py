@@ -196,6 +196,16 @@ def test_an_answer_is_kept_longer_than_its_caller_may_ask_again(stage: Stage) ->
     assert stage.world.run(("PTTL", results_key("shared"))) > 600_000
 
 
+def test_an_answer_is_kept_as_long_though_others_in_its_stream_are_not(stage: Stage) -> None:
+    """All callers of a client have one stream; one of them may be cut off for long."""
+    started(stage, limit=1)
+    for timeout_s in (600.0, 1.0):
+        jobs = tuple(stage.new_job(0) for _ in range(2))
+        stage.send(Order("call", jobs, timeout_s, "shared"))
+        assert stage.ledger[jobs[1].id].expect == "Overloaded"
+    assert stage.world.run(("PTTL", results_key("shared"))) > 600_000
+
+
 def test_a_running_job_that_is_enqueued_again_survives_its_node(stage: Stage) -> None:
     """RQ sets its status to queued; take leaves the second copy to the run; the run dies."""
     node = started(stage)

@@ -16,7 +16,7 @@ from rqproc.wanted import Wanted
 ROUTE = CLUSTER.route(calls.batch([], kind="job").order)[1]
 WITHDRAW = CLUSTER.withdraw(calls.batch([], kind="job").order, timeout_s=1.0)[1]
 
-GRACE_S = 1.5
+GRACE_S, WAIT_S = 1.5, 2.0
 
 
 class Guest:
@@ -42,7 +42,7 @@ class Guest:
         return self._post(Demand(missing, left_s, again=True, quiet=quiet, withdraw=withdraw))
 
     def _post(self, demand: Demand) -> Guest:
-        self._board.post(self.seat, (demand,), GRACE_S)
+        self._board.post(self.seat, (demand,), wait_s=WAIT_S, grace_s=GRACE_S)
         return self
 
     def leaves(self) -> None:

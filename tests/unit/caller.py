@@ -22,8 +22,10 @@ BEGAN = 50.0
 
 
 def batch(*request_ids: int, timeout_s: float = 10.0) -> calls.Batch:
+    """Calls each of which is a job of its own."""
     requests = [Request("price", id) for id in request_ids]
-    return calls.batch(requests, kind="call", timeout_s=timeout_s)
+    made = calls.batch(requests, kind="call", timeout_s=timeout_s)
+    return made._replace(order=made.order._replace(together=b""))
 
 
 def answered(job_id: str, value: int = 0) -> wire.Answer:

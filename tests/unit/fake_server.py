@@ -115,7 +115,7 @@ class FakeServer:
             self.changed.notify_all()
             if commands[-1][0] == "XREAD":
                 replies[-1] = self._read(link, commands[-1])
-            else:
+            elif any(command[1] == ROUTE for command in commands):
                 self._reply(link)
             return replies
 

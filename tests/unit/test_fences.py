@@ -19,10 +19,10 @@ from board import (
 from caller import CLUSTER, answered
 
 from rqproc.keys import results_key
-from rqproc.link import LinkLost, Refused
+from rqproc.link import Command, LinkLost
 from rqproc.switchboard import FENCE_S, TRIM_ENTRIES, Switchboard
 
-NOSCRIPT = Refused("NOSCRIPT No matching script.")
+LOADS = CLUSTER.load("route", "scatter", "withdraw")
 CUT = LinkLost("cut")
 
 
@@ -32,8 +32,12 @@ def board() -> Switchboard:
 
 
 def stand(board: Switchboard) -> None:
-    """The fences are set."""
-    board.fenced(len(board.fences))
+    """All is said that must be said first."""
+    board.said(len(board.first))
+
+
+def fences(board: Switchboard) -> list[Command]:
+    return [command for command in board.first if command[0] == "SET"]
 
 
 def test_everyone_is_told_of_a_lost_connection_once(board: Switchboard) -> None:
@@ -69,11 +73,11 @@ def test_the_box_of_a_lost_connection_is_fenced(board: Switchboard) -> None:
     guest = Guest(board, timeout_s=30.0).asks()
     (first,) = sent(board)
     board.broken(CUT)
-    (fence,) = board.fences
+    (fence,) = fences(board)
     key = CLUSTER.keys.fence(box_of(first))
     assert fence == ("SET", key, 1, "PX", (30.0 + FENCE_S) * 1000), "it outlives who waits there"
     stand(board)
-    assert board.fences == []
+    assert not board.first
     guest.nudges()
     (again,) = sent(board)
     assert (box_of(again), is_checked(again)) == (box_of(first), True), "and not in another one"
@@ -84,9 +88,9 @@ def test_fences_that_are_lost_on_their_way_are_set_again(board: Switchboard) -> 
         Guest(board).asks()
         sent(board)
         board.broken(CUT)
-    assert len(board.fences) == 2
-    board.fenced(1)
-    assert len(board.fences) == 1
+    first, second = fences(board)
+    board.said(board.first.index(first) + 1)
+    assert fences(board) == [second]
 
 
 def test_whoever_asks_after_a_cut_has_a_new_box(board: Switchboard) -> None:
@@ -134,7 +138,7 @@ def test_a_box_in_which_nobody_waits_is_left_behind_without_a_fence(board: Switc
     guest.leaves()
     Guest(board)
     board.broken(CUT)
-    assert board.fences == []
+    assert fences(board) == []
     assert present_key(board) != old
     assert len(streams(board)) == 1
 
@@ -160,30 +164,16 @@ def test_one_who_has_gone_before_its_calls_were_sent_is_in_nobodys_way(
     assert guest.woken == 1
 
 
-def test_a_server_without_the_scripts_is_told_them_with_what_is_asked(board: Switchboard) -> None:
-    guest = Guest(board).asks()
-    sent(board)
-    board.broken(NOSCRIPT, unknown_script=True)
-    stand(board)
-    guest.nudges()
-    commands = sent(board)
-    loads = CLUSTER.load("route", "scatter", "withdraw")
-    assert tuple(commands[: len(loads)]) == loads
-    assert [routed(command) for command in commands[len(loads) :]] == [guest.ids]
-    guest.nudges()
-    assert verbs(sent(board)) == ["route"]
-
-
-def test_what_went_over_the_other_connection_is_fenced_where_a_script_was_not_known(
+def test_scripts_are_made_known_once_to_whatever_server_is_connected_to(
     board: Switchboard,
 ) -> None:
-    """That connection is let go of too, and its packet may arrive when the script is known."""
-    Guest(board).asks()
-    board.compose()
-    Guest(board).asks()
-    board.compose()
-    board.broken(NOSCRIPT, unknown_script=True)
-    assert len(board.fences) == 1
+    """Else whatever callers send at that moment would be refused, on both connections."""
+    assert board.first == LOADS
+    stand(board)
+    assert board.first == ()
+    for _ in range(2):
+        board.broken(CUT)
+        assert board.first == LOADS
 
 
 def test_the_reply_to_a_packet_may_come_after_the_cut(board: Switchboard) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from board import (
     Guest,
@@ -20,7 +22,7 @@ from caller import CLUSTER, answered, entry
 
 from rqproc.keys import results_key
 from rqproc.link import LinkLost
-from rqproc.switchboard import MOST_GRACE_S, TRIM_BYTES, TRIM_ENTRIES, Demand, Switchboard
+from rqproc.switchboard import HEARD_BY, MOST_GRACE_S, TRIM_BYTES, TRIM_ENTRIES, Demand, Switchboard
 
 CUT = LinkLost("cut")
 
@@ -48,7 +50,7 @@ def test_calls_that_differ_in_what_is_said_of_all_are_calls_of_their_own(
     Guest(board, timeout_s=5.0).asks()
     nested = Guest(board)
     order = nested.wanted.order._replace(parent="7|price:7")
-    board.post(nested.seat, (Demand(order, 10.0),), 1.5)
+    board.post(nested.seat, (Demand(order, 10.0),), wait_s=2.0, grace_s=1.5)
     commands = sent(board)
     assert [(route[4], route[8]) for route in commands] == [
         (10_000, ""),
@@ -90,15 +92,26 @@ def test_what_was_never_sent_is_not_withdrawn(board: Switchboard) -> None:
 
 def test_a_packet_is_as_urgent_as_its_most_urgent_call(board: Switchboard) -> None:
     patient, hasty = Guest(board), Guest(board)
-    board.post(patient.seat, (Demand(patient.wanted.order, 10.0),), MOST_GRACE_S)
-    board.post(hasty.seat, (Demand(hasty.wanted.order, 1.0),), 0.25)
-    assert board.compose().grace_s == 0.25
-    assert board.compose().grace_s == MOST_GRACE_S
+    board.post(patient.seat, (Demand(patient.wanted.order, 10.0),), wait_s=2.0, grace_s=1.5)
+    board.post(hasty.seat, (Demand(hasty.wanted.order, 1.0),), wait_s=0.5, grace_s=0.25)
+    packet = board.compose()
+    assert packet.grace_s == 0.25
+    assert packet.wait_s == 0.5 * HEARD_BY, "it is acknowledged before any of it is sent again"
+    packet = board.compose()
+    assert (packet.grace_s, packet.wait_s) == (MOST_GRACE_S, inf)
 
 
 def test_a_look_that_wants_nothing_sent_is_not_urgent(board: Switchboard) -> None:
-    board.post(Guest(board).seat, (), 0.25)
+    board.post(Guest(board).seat, (), wait_s=0.5, grace_s=0.25)
     assert board.compose().grace_s == MOST_GRACE_S
+
+
+def test_what_was_not_sent_yet_can_be_taken_back(board: Switchboard) -> None:
+    one, other = Guest(board).asks(), Guest(board).asks()
+    assert board.recall(one.seat) is True
+    assert board.recall(one.seat) is False
+    assert routed(sent(board)[0]) == other.ids
+    assert board.recall(other.seat) is False
 
 
 @pytest.mark.parametrize(("wait_s", "ms"), [(2.0, 2_000), (0.0001, 1), (0.0, 1)])

@@ -13,6 +13,7 @@ from caller import CLUSTER, batch
 from fake_server import SOON_S, FakeServer
 
 from rqproc import conversation
+from rqproc.errors import RedisUnavailable
 from rqproc.lines import Lines
 from rqproc.link import LinkLost
 from rqproc.trunk import Trunk
@@ -177,16 +178,17 @@ def test_one_who_has_its_answer_does_not_go_on_sending_for_others(
     reader = threads.ask()
     server.held = True
     sender = threads.ask()
-    follower = Call()
-    follower.done = threads.pool.submit(threads._ask, follower)
     server.answer(*sender.ids)
-    server.until(lambda: server.reading == [reader.thread] and follower.thread)
-    server.until(lambda: not sender.wanted)
+    server.until(lambda: not sender.wanted and server.reading == [reader.thread])
+    followers = [Call() for _ in range(5)]
+    for call in followers:
+        call.done = threads.pool.submit(threads._ask, call)
+    server.until(lambda: all(call.thread for call in followers))
     server.release()
-    server.until(lambda: server.queued[follower.ids[0]])
+    server.until(lambda: all(server.queued[call.ids[0]] for call in followers))
     assert sender.is_answered()
     assert sender.thread not in server.senders[1:]
-    for call in (reader, follower):
+    for call in (reader, *followers):
         server.answer(*call.ids)
         assert call.is_answered()
 
@@ -258,6 +260,24 @@ def test_a_server_that_cannot_be_reached_at_first_is_dialled_again(
     calls = [threads.ask() for _ in range(3)]
     server.answer(*(id for call in calls for id in call.ids))
     assert all(call.is_answered() for call in calls)
+
+
+def test_one_who_does_not_want_to_wait_is_not_held_up_by_one_who_sends_and_waits(
+    threads: Threads, server: FakeServer
+) -> None:
+    reader = threads.ask()
+    server.held = True
+    sender = threads.ask()
+    hasty, began = Call(timeout_s=1.0), time.monotonic()
+    talk = conversation.ask(hasty.wanted, server="there", clock=time.monotonic, on_lost="error")
+    with pytest.raises(RedisUnavailable):
+        threads.trunk.ask(hasty.wanted, talk)
+    assert time.monotonic() - began < 0.5
+    server.release()
+    server.answer(*reader.ids, *sender.ids)
+    assert reader.is_answered()
+    assert sender.is_answered()
+    assert hasty.ids[0] not in server.queued
 
 
 def test_an_error_that_only_the_reader_has_is_raised_by_it_alone(
