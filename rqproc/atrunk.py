@@ -10,7 +10,7 @@ packet carries whatever all tasks have asked for until the event loop came aroun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,9 @@ from rqproc.errors import RqprocError
 from rqproc.link import CONNECT_TIMEOUT_S, Dial, LinkLost, Refused
 from rqproc.switchboard import Seat, Switchboard
 from rqproc.wanted import Wanted
+
+TICK_S = 0.01
+"""Alarms ring up to so much late."""
 
 _TOLD = (LinkLost, Refused, RqprocError)
 """What every caller is told; RqprocError: of sentinels, or of the embedded server."""
@@ -37,6 +40,7 @@ class AsyncTrunk:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
+        self._alarms = Alarms()
         self._board = Switchboard(self._cluster)
         self._reader: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -50,30 +54,22 @@ class AsyncTrunk:
         if loop is not self._loop:  # an earlier loop, and its connections, have ended
             self._loop = loop
             self._begin_anew()
-        turn = _Turn(loop)
-        seat = self._board.sit(wanted, turn.give)
+        seat = _AsyncSeat(self._board.sit(wanted, _nobody), self._board, loop, self._alarms)
 
-        async def do(step: Look | Pause) -> None:
+        def do(step: Look | Pause) -> Awaitable[None]:
             if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            else:
-                self._board.post(seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
-                self._get_going()
-                await turn.wait(step.wait_s)
-                if not seat.fetch():
-                    self._check_sent(seat, step)
+                return asyncio.sleep(step.seconds)
+            self._board.post(seat.seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
+            self._get_going()
+            return seat.look(step)
 
         try:
             await adrive(talk, do, failures=(LinkLost, Refused))
         finally:
-            self._board.leave(seat)
+            self._board.leave(seat.seat)
+            seat.end()
             if self._closing:
                 await self.close()
-
-    def _check_sent(self, seat: Seat, step: Look) -> None:
-        """Raises: LinkLost: for too long what this one wants could not be sent."""
-        if step.wait_s >= step.grace_s and self._board.recall(seat):
-            raise LinkLost("it does not answer", spent_s=step.wait_s)
 
     async def close(self) -> None:
         """Close the connections, as soon as nobody needs them any more."""
@@ -191,25 +187,87 @@ class AsyncTrunk:
                 await link.close()
 
 
-class _Turn:
-    """Wakes one task, or lets it wait no longer than it wants to."""
+def _nobody() -> None:
+    """Wakes nobody: who waits is not known yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+
+class _AsyncSeat:
+    """A task's place at the switchboard, and what it awaits there."""
+
+    __slots__ = ("_alarms", "_awaited", "_board", "_loop", "_step", "seat")
+
+    def __init__(
+        self, seat: Seat, board: Switchboard, loop: asyncio.AbstractEventLoop, alarms: Alarms
+    ) -> None:
+        self.seat = seat
+        seat.wake = self.wake
+        self._board = board
         self._loop = loop
-        self._future: asyncio.Future[None] | None = None
-        self._given = False
+        self._alarms = alarms
+        self._awaited: asyncio.Future[None] | None = None
+        self._step: Look | None = None
 
-    def give(self) -> None:
-        self._given = True
-        if self._future and not self._future.done():
-            self._future.set_result(None)
+    def look(self, step: Look) -> asyncio.Future[None]:
+        """Return what is done as soon as there is something for this one, or its time is over."""
+        self._awaited = awaited = self._loop.create_future()
+        if self.seat.news or self.seat.error:
+            self.wake()
+        else:
+            self._step = step
+            self._alarms.set(self._loop, step.wait_s, self._ring)
+        return awaited
 
-    async def wait(self, timeout_s: float) -> None:
-        if not self._given:
-            self._future = self._loop.create_future()
-            timer = self._loop.call_later(timeout_s, self.give)
-            try:
-                await self._future
-            finally:
-                timer.cancel()
-        self._given = False
+    def wake(self) -> None:
+        """There is something: answers, or an error."""
+        if self._awaited is None or self._awaited.done():
+            return
+        try:
+            self.seat.fetch()
+        except RqprocError as error:
+            self._awaited.set_exception(error)
+        except (LinkLost, Refused) as error:
+            self._awaited.set_exception(error)
+        else:
+            self._awaited.set_result(None)
+
+    def end(self) -> None:
+        """Its alarm may be set for a while yet: it must not keep the answers so long."""
+        self.seat.wake = _nobody
+        self._awaited = self._step = None
+        del self.seat
+
+    def _ring(self) -> None:
+        """Time is over, if it is still awaited: for too long it could perhaps not be sent."""
+        awaited, step = self._awaited, self._step
+        if awaited is None or step is None or awaited.done():
+            return
+        if step.wait_s >= step.grace_s and self._board.recall(self.seat):
+            awaited.set_exception(LinkLost("it does not answer", spent_s=step.wait_s))
+        else:
+            awaited.set_result(None)
+
+
+class Alarms:
+    """Calls back after some time: many at once, since a timer for each takes longer than its use.
+
+    An alarm is not taken back: whoever is called looks whether it still matters.
+    """
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: dict[int, list[Callable[[], None]]] = {}
+
+    def set(
+        self, loop: asyncio.AbstractEventLoop, after_s: float, ring: Callable[[], None]
+    ) -> None:
+        tick = int((loop.time() + after_s) / TICK_S) + 1
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = []
+            loop.call_at(tick * TICK_S, self._ring, tick)
+        due.append(ring)
+
+    def _ring(self, tick: int) -> None:
+        for ring in self._due.pop(tick):
+            ring()

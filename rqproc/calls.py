@@ -88,17 +88,12 @@ def batch(
     Raises:
         ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
     """
-    by_job: dict[str, Request] = {}
-    jobs = []
-    for request in requests:
-        job = Job(fresh_id(), *_addressed(request, function))
-        jobs.append(job)
-        by_job[job.id] = request
-    order = Order(kind, tuple(jobs), timeout_s, "", result_ttl_s, parent)
-    plain = kind == "call" and function == wire.REQUEST and not parent
-    if plain and requests and all(map(_is_plain, requests)):
-        order = order._replace(together=wire.encode_many(requests[0].resource))
-    return Batch(order, by_job)
+    jobs = [Job(fresh_id(), *_addressed(request, function)) for request in requests]
+    by_job = {job.id: request for job, request in zip(jobs, requests, strict=True)}
+    data = b""
+    if kind == "call" and function == wire.REQUEST and not parent and _are_plain(requests):
+        data = wire.encode_many(requests[0].resource)
+    return Batch(Order(kind, tuple(jobs), timeout_s, "", result_ttl_s, parent, data), by_job)
 
 
 def together(resource: str, ids: Sequence[Id], *, timeout_s: float) -> Batch:
@@ -116,8 +111,11 @@ def together(resource: str, ids: Sequence[Id], *, timeout_s: float) -> Batch:
     return Batch(Order("call", tuple(jobs), timeout_s, together=data), by_job)
 
 
-def _is_plain(request: Request) -> bool:
-    return not request.args and not request.kwargs
+def _are_plain(requests: Sequence[Request]) -> bool:
+    for request in requests:
+        if request.args or request.kwargs:
+            return False
+    return bool(requests)
 
 
 def _addressed(request: Request, function: str) -> tuple[str, bytes]:
