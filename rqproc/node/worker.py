@@ -24,6 +24,7 @@ from rqproc.cluster import (
     Finish,
     FinishMany,
     LeaseLost,
+    ManyClaims,
     SessionSuperseded,
     Settling,
     Tally,
@@ -295,10 +296,12 @@ class Worker:
         self._ask_after = 0.0
         self._desk.learn(taken.epoch, taken.members)
         self._mind_the_lease()
-        for claim in taken.claims:
-            self._desk.receive(claim, due=self._due(claim.deadline_ms, taken.now_ms))
-        for many in taken.together:
-            self._desk.receive_many(many, due=self._due(many.deadline_ms, taken.now_ms))
+        for claim in taken.in_order():
+            due = self._due(claim.deadline_ms, taken.now_ms)
+            if isinstance(claim, ManyClaims):
+                self._desk.receive_many(claim, due=due)
+            else:
+                self._desk.receive(claim, due=due)
 
     def _due(self, deadline_ms: int, now_ms: int) -> float | None:
         return self.term.clock() + (deadline_ms - now_ms) / 1000 if deadline_ms else None
