@@ -69,20 +69,39 @@ end
 
 -- Answers calls of one job together. i: where it stands; count: of its calls.
 local function finish_many(i, count) -- rarely
-  -- Releases all of these at once.
+  -- Releases all of these at once; one that stands there twice, twice.
   local function release_many(addresses)
-    local idle, counts = {}, {}
-    for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
-      local holder, count = string.match(held or '', '^(%S+) (%d+)$')
-      if holder == inc and count == '1' then
-        idle[#idle + 1] = addresses[i]
-      elseif holder == inc then
-        counts[#counts + 1] = addresses[i]
-        counts[#counts + 1] = inc .. ' ' .. (count - 1)
+    local unique, times, idle, counts = {}, {}, {}, {}
+    for _, address in ipairs(addresses) do
+      if not times[address] then unique[#unique + 1] = address end
+      times[address] = (times[address] or 0) + 1
+    end
+    for i, held in ipairs(call('HMGET', HOLDERS, unpack(unique))) do
+      local holder, before = string.match(held or '', '^(%S+) (%d+)$')
+      if holder == inc then
+        local left = before - times[unique[i]]
+        if left <= 0 then
+          idle[#idle + 1] = unique[i]
+        else
+          counts[#counts + 1] = unique[i]
+          counts[#counts + 1] = inc .. ' ' .. left
+        end
       end
     end
     if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
     if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
+  end
+
+  -- Those of a job's calls that nobody has answered: some may have been withdrawn.
+  local function still_open(job, numbers, answers)
+    local open_numbers, open_answers = {}, {}
+    for k, part in ipairs(call('HMGET', JOB .. job, unpack(numbers))) do
+      if part then
+        open_numbers[#open_numbers + 1] = numbers[k]
+        open_answers[#open_answers + 1] = answers[k]
+      end
+    end
+    return open_numbers, open_answers
   end
 
   local job, reply = ARGV[i], ARGV[i + 3]
@@ -102,12 +121,13 @@ local function finish_many(i, count) -- rarely
   call('HDEL', TAKEN .. inc, unpack(mine))
   release_many(addresses)
   if call('EXISTS', SUSPECTS) == 1 then call('HDEL', SUSPECTS, unpack(addresses)) end
-  local open = call('HDEL', JOB .. job, unpack(numbers))
-  if open == 0 then return end
-  if call('HINCRBY', JOB .. job, 'rqproc_left', -open) <= 0 then call('DEL', JOB .. job) end
-  call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc',
-    job .. ' many ' .. table.concat(numbers, ','), 'rqproc_many',
-    '[' .. table.concat(answers, ',') .. ']')
+  numbers, answers = still_open(job, numbers, answers)
+  if #numbers == 0 then return end
+  call('HDEL', JOB .. job, unpack(numbers))
+  if add(JOB .. job, 'rqproc_left', -#numbers) <= 0 then call('DEL', JOB .. job) end
+  call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc_many',
+    '[' .. table.concat(answers, ',') .. ']', 'rqproc',
+    job .. ' many ' .. table.concat(numbers, ','))
   keep_stream(reply, ARGV[i + 8])
 end
 

@@ -48,12 +48,16 @@ local function claim_many(id, reply, deadline) -- rarely
     end
     if #numbers == 0 then return mine, held end
     local holders = call('HMGET', HOLDERS, unpack(addresses))
-    local among = call('ZRANGE', MEMBERS, 0, -1)
+    local among, more = call('ZRANGE', MEMBERS, 0, -1), {}
     for i, address in ipairs(addresses) do
       local target, count = target_among(among, address, holders[i])
       local deaths = suspects and killer(address, now)
+      count = more[address] or count -- several callers may ask for one id
       if target ~= name then
         place_part(id, numbers[i], address)
+      elseif count > 0 and call('HEXISTS', TAKEN .. inc, id .. ':' .. numbers[i]) == 1 then
+        -- It came again after the server had forgotten it, and the node said that it runs.
+        call('HSET', JOB .. id, numbers[i], '* ' .. address)
       elseif deaths then
         give_up(id .. ':' .. numbers[i], 'part', reply, deaths)
       elseif #held >= room then
@@ -63,6 +67,7 @@ local function claim_many(id, reply, deadline) -- rarely
         mine[#mine + 1] = numbers[i]
         mine[#mine + 1] = address
         held[#held + 1] = count
+        more[address] = count + 1
       end
     end
     return mine, held
@@ -72,9 +77,7 @@ local function claim_many(id, reply, deadline) -- rarely
     call('DEL', JOB .. id)
     return nil
   end
-  local flat = call('HGETALL', JOB .. id)
-  if #flat > 2000 then return nil end -- no caller of ours has made it
-  local mine, held = sort_calls(id, flat, reply)
+  local mine, held = sort_calls(id, fields_of(id), reply)
   local count = #held
   if count == 0 then return nil end
   token = call('INCRBY', TOKEN, count + #ids) - #ids -- what is claimed after these has higher ones
