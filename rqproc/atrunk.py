@@ -20,7 +20,8 @@ from rqproc.conversation import NUDGE_S, REPLY_GRACE_S, Look, Pause, Request
 from rqproc.drive import adrive
 from rqproc.errors import RqprocError
 from rqproc.link import CONNECT_TIMEOUT_S, Dial, LinkLost, Refused
-from rqproc.switchboard import Seat, Switchboard
+from rqproc.packets import Seat
+from rqproc.switchboard import Switchboard
 from rqproc.wanted import Wanted
 
 TICK_S = 0.01

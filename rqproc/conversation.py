@@ -20,7 +20,7 @@ from rqproc.cluster import Cluster
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Command, LinkLost, Refused
 from rqproc.model import OnLost
-from rqproc.switchboard import MOST_GRACE_S, Demand
+from rqproc.packets import MOST_GRACE_S, Demand
 from rqproc.wanted import Wanted
 
 T = TypeVar("T")

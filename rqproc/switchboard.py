@@ -23,21 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
-from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any
 
 from rqproc import wire
-from rqproc.cluster import Cluster, Job, Order
-from rqproc.keys import results_key
+from rqproc.cluster import Cluster, Job
 from rqproc.link import Command
-from rqproc.names import Names, fresh_id, is_part
+from rqproc.names import Names, fresh_id
+from rqproc.packets import MOST_GRACE_S, Alike, Box, Demand, Packet, Seat, Sender
 
 TRIM_ENTRIES = 32
 TRIM_BYTES = 65536
 """So much is read of a box before it is removed: seldom, but not much."""
-
-MOST_GRACE_S = 1.5
-"""Seconds after which a server is late that has nothing to wait for."""
 
 HEARD_BY = 0.8
 """What a reader sends with its read is acknowledged after the read: by this part of the time after
@@ -45,113 +41,6 @@ which it is sent again, so that it need not be fenced for that."""
 
 FENCE_S = 120.0
 """Seconds that a fence outlives the longest timeout of those who wait behind it."""
-
-
-class Demand(NamedTuple):
-    """Something that a caller wants to be done about calls of its own.
-
-    Attributes:
-        timeout_s: what is left of it.
-        again: they may have been sent before.
-        quiet: they were known before: that nobody lives is no answer.
-        withdraw: where they are lost, they are taken back first.
-    """
-
-    calls: Order
-    timeout_s: float
-    again: bool = False
-    quiet: bool = False
-    withdraw: bool = False
-
-
-class Box:
-    """A stream in which answers are awaited."""
-
-    def __init__(self) -> None:
-        self.name = token_hex(12)
-        self.key = results_key(self.name)
-        self.cursor: bytes | str = "0-0"
-        self.seats = 0
-        self.entries = 0
-        self.bytes = 0
-
-
-class Seat:
-    """One caller's place at the switchboard.
-
-    Attributes:
-        wake: called when there is something for it, from whichever thread found out.
-        packet: number of the one that carried its calls first.
-        error: what the last packet failed of, until it is fetched.
-    """
-
-    __slots__ = ("box", "error", "news", "packet", "waiting", "wake", "wanted")
-
-    def __init__(self, wanted: Any, wake: Callable[[], None]) -> None:
-        self.wanted = wanted
-        self.wake = wake
-        self.box: Box | None = None
-        self.packet = 0
-        self.error: Exception | None = None
-        self.news = False
-        self.waiting = False
-
-    def fetch(self) -> bool:
-        """Return whether answers have come since the last time.
-
-        Raises:
-            LinkLost, Refused: a packet has failed that they may depend on.
-        """
-        error, self.error = self.error, None
-        news, self.news = self.news, False
-        if error:
-            raise error
-        return news
-
-
-class _Route(NamedTuple):
-    """Calls that go out in one call of the script; ``seats``: whose they are, in turn."""
-
-    jobs: Sequence[Job]
-    seats: Sequence[Seat]
-
-
-class _Alike(NamedTuple):
-    """What calls must have in common to go out in one call of the script."""
-
-    timeout_s: float
-    parent: str
-    together: bytes
-    box: str
-    again: bool
-    quiet: bool
-
-
-class Packet(NamedTuple):
-    """What goes out at once.
-
-    Attributes:
-        routes: what the replies are of; None for what needs no answer.
-        grace_s: seconds within which the server answers.
-        wait_s: seconds that a read in the same packet may block.
-        number: how many there were up to this one.
-    """
-
-    commands: list[Command]
-    routes: list[tuple[_Route, bool] | None]
-    grace_s: float
-    wait_s: float
-    number: int
-
-    def say(self, command: Command) -> None:
-        """Add what needs no answer."""
-        self.commands.append(command)
-        self.routes.append(None)
-
-    def ask(self, command: Command, route: _Route, alike: _Alike) -> None:
-        """Add calls."""
-        self.commands.append(command)
-        self.routes.append((route, alike.quiet))
 
 
 def _loads(cluster: Cluster) -> tuple[Command, ...]:
@@ -166,6 +55,7 @@ class Switchboard:
         self._cluster = cluster
         self._by_id: dict[str, Seat] = {}
         self._names = Names(fresh_id)
+        self._sender = Sender(cluster, self._names)
         self._seats: dict[Seat, None] = {}
         self._outbox: list[tuple[Seat, Demand]] = []
         self._box = Box()
@@ -262,7 +152,7 @@ class Switchboard:
         outbox, self._outbox = self._outbox, []
         if len(outbox) == 1 and self._add_first(packet, *outbox[0]):
             return
-        alike: dict[_Alike, tuple[list[Job], list[Seat]]] = {}
+        alike: dict[Alike, tuple[list[Job], list[Seat]]] = {}
         for seat, demand in outbox:
             known, box = seat.box is not None, self._place(seat, packet)
             calls = demand.calls
@@ -271,43 +161,15 @@ class Switchboard:
             if demand.withdraw and known:
                 left_s = demand.timeout_s
                 packet.say(self._cluster.withdraw(calls, reply=box.name, timeout_s=left_s))
-            head = _Alike(
+            head = Alike(
                 demand.timeout_s, calls.parent, calls.together, box.name, demand.again, demand.quiet
             )
             jobs, seats = alike.setdefault(head, ([], []))
             jobs.extend(calls.jobs)
             seats.extend([seat] * len(calls.jobs))
         for head, (jobs, seats) in alike.items():
-            self._send(packet, head, jobs, seats)
+            self._sender.send(packet, head, jobs, seats)
         self._under_way[packet.number] = any(demand.again for _, demand in outbox)
-
-    def _send(
-        self, packet: Packet, alike: _Alike, jobs: Sequence[Job], seats: Sequence[Seat]
-    ) -> None:
-        """Send calls that are alike: those that may, together."""
-        whose = list(zip(jobs, seats, strict=True))
-        parts = [pair for pair in whose if is_part(pair[0].id)]
-        loose = [pair for pair in whose if not is_part(pair[0].id)]
-        if alike.together and not alike.again and len(loose) > 1:
-            named = self._names.put_together([job for job, _ in loose])
-            parts += [(job, seat) for job, (_, seat) in zip(named, loose, strict=True)]
-            loose = []
-        for calls in (loose, parts):
-            if calls:
-                route = _Route([job for job, _ in calls], [seat for _, seat in calls])
-                packet.ask(self._command(alike, route.jobs, together=calls is parts), route, alike)
-
-    def _command(self, alike: _Alike, jobs: Sequence[Job], *, together: bool) -> Command:
-        fence = "" if alike.again else alike.box
-        if together:
-            return self._cluster.scatter(
-                jobs, data=alike.together, timeout_s=alike.timeout_s, reply=alike.box, fence=fence,
-                quiet=alike.quiet,
-            )  # fmt: skip
-        return self._cluster.route_calls(
-            jobs, timeout_s=alike.timeout_s, reply=alike.box, parent=alike.parent, fence=fence,
-            quiet=alike.quiet,
-        )  # fmt: skip
 
     def _add_first(self, packet: Packet, seat: Seat, demand: Demand) -> bool:
         """The most frequent case: one caller, for the first time."""
@@ -315,9 +177,8 @@ class Switchboard:
         if seat.box is not None or demand.again or len(calls.jobs) > 1:
             return False
         box = self._place(seat, packet)
-        alike = _Alike(demand.timeout_s, calls.parent, b"", box.name, again=False, quiet=False)
-        command = self._command(alike, calls.jobs, together=False)
-        packet.ask(command, _Route(calls.jobs, (seat,)), alike)
+        alike = Alike(demand.timeout_s, calls.parent, b"", box.name, again=False, quiet=False)
+        self._sender.send_one(packet, alike, calls.jobs[0], seat)
         self._under_way[packet.number] = False
         return True
 

@@ -24,7 +24,8 @@ from rqproc.drive import drive
 from rqproc.errors import RedisUnavailable
 from rqproc.lines import Lines
 from rqproc.link import CONNECT_TIMEOUT_S, Link, LinkLost, Refused
-from rqproc.switchboard import Packet, Seat, Switchboard
+from rqproc.packets import Packet, Seat
+from rqproc.switchboard import Switchboard
 from rqproc.wanted import Wanted
 
 _TOLD = (LinkLost, Refused, RedisUnavailable)
@@ -140,6 +141,8 @@ class Trunk:
 
     def _hand_on(self) -> None:
         """Wake one who waits, where nobody reads, or nobody sends what is to be sent."""
+        if len(self._board.seats) < 2:
+            return
         if self._reading.locked() and (self._sending.locked() or not self._board.outbox):
             return
         with self._lock:

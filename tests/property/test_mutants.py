@@ -187,8 +187,8 @@ MUTANTS = {
     "of many, what is sent on stays": Mutation("lib",
         "call('HSET', JOB .. job, number, (name or '') .. ' ' .. address)", ""),
     "of many, what others have is sent on": Mutation("lib",
-        "if at == name and string.find(flat[i], '^%d+$') and address_in(address) then\n      place_part",
-        "if address_in(address) then\n      place_part"),
+        "if at == name and string.find(flat[i], '^%d+$') and address_in(address) then\n"
+        "      place_part", "if address_in(address) then\n      place_part"),
     "a dead node's many stay queued there": Mutation("lib",
         "place_parts_again(id, name)\n    return", "return"),
     "scatter serves the dead": Mutation("scatter", "\nreap(now)", ""),

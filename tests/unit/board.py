@@ -10,7 +10,8 @@ from caller import CLUSTER, answered, batch, entry
 from rqproc import calls, wire
 from rqproc.keys import results_key
 from rqproc.link import Command
-from rqproc.switchboard import Demand, Packet, Seat, Switchboard
+from rqproc.packets import Demand, Packet, Seat
+from rqproc.switchboard import Switchboard
 from rqproc.wanted import Wanted
 
 ROUTE = CLUSTER.route(calls.batch([], kind="job").order)[1]

@@ -14,7 +14,7 @@ from rqproc.conversation import Look, Pause, Send, ask, run
 from rqproc.errors import RedisUnavailable
 from rqproc.keys import Keys
 from rqproc.model import OnLost, Request
-from rqproc.switchboard import Demand
+from rqproc.packets import Demand
 from rqproc.wanted import Wanted
 
 CLUSTER = Cluster(Keys("shop"))

@@ -22,7 +22,8 @@ from caller import CLUSTER, answered, entry
 
 from rqproc.keys import results_key
 from rqproc.link import LinkLost
-from rqproc.switchboard import HEARD_BY, MOST_GRACE_S, TRIM_BYTES, TRIM_ENTRIES, Demand, Switchboard
+from rqproc.packets import MOST_GRACE_S, Demand
+from rqproc.switchboard import HEARD_BY, TRIM_BYTES, TRIM_ENTRIES, Switchboard
 
 CUT = LinkLost("cut")
 
