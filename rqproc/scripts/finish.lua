@@ -85,6 +85,18 @@ local function finish_many(i, count) -- rarely
     if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
   end
 
+  -- Those of a job's calls that nobody has answered: some may have been withdrawn.
+  local function still_open(job, numbers, answers)
+    local open_numbers, open_answers = {}, {}
+    for k, part in ipairs(call('HMGET', JOB .. job, unpack(numbers))) do
+      if part then
+        open_numbers[#open_numbers + 1] = numbers[k]
+        open_answers[#open_answers + 1] = answers[k]
+      end
+    end
+    return open_numbers, open_answers
+  end
+
   local job, reply = ARGV[i], ARGV[i + 3]
   local names = {}
   for k = 1, count do names[k] = job .. ':' .. ARGV[i + 6 + 3 * k] end
@@ -102,12 +114,13 @@ local function finish_many(i, count) -- rarely
   call('HDEL', TAKEN .. inc, unpack(mine))
   release_many(addresses)
   if call('EXISTS', SUSPECTS) == 1 then call('HDEL', SUSPECTS, unpack(addresses)) end
-  local open = call('HDEL', JOB .. job, unpack(numbers))
-  if open == 0 then return end
-  if call('HINCRBY', JOB .. job, 'rqproc_left', -open) <= 0 then call('DEL', JOB .. job) end
-  call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc',
-    job .. ' many ' .. table.concat(numbers, ','), 'rqproc_many',
-    '[' .. table.concat(answers, ',') .. ']')
+  numbers, answers = still_open(job, numbers, answers)
+  if #numbers == 0 then return end
+  call('HDEL', JOB .. job, unpack(numbers))
+  if call('HINCRBY', JOB .. job, 'rqproc_left', -#numbers) <= 0 then call('DEL', JOB .. job) end
+  call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc_many',
+    '[' .. table.concat(answers, ',') .. ']', 'rqproc',
+    job .. ' many ' .. table.concat(numbers, ','))
   keep_stream(reply, ARGV[i + 8])
 end
 
