@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
 from rqproc.model import DEFAULT_RESOURCE, Reply, Request
-from rqproc.placement import Id, canonical, check_resource
+from rqproc.placement import Id, address, canonical, check_resource, parse_address
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
@@ -124,6 +124,21 @@ def decode_call(data: bytes, *, functions: Mapping[str, str]) -> Call:
     if function not in functions:
         raise Unreadable(f"rqproc does not run {function[:200]!r}, only its app's resources")
     return Call(REQUEST, _direct(functions[function], list(args), dict(kwargs)), serializer)
+
+
+def call_of(text: str) -> Call:
+    """Return what an address asks for, whoever wrote it: one of the calls that a job carries.
+
+    Raises:
+        Unreadable: it is none, or not the one that this id has.
+    """
+    try:
+        _, resource, id = parse_address(text)
+    except InvalidId as error:
+        raise Unreadable(str(error)) from error
+    if address(resource, id) != text:
+        raise Unreadable("the job is addressed to another id than the one it asks for")
+    return Call(REQUEST, Request(resource, id), "json")
 
 
 def _explicit(args: list[Any], kwargs: dict[str, Any]) -> Request:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rqproc import wire
 from rqproc.app import Resource
 from rqproc.cluster import Claim, Finish, FinishMany, ManyClaims, Tally
-from rqproc.model import DEFAULT_RESOURCE, Request
+from rqproc.model import DEFAULT_RESOURCE
 from rqproc.node.entries import Entries, Entry
 from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
@@ -391,8 +391,7 @@ class Desk:
             wire.Unreadable: it cannot be read, or asks for another id than it is addressed to.
         """
         if claim.kind == "part":
-            _, resource, id = parse_address(claim.address)
-            return wire.Call(wire.REQUEST, Request(resource, id), "json")
+            return wire.call_of(claim.address)
         known = self._calls.get(claim.data)
         if known is not None and known[0] == claim.address:
             return known[1]

@@ -117,7 +117,7 @@ local function finish_many(i, count) -- rarely
   numbers, answers = still_open(job, numbers, answers)
   if #numbers == 0 then return end
   call('HDEL', JOB .. job, unpack(numbers))
-  if call('HINCRBY', JOB .. job, 'rqproc_left', -#numbers) <= 0 then call('DEL', JOB .. job) end
+  if add(JOB .. job, 'rqproc_left', -#numbers) <= 0 then call('DEL', JOB .. job) end
   call('XADD', RESULTS .. reply, '*', 'type', 1, 'worker_name', NAMES .. name, 'rqproc_many',
     '[' .. table.concat(answers, ',') .. ']', 'rqproc',
     job .. ' many ' .. table.concat(numbers, ','))

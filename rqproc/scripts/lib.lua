@@ -24,7 +24,17 @@ local function epoch() return tonumber(call('GET', EPOCH) or 0) end
 
 -- What stands as an address in a job that anyone may have written; nil if it is none.
 local function address_in(text)
-  return type(text) == 'string' and #text < 1000 and string.match(text, '^%d+|[%w_.-]+:.+$') or nil
+  if type(text) ~= 'string' or #text >= 1000 then return nil end
+  local digits = string.match(text, '^(%d+)|[%w_.-]+:.+$')
+  return digits and #digits <= 16 and text or nil -- 2^53 has 16; of 400, a number is infinite
+end
+
+-- Adds to a number in a job's hash, whatever anyone may have written there.
+local function add(key, field, by)
+  local sum = redis.pcall('HINCRBY', key, field, by)
+  if type(sum) == 'number' then return sum end
+  call('HSET', key, field, by)
+  return by
 end
 
 -- members[slot % count]. fmod, since Lua's own % divides first and is off by one near 2^53.
@@ -92,13 +102,18 @@ end
 local function end_part(id)
   local job, number = part_of(id)
   if call('HDEL', JOB .. job, number) == 0 then return 0 end
-  if call('HINCRBY', JOB .. job, 'rqproc_left', -1) <= 0 then call('DEL', JOB .. job) end
+  if add(JOB .. job, 'rqproc_left', -1) <= 0 then call('DEL', JOB .. job) end
   return 1
+end
+
+-- All that a job's hash says; nothing where it says more than any caller of ours has written.
+local function fields_of(job)
+  return call('HLEN', JOB .. job) <= 1000 and call('HGETALL', JOB .. job) or {}
 end
 
 -- Sends on those of a job's calls that are queued at a node, '' for those that wait for one.
 local function place_parts_again(job, name)
-  local flat = call('HGETALL', JOB .. job)
+  local flat = fields_of(job)
   for i = 1, #flat, 2 do
     local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
     if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
@@ -302,9 +317,9 @@ local function recover_part(id, address, ran)
   if not job then return end
   local fields = redis.pcall('HMGET', JOB .. job, 'rqproc_kind', 'rqproc_reply', number)
   if fields.err or fields[1] ~= 'many' or not fields[3] then return end
-  local lost = call('HINCRBY', JOB .. job, 'lost:' .. number, ran and 1 or 0)
+  local lost = add(JOB .. job, 'lost:' .. number, ran and 1 or 0)
   if ran and lost >= MAX_ATTEMPTS then
-    give_up(id, 'part', fields[2], lost)
+    give_up(id, 'part', fields[2] or job, lost)
   else
     place_part(job, number, address)
   end
@@ -321,7 +336,7 @@ local function recover(id, address, ran)
     if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
     call('HSET', JOB .. id, 'status', 'queued')
   end
-  local lost = call('HINCRBY', JOB .. id, 'rqproc_lost', ran and 1 or 0)
+  local lost = add(JOB .. id, 'rqproc_lost', ran and 1 or 0)
   if ran and lost >= MAX_ATTEMPTS then
     give_up(id, kind, fields[3] or id, lost)
   else

@@ -83,8 +83,8 @@ local function tell_part(id, token, address)
       'lost:' .. number, number)
   end
   if fields[1] ~= 'many' or not fields[5] then return false end
-  jobs[#jobs + 1] = { id, tonumber(token), address, 'part', fields[2], tonumber(fields[3]), '',
-    tonumber(fields[4] or 0) }
+  jobs[#jobs + 1] = { id, tonumber(token), address, 'part', fields[2] or job,
+    tonumber(fields[3] or '') or 0, '', tonumber(fields[4] or '') or 0 }
   return true
 end
 
@@ -93,7 +93,8 @@ local function tell(id, claim)
   if tell_part(id, token, address) then return end
   local job = redis.pcall('HMGET', JOB .. id, 'rqproc_kind', 'rqproc_reply', 'rqproc_deadline', 'data',
     'rqproc_lost')
-  jobs[#jobs + 1] = { id, tonumber(token), address, job[1] or 'call', job[2] or id,
+  local kind = job[1] == 'job' and 'job' or 'call'
+  jobs[#jobs + 1] = { id, tonumber(token), address, kind, job[2] or id,
     tonumber(job[3] or '') or 0, job[4] or '', tonumber(job[5] or '') or 0 }
 end
 

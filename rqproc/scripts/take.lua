@@ -39,10 +39,12 @@ local function claim_many(id, reply, deadline) -- rarely
   -- those that are gone or another's by now. Returns the former's numbers and addresses, in turn, and
   -- how many requests of each address are held.
   local function sort_calls(id, flat, reply)
-    local numbers, addresses, mine, held = {}, {}, {}, {}
+    local numbers, addresses, mine, held, seen = {}, {}, {}, {}, {}
     for i = 1, #flat, 2 do
       local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
-      if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
+      local ours = at == name and string.find(flat[i], '^%d+$') and address_in(address)
+      if ours and not seen[address] then
+        seen[address] = true -- a caller of ours asks for each id once
         numbers[#numbers + 1], addresses[#addresses + 1] = flat[i], address
       end
     end
@@ -54,6 +56,9 @@ local function claim_many(id, reply, deadline) -- rarely
       local deaths = suspects and killer(address, now)
       if target ~= name then
         place_part(id, numbers[i], address)
+      elseif count > 0 and call('HEXISTS', TAKEN .. inc, id .. ':' .. numbers[i]) == 1 then
+        -- It came again after the server had forgotten it, and the node said that it runs.
+        call('HSET', JOB .. id, numbers[i], '* ' .. address)
       elseif deaths then
         give_up(id .. ':' .. numbers[i], 'part', reply, deaths)
       elseif #held >= room then
@@ -72,9 +77,7 @@ local function claim_many(id, reply, deadline) -- rarely
     call('DEL', JOB .. id)
     return nil
   end
-  local flat = call('HGETALL', JOB .. id)
-  if #flat > 2000 then return nil end -- no caller of ours has made it
-  local mine, held = sort_calls(id, flat, reply)
+  local mine, held = sort_calls(id, fields_of(id), reply)
   local count = #held
   if count == 0 then return nil end
   token = call('INCRBY', TOKEN, count + #ids) - #ids -- what is claimed after these has higher ones
