@@ -9,6 +9,7 @@ from rqproc.cluster import (
     Claim,
     Cluster,
     Finish,
+    FinishMany,
     Job,
     LeaseLost,
     Limits,
@@ -169,3 +170,46 @@ def test_a_survey_is_read_into_nodes() -> None:
     assert (node.queued, node.held, node.stuck, node.entries, node.hits) == (2, 1, 3, 4, 5)
     assert (node.joined, node.misses, node.pid, node.host) == (6, 7, 99, "host")
     assert node.queue == KEYS.queue_name("a")
+
+
+# --- calls that go together ---
+
+
+def scattered(*jobs: Job, fence: str = "", quiet: bool = False) -> tuple[object, ...]:
+    command = CLUSTER.scatter(jobs, data=b"D", timeout_s=1.5, reply="box", fence=fence, quiet=quiet)
+    return command[3], command[4], *command[6:]
+
+
+def test_calls_that_go_together_stand_behind_their_job() -> None:
+    jobs = (Job("j:0", "1|r:1", b""), Job("j:7", "2|r:2", b""), Job("k:0", "3|r:3", b""))
+    assert scattered(*jobs, fence="box", quiet=True) == (
+        1500, "box", "box", 1, "j", b"D", 2, "0", "1|r:1", "7", "2|r:2", "k", b"D", 1, "0", "3|r:3"
+    )  # fmt: skip
+    assert scattered() == (1500, "box", "", 0)
+
+
+def test_answers_that_go_together_stand_behind_their_job() -> None:
+    claims = [CLAIM._replace(id=f"j:{n}", address=f"{n}|r:{n}", kind="part") for n in (0, 7)]
+    many = FinishMany("j", "box", 60.0, [(claims[0], b"0", "A"), (claims[1], b"7", "B")])
+    alone = Finish(CLAIM, "ok", "body", "note")
+    command = CLUSTER.finish("a@1", [many, alone])
+    head = ("j", 2, "many", "box", "ok", "", "", "", 60_000)
+    assert command[6:21] == (*head, b"0", "0|r:0", "A", b"7", "7|r:7", "B")
+    assert command[21:] == ("j", "1|r:1", "call", "j", "ok", "body", "note", "", 60_000)
+    assert pack([command])
+
+
+def test_what_is_taken_together_is_read_as_such_and_has_its_place_among_the_rest() -> None:
+    group = [b"j", 7, [b"0", b"1|r:1", b"9", b"2|r:\xff"], b"many", b"box", 99, b"", 0]
+    alone = [[b"x", token, b"5|r:5", b"call", b"x", 0, b"[]", 0] for token in (6, 9)]
+    taken = CLUSTER.read_take([1, 0, 1, [], [alone[0], group, alone[1]]])
+    assert [claim.token for claim in taken.in_turn()] == [6, 7, 9]
+    (many,) = taken.together
+    assert (many.id, many.reply, many.deadline_ms) == ("j", "box", 99)
+    assert many.claim(0, "1|r:1") == Claim("j:0", 7, "1|r:1", "part", "box", 99, b"", 0)
+    assert many.claim(1, "2|r:x").token == 8
+
+
+def test_a_take_without_many_is_in_order_as_it_is() -> None:
+    taken = CLUSTER.read_take([1, 0, 1, [], [[b"x", 6, b"5|r:5", b"call", b"x", 0, b"[]", 0]]])
+    assert taken.in_turn() is taken.claims
