@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from world import View
 
-from rqproc.cluster import Claim, Job, Kind
+from rqproc.cluster import Claim, Job
 from rqproc.wire import Answer
 
 MAX_ATTEMPTS = 3
@@ -112,19 +113,21 @@ class Wanted:
         over: nobody is owed an answer any more (cancelled, deleted, expired, refused).
         refused: by route.
         gone: its job hash was deleted.
+        withdrawn: by its caller; its node may still have it.
         junk: what is wrong with it, where it never was a request: nodes must get rid of it.
         foreign: another application enqueued it; ``copies`` times, with ``ttl_s``.
         expect: the one value or report that its stream may show; None while there is none.
     """
 
     job: Job
-    kind: Kind
+    kind: Literal["call", "job", "part"]
     reply: str
     deadline_ms: int = 0
     lost: int = 0
     over: bool = False
     refused: bool = False
     gone: bool = False
+    withdrawn: bool = False
     junk: str = ""
     foreign: bool = False
     copies: int = 1
@@ -172,6 +175,8 @@ class Ledger:
             wanted = self.by_id.get(id)
             if not wanted or wanted.gone or (wanted.over and wanted.kind == "job"):
                 continue
+            if wanted.withdrawn:
+                continue
             wanted.lost += 1
             if wanted.lost >= MAX_ATTEMPTS:
                 wanted.expect = "NodeLost"
@@ -188,8 +193,8 @@ class Ledger:
     def given_up(self, answers: Iterable[Answer], now: int) -> None:
         """A take has answered these rather than given them out."""
         for answer in answers:
-            wanted = self.by_id[answer.job_id]
-            if answer_of(answer) == "NodeLost" and not wanted.expect:
+            wanted = self.by_id.get(answer.job_id)
+            if wanted and answer_of(answer) == "NodeLost" and not wanted.expect:
                 assert self.kills(wanted.job.address, now), "nobody is given up without a reason"
                 wanted.expect = "NodeLost"
 
@@ -199,10 +204,11 @@ class Ledger:
         assert not self.kills(claim.address, now), "what kills nodes is not given out"
         assert claim.token > self.top_token, "tokens only rise"
         self.top_token = claim.token
-        told = (claim.address, claim.data, claim.kind, claim.reply, claim.deadline_ms, claim.lost)
+        told = (claim.address, claim.data, claim.kind, claim.reply, claim.deadline_ms)
         job = wanted.job
-        known = (job.address, job.data, wanted.kind, wanted.reply, wanted.deadline_ms, wanted.lost)
+        known = (job.address, job.data, wanted.kind, wanted.reply, wanted.deadline_ms)
         assert told == known, "a claim is the request as it was routed"
+        assert claim.lost == wanted.lost or claim.kind == "part", "attempts"
         assert wanted.lost < MAX_ATTEMPTS, "a request is not tried again for ever"
         assert wanted.open_at(now), "what nobody waits for is not given out"
 
@@ -215,6 +221,10 @@ class Ledger:
 
     def check(self, view: View, now: int) -> None:
         places = view.places()
+        for ids in view.taken.values():
+            for id in ids:
+                at = view.parts.get(id.rpartition(":")[0], {}).get(id, ("*", ""))[0]
+                assert at == "*" or self.by_id[id].copies > 1, "what is taken is marked so"
         assert places.keys() <= self.by_id.keys(), "only known requests are anywhere"
         assert not self.early, "only known requests are answered"
         for id, wanted in self.by_id.items():
@@ -226,7 +236,7 @@ class Ledger:
     def _check_places(self, wanted: Wanted, places: int, now: int) -> None:
         if wanted.open_at(now):
             assert 1 <= places <= wanted.copies, f"{wanted.job.id} is in {places} places"
-        elif wanted.expect:
+        elif wanted.expect and not wanted.withdrawn:
             assert places < wanted.copies, "it is answered"
         else:
             assert places <= wanted.copies, "nobody waits for it"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from boxes import Boxes
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from outside import coin, id_picks, limits, names, picks
+from outside import coin, group_picks, id_picks, limits, names, picks
 from simnode import SimNode, zombie
 from stage import IDS, LEASE_MS
 from world import NODE_NAMES
@@ -49,7 +49,11 @@ class Protocol(Boxes):
         """Let there be something for it to take."""
         mine = [i for i in IDS if self.stage.view.target(address("r", i)) == node.name]
         if mine and not self.stage.view.queues[node.name]:
-            self.call([IDS.index(mine[0])], 5.0, shared=False, twice=False)
+            picked = [IDS.index(id) for id in mine]
+            if node.pid % 2:
+                self.call(picked[:1], 5.0, shared=False, twice=False)
+            else:
+                self.ask_for_many(picked, 5.0, only=None, twice=False)
 
     # --- nodes ---
 
@@ -71,11 +75,32 @@ class Protocol(Boxes):
         self._join_any(pick)
         self.take(pick, 128, False)
 
-    @rule(pick=picks)
-    def what_is_held_is_asked_for(self, pick: int) -> None:
+    @rule(pick=picks, ids=group_picks)
+    def many_wait_while_a_node_joins(self, pick: int, ids: list[int]) -> None:
+        self.ask_for_many(ids, 5.0, only=None, twice=False)
+        self._join_any(pick)
+        self.take(pick, 128, False)
+
+    @rule(ids=group_picks)
+    def many_are_asked_for_again_where_nobody_lived(self, ids: list[int]) -> None:
+        stage = self.stage
+        for inc in list(stage.roll.leases):
+            stage.leave(inc)
+        stage.nodes.clear()
+        order = stage.new_group(ids, timeout_s=5.0)
+        stage.orders.append(order)
+        stage.scatter(order, quiet=True)
+        stage.open_session(stage.start_any_node())
+        stage.scatter(order)
+
+    @rule(pick=picks, together=coin)
+    def what_is_held_is_asked_for(self, pick: int, together: bool) -> None:
         for claim in list(self.busy_node(pick).known.values())[:1]:
-            id = parse_address(claim.address)[2]
-            self.call([IDS.index(id)], 5.0, shared=False, twice=False)
+            id = IDS.index(parse_address(claim.address)[2])
+            if together:
+                self.ask_for_many([id, id + 1], 5.0, only=None, twice=False)
+            else:
+                self.call([id], 5.0, shared=False, twice=False)
 
     def _join_any(self, pick: int) -> None:
         if free := [name for name in NODE_NAMES[:4] if name not in self.stage.view.nodes]:
@@ -138,13 +163,19 @@ class Protocol(Boxes):
         assert taken is (SessionSuperseded if stage.live(node) else LeaseLost)
         assert reaped or stage.world.dump() == before, "it changes nothing"
 
-    @rule(pick=picks, mask=st.integers(1, 15), ok=coin, lost=st.sampled_from((False, False, True)))
-    def finish(self, pick: int, mask: int, ok: bool, lost: bool) -> None:
+    @rule(
+        pick=picks,
+        mask=st.integers(1, 15),
+        ok=st.sampled_from((True, True, False)),
+        together=coin,
+        lost=st.sampled_from((False, False, True)),
+    )
+    def finish(self, pick: int, mask: int, ok: bool, together: bool, lost: bool) -> None:
         node = self.busy_node(pick)
         claims = [c for place, c in enumerate(node.known.values()) if mask >> place % 4 & 1]
         if mask % 2:
             claims.reverse()
-        finishes = [node.outcome(claim, self.stage.now, ok=ok) for claim in claims]
+        finishes = node.outcomes(claims, self.stage.now, ok=ok, together=together)
         if not finishes:
             return
         self.stage.finish(node, finishes)
@@ -174,10 +205,21 @@ class Protocol(Boxes):
     def a_busy_node_drains(self, pick: int, operator: bool) -> None:
         """By an operator's word it will know with its next beat."""
         node = self.busy_node(pick)
-        self.what_is_held_is_asked_for(pick)
+        self.what_is_held_is_asked_for(pick, not operator)
         if self.stage.live(node):
             self.stage.drain(node.name, "" if operator else node.inc)
             node.drained = not operator and self.stage.live(node)
+
+    @rule(pick=picks, only=st.sampled_from((None, 1)), ends=coin)
+    def callers_do_without_a_silent_node(self, pick: int, only: int | None, ends: bool) -> None:
+        silent = self.busy_node(pick)
+        self.stage.world.advance(LEASE_MS * 6 // 10)
+        for node in [n for n in self.stage.nodes if n is not silent]:
+            self._beat(node)
+        for order in [o for o in self.stage.orders if any(j.id in silent.known for j in o.jobs)]:
+            self.withdraw(order, only)
+        if ends and silent in self.stage.nodes:
+            self.finish(self.stage.nodes.index(silent), 15, True, True, False)
 
     @rule()
     def the_server_is_replaced(self) -> None:
@@ -185,6 +227,40 @@ class Protocol(Boxes):
         self.stage.world.server = f"server-{self.stage.number()}"
         for node in self.stage.nodes:
             node.blind = True
+
+    @rule(pick=picks)
+    def the_server_is_replaced_by_one_that_lacks_a_take(self, pick: int) -> None:
+        if node := self._node_that_may_take(pick):
+            before, known = self.stage.world.snapshot(), set(node.known)
+            self.stage.take(node, 128)
+            self.stage.forget(before, node, known)
+
+    @rule(pick=picks, ids=group_picks)
+    def the_server_is_replaced_by_one_that_lacks_an_order(self, pick: int, ids: list[int]) -> None:
+        """And the take of it. The caller says again what it wants."""
+        if not (node := self._node_that_may_take(pick)):
+            return
+        self.stage.take(node, 128)
+        order = self.stage.new_group(ids, timeout_s=5.0)
+        before, known = self.stage.world.snapshot(), set(node.known)
+        self.stage.orders.append(order)
+        self.stage.scatter(order, fenced=False)
+        self.stage.take(node, 128)
+        wanted = [self.stage.ledger[job.id] for job in order.jobs]
+        if not any(w.refused for w in wanted):
+            self.stage.forget(before, node, known)
+            for w in wanted:
+                w.copies = 2
+            self.stage.scatter(order)
+
+    def _node_that_may_take(self, pick: int) -> SimNode | None:
+        node, stage = self.node(pick), self.stage
+        if node.blind:
+            stage.open_session(node)
+        self.feed(node)
+        stage.script(stage.cluster.survey())
+        calm = not stage.ledger.deaths and stage.now >= stage.roll.settles_at
+        return node if calm and node in stage.nodes and stage.live(node) else None
 
     @rule(pick=picks)
     def a_node_comes_back_with_what_it_still_runs(self, pick: int) -> None:

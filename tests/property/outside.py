@@ -14,12 +14,13 @@ from rqproc.keys import job_key
 from rqproc.placement import address, owner, slot
 
 picks = st.integers(0, 7)
+group_picks = st.lists(st.integers(0, len(IDS) - 1), min_size=2, max_size=5)
 id_picks = st.lists(st.integers(0, len(IDS) - 1), min_size=1, max_size=3)
 names = st.sampled_from(NODE_NAMES[:4])
 limits = st.sampled_from((1000, 1000, 2))
 coin = st.booleans()
 
-JUNK = ("text", "missing", "bare", "addressed")
+JUNK = ("text", "missing", "bare", "addressed", "many")
 
 
 class Outside(RuleBasedStateMachine):
@@ -72,15 +73,51 @@ class Outside(RuleBasedStateMachine):
         if twice:
             self.stage.send(order)
 
+    @rule(
+        ids=group_picks,
+        timeout_s=st.sampled_from((5.0, 5.0, 0.7)),
+        only=st.sampled_from((None, None, 1, 2)),
+        twice=st.sampled_from((False, False, True)),
+    )
+    def ask_for_many(self, ids: list[int], timeout_s: float, only: int | None, twice: bool) -> None:
+        """``only``: the packet with the others is late, or lost."""
+        order = self.stage.new_group(ids, timeout_s=timeout_s)
+        self.stage.orders.append(order)
+        self.stage.scatter(order, only=only, fenced=False)
+        if twice:
+            self.stage.scatter(order, fenced=True)
+
     @precondition(lambda self: self.stage.orders)
     @rule(pick=picks)
     def send_an_order_again(self, pick: int) -> None:
         """Its reply was lost. A caller does so until its deadline, which is before the server's."""
         order = self.stage.orders[-1 - pick % len(self.stage.orders)]
-        wanted = [self.stage.ledger[job.id] for job in order.jobs]
+        wanted = self._wanted(order)
         late = order.kind == "call" and wanted[0].deadline_ms <= self.stage.now
-        if not late and not any(w.gone for w in wanted):
+        if late or any(w.gone for w in wanted):
+            return
+        if order.together:
+            self.stage.scatter(order, quiet=pick % 2 == 0)
+        else:
             self.stage.send(order)
+
+    @precondition(lambda self: self.stage.orders)
+    @rule(pick=picks, only=st.sampled_from((None, 1)))
+    def an_order_is_withdrawn(self, pick: int, only: int | None) -> None:
+        self.withdraw(self.stage.orders[-1 - pick % len(self.stage.orders)], only)
+
+    def withdraw(self, order: Order, only: int | None) -> None:
+        wanted = self._wanted(order)
+        waits = order.kind == "call" and wanted[0].deadline_ms > self.stage.now
+        if waits and order.reply and not any(w.gone for w in wanted):
+            sent = {w.job.id for w in wanted}
+            jobs = [job for job in order.jobs if job.id in sent][:only]
+            self.stage.withdraw(order._replace(jobs=tuple(jobs)))
+
+    def _wanted(self, order: Order) -> list[Wanted]:
+        """What the server has been told of an order."""
+        ledger = self.stage.ledger.by_id
+        return [ledger[job.id] for job in order.jobs if job.id in ledger]
 
     # --- other applications and operators ---
 
@@ -106,10 +143,12 @@ class Outside(RuleBasedStateMachine):
         id = f"{self.stage.world.keys.namespace}-junk{self.stage.number()}"
         wanted = Wanted(Job(id, "", b""), "job", id, junk=kind)
         fields: dict[str, str | bytes] = {}
-        if kind in ("bare", "addressed"):
+        if kind in ("bare", "addressed", "many"):
             fields["status"] = "queued"
         if kind == "addressed":
             fields["rqproc_address"] = address("r", IDS[pick % len(IDS)])
+        if kind == "many":
+            fields |= {"rqproc_kind": "many", "rqproc_left": "x", "0": "nonsense", "1": ""}
         if kind == "text":
             self.stage.world.run(("SET", job_key(id), "text"))
         self.stage.put(wanted, self._queue(pick, to_node), fields)
@@ -135,7 +174,15 @@ class Outside(RuleBasedStateMachine):
         wanted = found[pick // 2 % len(found)]
         key = job_key(wanted.job.id)
         wanted.over, wanted.gone = True, deletes
+        if wanted.kind == "part":
+            key = self._cancel_all_of(wanted.job.id.rpartition(":")[0])
         stage.look(("DEL", key) if deletes else ("HSET", key, "status", "canceled"))
+
+    def _cancel_all_of(self, job: str) -> str:
+        for id, wanted in self.stage.ledger.by_id.items():
+            if id.startswith(f"{job}:") and wanted.open_at(self.stage.now):
+                wanted.over = wanted.gone = True
+        return job_key(job)
 
     @rule(number=st.integers(0, 2**53 - 1), name=names)
     def someone_looks(self, number: int, name: str) -> None:

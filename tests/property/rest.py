@@ -18,11 +18,12 @@ def come_to_rest(stage: Stage) -> None:
     stage.open_session(last)
     for _ in range(100):
         busy = stage.carry() + stage.take(last, 3)
-        stage.finish(last, [last.outcome(claim, stage.now) for claim in last.known.values()])
+        stage.finish(last, last.outcomes([*last.known.values()], stage.now, together=True))
         last.known.clear()
         stage.check()
-        if not busy and not stage.view.places():
+        if not busy and stage.view.idle and not stage.view.places():
             break
+    assert stage.view.idle, "every queue is empty"
     assert not stage.view.places(), "everything comes to rest"
     for id, wanted in stage.ledger.by_id.items():
         assert not wanted.open_at(stage.now), f"{id} is never answered"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ledger import name_of
 
 from rqproc import wire
-from rqproc.cluster import Claim, Finish
+from rqproc.cluster import Claim, Finish, FinishMany
 
 
 def zombie(claim: Claim) -> Claim:
@@ -36,7 +37,7 @@ class SimNode:
     epoch: int = -1
     known: dict[str, Claim] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
-    done: list[Finish] = field(default_factory=list)
+    done: list[Finish | FinishMany] = field(default_factory=list)
     blind: bool = True
     drained: bool = False
     zombies: dict[str, Claim] = field(default_factory=dict)
@@ -71,3 +72,33 @@ class SimNode:
             return Finish(claim, "ok", wire.return_value(json.dumps(word), "json"), note)
         report = wire.failure_report("ValueError", word)
         return Finish(claim, "error", wire.exc_string(word), note, report)
+
+    def outcomes(
+        self, claims: Sequence[Claim], now: int, *, ok: bool = True, together: bool = False
+    ) -> list[Finish | FinishMany]:
+        """The same for several; ``together``: values of one job's calls in one answer."""
+        if not (ok and together):
+            return [self.outcome(claim, now, ok=ok) for claim in claims]
+        jobs: dict[str, list[Claim]] = {}
+        for claim in claims:
+            jobs.setdefault(claim.id.rpartition(":")[0] if claim.kind == "part" else "", []).append(
+                claim
+            )
+        alone = [self.outcome(claim, now) for claim in jobs.pop("", [])]
+        return [*alone, *(self._outcome_of_many(job, calls) for job, calls in jobs.items())]
+
+    def _outcome_of_many(self, job: str, claims: Sequence[Claim]) -> FinishMany:
+        calls = []
+        for claim in claims:
+            number = claim.id.rpartition(":")[2].encode()
+            word = json.dumps(self.word(claim))
+            text = wire.many_answer(number, "hit", word, age_s=0.0, expires_in_s=1.0, token=1)
+            calls.append((claim, number, text))
+        return FinishMany(job, claims[0].reply, 60.0, calls)
+
+
+def answered(finish: Finish | FinishMany) -> list[Claim]:
+    """The claims that a finish is about."""
+    if isinstance(finish, FinishMany):
+        return [claim for claim, _, _ in finish.calls]
+    return [finish.claim]

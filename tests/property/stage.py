@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ledger import LANES, LEASE_MS, MAX_ATTEMPTS, Ledger, Roll, Wanted, check_holds, name_of
-from simnode import SimNode
+from simnode import SimNode, answered
 from world import NODE_NAMES, Mutation, View, World
 
 from rqproc import wire
 from rqproc.cluster import (
+    Claim,
     Finish,
+    FinishMany,
     Job,
     LeaseLost,
     Limits,
@@ -46,6 +48,7 @@ class Stage:
         self.nodes: list[SimNode] = []
         self.limits: dict[str, int] = {}
         self.orders: list[Order] = []
+        self.groups: list[str] = []
         self.sound = True
         self._serial = 0
         self.view: View
@@ -63,7 +66,11 @@ class Stage:
         """Run commands, and look at what is there then."""
         readable = [id for id, wanted in self.ledger.by_id.items() if wanted.junk != "text"]
         replies, self.view = self.world.look(
-            *first, incs=list(self.limits), ids=readable, streams=self.ledger.streams
+            *first,
+            incs=list(self.limits),
+            ids=readable,
+            groups=self.groups,
+            streams=self.ledger.streams,
         )
         self.ledger.hear(self.view.answers)
         return replies
@@ -106,7 +113,7 @@ class Stage:
     def _check_drained(self, node: SimNode, view: View) -> None:
         """It takes nothing any more: its queue may only hold what goes with its holds."""
         held = set(view.taken[node.inc].values())
-        for wanted in (self.ledger[id] for id in view.queues[node.name]):
+        for wanted in (self.ledger[id] for id in view.queued_calls(node.name)):
             stuck = wanted.open_at(self.now) and wanted.job.address not in held
             assert not stuck or wanted.foreign, "what a drained node has is held or sent on"
 
@@ -129,9 +136,76 @@ class Stage:
                 assert report == b"", "a known id is left alone"
         self.look()
 
+    def new_group(self, picks: Sequence[int], *, timeout_s: float) -> Order:
+        """Calls of different ids that go together, three to a job."""
+        jobs: list[Job] = []
+        for place, pick in enumerate(dict.fromkeys(pick % len(IDS) for pick in picks)):
+            if not place % 3:
+                self.groups.append(f"{self.world.keys.namespace}-many{self.number()}")
+            jobs.append(Job(f"{self.groups[-1]}:{place % 3}", address("r", IDS[pick]), b""))
+        data = wire.encode_many("r")
+        return Order("call", tuple(jobs), timeout_s, f"{self.groups[-1]}-all", together=data)
+
+    def scatter(
+        self, order: Order, *, only: int | None = None, fenced: bool | None = None,
+        quiet: bool = False,
+    ) -> None:  # fmt: skip
+        """Send calls together, for the first time or again.
+
+        Args:
+            only: so many of them.
+            fenced: whether the stream's name is fenced; None where the call does not name it.
+        """
+        jobs = order.jobs[:only]
+        known = {job.id for job in jobs if job.id in self.ledger.by_id}
+        due = {w.deadline_ms for job in order.jobs if (w := self.ledger.by_id.get(job.id))}
+        left_s = (due.pop() - self.now) / 1000 if due else order.timeout_s
+        fence = self.world.keys.fence(order.reply)
+        if fenced:
+            self.world.run(("SET", fence, 1))
+        command = self.cluster.scatter(
+            jobs, data=order.together, timeout_s=left_s, reply=order.reply, quiet=quiet,
+            fence="" if fenced is None else order.reply,
+        )  # fmt: skip
+        reports = self.script(command)
+        self.world.run(("DEL", fence))
+        assert fenced is not False or not known, "only what is new is sent so"
+        for job, report in zip(jobs, reports, strict=True):
+            if job.id in known:
+                assert report == b"", "a known id is left alone"
+            elif not (quiet and b"NoLiveNode" in report):
+                self._expect_routed(order._replace(timeout_s=left_s), job, report)
+            else:
+                assert self.view.target(job.address) is None, "somebody lives"
+        self.look()
+
+    def withdraw(self, order: Order) -> None:
+        """A caller wants no more to do with what is at a node that has fallen silent."""
+        self.script(self.cluster.survey())
+        ids = [job.id for job in order.jobs if self.ledger[job.id].open_at(self.now)]
+        lost = {id: reason for id in ids if (reason := self._loss(id))}
+        wishes = order._replace(jobs=tuple(job for job in order.jobs if job.id in ids))
+        command = self.cluster.withdraw(wishes, timeout_s=order.timeout_s)
+        assert self.script(command) == len(lost), "what a node that beats has is not lost"
+        for id, reason in lost.items():
+            self.ledger[id].expect, self.ledger[id].withdrawn = reason, True
+
+    def _loss(self, id: str) -> str | None:
+        """Why a call is lost, None where it is not."""
+        for inc, expiry in self.roll.leases.items():
+            silent_ms = LEASE_MS - (expiry - self.now) + (inc in self.roll.graced) * LEASE_MS // 2
+            taken = id in self.view.taken[inc]
+            if taken or id in self.view.queued_calls(name_of(inc)):
+                if silent_ms > LEASE_MS / 2:
+                    return "OwnerLost"
+                if taken:
+                    return None
+        return None if self.view.members else "NoLiveNode"
+
     def _expect_routed(self, order: Order, job: Job, report: bytes) -> None:
         deadline = self.now + round(order.timeout_s * 1000) if order.timeout_s else 0
-        wanted = self.ledger.add(Wanted(job, order.kind, order.reply or job.id, deadline))
+        kind = "part" if order.together else order.kind
+        wanted = self.ledger.add(Wanted(job, kind, order.reply or job.id, deadline))
         target = self.view.target(job.address)
         if report:
             self._expect_refused(wanted, json.loads(report), target)
@@ -140,15 +214,16 @@ class Stage:
             assert job.id in self.view.waiting
         else:
             queue = self.view.queues[target]
+            queued = self.view.queued_calls(target)
             assert not self.ledger.kills(job.address, self.now), "what kills nodes is refused"
-            assert job.id in queue, "it is queued at its one target"
+            assert job.id in queued, "it is queued at its one target"
             assert len(queue) <= max(1, self._limit(target)), "the queue is bounded"
 
     def _expect_refused(self, wanted: Wanted, report: dict[str, Any], target: str | None) -> None:
         wanted.over = wanted.refused = True
-        if wanted.kind == "call":
+        if wanted.kind != "job":
             wanted.expect = report["type"]
-        if target is None and wanted.kind == "call":
+        if target is None and wanted.kind != "job":
             assert report["type"] == "NoLiveNode"
             return
         if report["type"] == "NodeLost":
@@ -156,7 +231,9 @@ class Stage:
             return
         assert target
         assert (report["type"], report.get("node")) == ("Overloaded", target)
-        assert len(self.view.queues[target]) >= report["limit"] == self._limit(target)
+        queued = len(self.view.queues[target])
+        assert queued == report["queued"] >= report["limit"] == self._limit(target)
+        assert wanted.job.id not in self.view.queued_calls(target)
 
     def _limit(self, name: str) -> int:
         return self.limits[self.view.nodes[name]]
@@ -251,15 +328,17 @@ class Stage:
         assert self.live(node), "the dead take nothing"
         news = None if node.epoch == self.view.epoch else self.view.members or None
         assert (taken.epoch, taken.members) == (self.view.epoch, news), "a new epoch is told"
-        for claim in taken.claims:
+        claims = claimed(taken)
+        assert len(claims) <= most, "no more than it has room for"
+        for claim in claims:
             self.ledger.claimed(claim, self.now)
             assert self.view.target(claim.address) == node.name, "it takes what is its own"
             assert node.name in self.view.members, "a draining node takes nothing"
         node.blind = lost
         if not lost:
             node.epoch = taken.epoch
-            node.known |= {claim.id: claim for claim in taken.claims}
-        return len(taken.claims)
+            node.known |= {claim.id: claim for claim in claims}
+        return len(claims)
 
     def ask_to_take(self, node: SimNode, most: int, *, session: int) -> Taken | type[Exception]:
         """Return what a take gives, or the error that it is refused with."""
@@ -271,10 +350,10 @@ class Stage:
         except (LeaseLost, SessionSuperseded, Settling) as error:
             return type(error)
 
-    def finish(self, node: SimNode, finishes: Sequence[Finish]) -> None:
+    def finish(self, node: SimNode, finishes: Sequence[Finish | FinishMany]) -> None:
         """Send finishes; only those of what this very incarnation has still taken may count."""
         mine = self.view.taken[node.inc]
-        counting = [finish for finish in finishes if finish.claim.id in mine]
+        counting = [f for f in finishes if any(claim.id in mine for claim in answered(f))]
         sends_on = node.drained and self.live(node)
         before = None if counting or sends_on else self.world.dump()
         command = self.cluster.finish(node.inc, finishes, draining=node.drained)
@@ -282,15 +361,32 @@ class Stage:
         if before is not None:
             assert self.world.dump() == before, "a finish of what is not held changes nothing"
         for finish in counting:
-            if finish.outcome in ("ok", "error"):
-                self.ledger.ended(finish.claim.address)
-            if finish.outcome == "released":
-                continue
-            wanted = self.ledger[finish.claim.id]
-            if wanted.gone or finish.outcome == "expired":
-                wanted.over = True
-            else:
-                wanted.expect = node.word(finish.claim)
+            outcome = "ok" if isinstance(finish, FinishMany) else finish.outcome
+            for claim in answered(finish):
+                if claim.id in mine and outcome != "released":
+                    self._expect_answered(claim, outcome, node.word(claim))
+
+    def _expect_answered(self, claim: Claim, outcome: str, word: str) -> None:
+        wanted = self.ledger[claim.id]
+        if outcome != "expired":
+            self.ledger.ended(claim.address)
+        if wanted.gone or outcome == "expired":
+            wanted.over = True
+        elif not wanted.withdrawn:
+            wanted.expect = word
+
+    def forget(self, before: Sequence[Command], node: SimNode, known: set[str]) -> None:
+        """A server takes over that knows nothing of what a node has taken last."""
+        self.world.restore(before)
+        self.world.advance(100)
+        self.world.server = f"server-{self.number()}"
+        for other in self.nodes:
+            other.blind = True
+        self.sound = False
+        self.open_session(node)
+        for id in node.known.keys() - known:
+            if (wanted := self.ledger[id]).kind != "part":
+                wanted.copies += 1  # it lies in the queue as well, and is not taken from there
 
     def drain(self, name: str, inc: str = "") -> None:
         """By an operator who names a node, or by an incarnation for itself alone."""
@@ -360,3 +456,12 @@ class Stage:
             wanted.lost = min(wanted.lost, self.view.about[id][1])
             wanted.deadline_ms = int(self.world.run(("HGET", job_key(id), "rqproc_deadline")))
             assert 0 <= wanted.deadline_ms <= self.now + wanted.ttl_s * 1000, "its ttl"
+
+
+def claimed(taken: Taken) -> list[Claim]:
+    """What a take gave, call by call, in the order of their tokens."""
+    claims = list(taken.claims)
+    for many in taken.together:
+        addresses = [raw.decode(errors="surrogateescape") for raw in many.calls[1::2]]
+        claims += [many.claim(place, address) for place, address in enumerate(addresses)]
+    return sorted(claims, key=lambda claim: claim.token)

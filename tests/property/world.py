@@ -44,6 +44,8 @@ class View:
         taken: for each incarnation ever, the address of each id that it has taken, oldest first.
         about: for each id asked for, its job's status and the nodes that died on it.
         answers: what has come into reply streams since the last view.
+        parts: for each job asked for that carries many calls, where each of these is, by its id:
+            a node's name, '' for none, '*' for taken; and its address.
     """
 
     members: tuple[str, ...]
@@ -59,12 +61,31 @@ class View:
     taken: dict[str, dict[str, str]]
     about: dict[str, tuple[str, int]]
     answers: list[wire.Answer]
+    parts: dict[str, dict[str, tuple[str, str]]]
 
     def places(self) -> Counter[str]:
-        """Return in how many places each id is."""
-        lists = [self.waiting, self.ingress, self.intermediate, *self.queues.values()]
-        places = Counter(id for ids in [*lists, *self.taken.values()] for id in ids)
+        """Return in how many places each call is."""
+        lists = [self.waiting_calls(), self.ingress, self.intermediate, *self.taken.values()]
+        lists += [self.queued_calls(name) for name in self.queues]
+        places = Counter(id for ids in lists for id in ids)
         return Counter({id: count for id, count in places.items() if not id.startswith("~")})
+
+    def queued_calls(self, name: str) -> list[str]:
+        """Return the calls in a node's queue: a job that carries many stands for those there."""
+        return self._calls(self.queues[name], name)
+
+    def waiting_calls(self) -> list[str]:
+        return self._calls(self.waiting, "")
+
+    def _calls(self, queue: Sequence[str], name: str) -> list[str]:
+        plain = [id for id in queue if id not in self.parts]
+        jobs = dict.fromkeys(id for id in queue if id in self.parts)  # twice there is as once
+        return plain + [id for job in jobs for id, (at, _) in self.parts[job].items() if at == name]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing lies in any queue, whether it stands for something or not."""
+        return not self.waiting and not any(self.queues.values())
 
     def target(self, address: str) -> str | None:
         """Return the node that requests of an address go to, by the rule in the design."""
@@ -106,15 +127,17 @@ class World:
         return ("SET", f"{self.keys.state}node:clock", self.now)
 
     def look(
-        self, *first: Command, incs: Sequence[str], ids: Sequence[str], streams: Iterable[str]
-    ) -> tuple[list[Any], View]:
+        self, *first: Command, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str],
+        streams: Iterable[str],
+    ) -> tuple[list[Any], View]:  # fmt: skip
         """Run commands, and return their replies and what is there then.
 
-        Of jobs, taken requests and reply streams only those are looked at that are named.
+        Of jobs, taken requests and reply streams only those are looked at that are named;
+        ``groups`` are the jobs that carry many calls.
         """
         for stream in streams:
             self._read_up_to.setdefault(stream, "0-0")
-        found = iter(self.tell(*first, *self._reads(incs, ids)))
+        found = iter(self.tell(*first, *self._reads(incs, ids, groups)))
         replies = [next(found) for _ in first]
         members, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(8))
         epoch, token = (int(number or 0) for number in numbers)
@@ -132,10 +155,13 @@ class World:
             queues={name: _texts(next(found)) for name in NODE_NAMES},
             taken={inc: _addresses(next(found)) for inc in incs},
             about={id: _about(next(found)) for id in ids},
+            parts={job: _parts(job, next(found)) for job in groups},
             answers=self._answers(next(found, None)),
         )
 
-    def _reads(self, incs: Sequence[str], ids: Sequence[str]) -> list[Command]:
+    def _reads(
+        self, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str]
+    ) -> list[Command]:
         keys, state = self.keys, self.keys.state
         reads: list[Command] = [
             ("ZRANGE", f"{state}members", 0, -1),
@@ -149,6 +175,7 @@ class World:
             *(("LRANGE", keys.queue(name), 0, -1) for name in NODE_NAMES),
             *(("HGETALL", f"{state}taken:{inc}") for inc in incs),
             *(("HMGET", job_key(id), "status", "rqproc_lost") for id in ids),
+            *(("HGETALL", job_key(job)) for job in groups),
         ]
         if self._read_up_to:
             streams = map(results_key, self._read_up_to)
@@ -160,13 +187,27 @@ class World:
         answers = []
         for key, entries in found or ():
             self._read_up_to[names[key.decode()]] = entries[-1][0].decode()
-            answers += [wire.answer(flat) for _, flat in entries]
+            answers += [answer for _, flat in entries for answer in wire.answers(flat)]
         return answers
 
     def dump(self) -> dict[bytes, bytes]:
         """Return every key of the server with its value, to tell whether anything has changed."""
         names = self.run(("KEYS", "*"))
         return dict(zip(names, self.tell(*(("DUMP", name) for name in names)), strict=True))
+
+    def snapshot(self) -> list[Command]:
+        """Return what makes the server's keys again as they are."""
+        names = self.run(("KEYS", "*"))
+        values = self.tell(*(("DUMP", name) for name in names))
+        left_ms = self.tell(*(("PTTL", name) for name in names))
+        return [
+            ("RESTORE", name, max(ms, 0), value)
+            for name, ms, value in zip(names, left_ms, values, strict=True)
+        ]
+
+    def restore(self, snapshot: Sequence[Command]) -> None:
+        """Let the server forget what has happened since; its clock goes on."""
+        self.tell(("DEL", *self.run(("KEYS", "*"))), *snapshot, self._set_clock())
 
     def key_names(self) -> set[str]:
         return set(_texts(self.run(("KEYS", "*"))))
@@ -206,7 +247,7 @@ def _scripts(keys: Keys, mutation: Mutation | None) -> Scripts:
 
 
 def _texts(raw: Iterable[bytes]) -> list[str]:
-    return [item.decode() for item in raw]
+    return [item.decode(errors="surrogateescape") for item in raw]
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
@@ -218,6 +259,13 @@ def _addresses(flat: Sequence[bytes]) -> dict[str, str]:
     """Of a ``taken`` hash: id -> address, in the order of the tokens that stand before them."""
     claims = sorted(_pairs(flat).items(), key=lambda pair: int(pair[1].partition(" ")[0]))
     return {id: claim.partition(" ")[2] for id, claim in claims}
+
+
+def _parts(job: str, flat: Sequence[bytes]) -> dict[str, tuple[str, str]]:
+    """Of a job's hash: the id of each of its calls -> where it is, and its address."""
+    calls = {number: text for number, text in _pairs(flat).items() if number.isdecimal()}
+    split = {number: text.partition(" ") for number, text in calls.items()}
+    return {f"{job}:{number}": (at, address) for number, (at, _, address) in split.items()}
 
 
 def _about(fields: Sequence[bytes | None]) -> tuple[str, int]:
