@@ -134,3 +134,29 @@ def test_jobs_that_were_not_queued_have_their_errors() -> None:
     assert first is None
     assert isinstance(second, Overloaded)
     assert isinstance(calls.refusals(batch, [none, full], KEYS)[0], NoLiveNode)
+
+
+# --- calls that go together ---
+
+
+def test_calls_go_together_256_to_a_job_in_the_order_asked() -> None:
+    batch = calls.together("price", range(600), timeout_s=2.0)
+    order = batch.order
+    assert (order.kind, order.timeout_s, order.parent) == ("call", 2.0, "")
+    names = [job.id.partition(":")[0] for job in order.jobs]
+    assert [names.count(name) for name in dict.fromkeys(names)] == [256, 256, 88]
+    numbers = [int(job.id.partition(":")[2]) for job in order.jobs]
+    assert numbers == [*range(256), *range(256), *range(88)]
+    assert [batch.requests[job.id] for job in order.jobs] == [
+        Request("price", id) for id in range(600)
+    ]
+    assert [job.address for job in order.jobs[:2]] == ["0|price:0", "1|price:1"]
+    assert {job.data for job in order.jobs} == {b""}, "an address says all"
+
+
+def test_the_data_of_a_job_that_carries_many_is_no_request() -> None:
+    """A porter that meets one in the ingress queue refuses it."""
+    data = calls.together("price", [1, 2], timeout_s=2.0).order.together
+    assert json.loads(data) == [wire.REQUEST_MANY, None, [], {"resource": "price"}]
+    with pytest.raises(wire.Unreadable):
+        wire.decode_call(data, functions={})

@@ -46,3 +46,13 @@ def test_cleared_it_holds_nothing() -> None:
     assert len(holds) == 0
     assert not holds.busy("1|r:1")
     assert claim("a") not in holds
+
+
+def test_it_counts_the_claims_of_an_address() -> None:
+    holds = Holds()
+    assert holds.count("1|r:1") == 0
+    holds.add(claim("j:0", 1), None)
+    holds.add(claim("k:0", 2), None)
+    assert holds.count("1|r:1") == len(holds) == 2
+    holds.remove(claim("j:0", 1))
+    assert holds.count("1|r:1") == 1

@@ -121,3 +121,43 @@ def test_times_are_written_as_rq_reads_them() -> None:
     read = str_to_date(wire.utc())
     assert read
     assert before - near <= read <= datetime.now(UTC) + near
+
+
+# --- answers that come together ---
+
+VALUES = [
+    None, True, False, 0, -1, 2**63, 1.5, 1e300, "", "a,b]\"\\", "é€\U0001f600", "\ud800", "\x00\n",
+    [], {}, [[1], {"a": [None]}], {"": {"k": "v"}}, "x" * 10_000,
+]  # fmt: skip
+
+
+def many(*texts: str, worker: str = "rqproc.shop.n1") -> list[wire.Answer]:
+    note, body = b"job many 0,1", f"[{','.join(texts)}]".encode()
+    fields = [b"type", b"1", b"worker_name", worker.encode(), b"rqproc_many", body, b"rqproc", note]
+    return list(wire.answers(fields))
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_every_value_comes_through_among_others(value: object) -> None:
+    texts = [
+        wire.many_answer(
+            number, "hit", wire.encode_value(value), age_s=1.25, expires_in_s=3.5, token=2**53
+        )
+        for number in (b"0", b"255")
+    ]
+    first, last = many(*texts)
+    assert first == wire.Answer("job:0", "hit", 1.25, 3.5, 2**53, "rqproc.shop.n1", value)
+    assert (last.job_id, last.value) == ("job:255", value)
+
+
+def test_an_answer_among_others_is_the_reply_that_it_would_be_alone() -> None:
+    text = wire.many_answer(b"7", "hit", "[1]", age_s=0.0004, expires_in_s=0.0, token=1)
+    (answer,) = many(text)
+    reply = answer.reply(42, node_queues="rqproc.shop.")
+    assert (reply.id, reply.value, reply.node, reply.source) == (42, [1], "n1", "hit")
+    assert (reply.age_s, reply.expires_in_s, reply.token) == (0.0, 0.0, 1)
+
+
+def test_an_entry_with_one_answer_is_read_as_one() -> None:
+    fields = [b"type", b"2", b"rqproc", b"j:3 error 0 0 0", b"rqproc_error", b'{"type":"X"}']
+    assert wire.answers(fields) == (wire.Answer("j:3", report={"type": "X"}),)
