@@ -71,18 +71,20 @@ end
 local function finish_many(i, count) -- rarely
   -- Releases all of these at once.
   local function release_many(addresses)
-    local idle, counts = {}, {}
+    local idle, counts, times = {}, {}, {}
     for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
+      local address = addresses[i]
+      times[address] = (times[address] or 0) + 1
       local holder, count = string.match(held or '', '^(%S+) (%d+)$')
-      if holder == inc and count == '1' then
-        idle[#idle + 1] = addresses[i]
+      if holder == inc and tonumber(count) <= times[address] then
+        idle[#idle + 1] = address
       elseif holder == inc then
-        counts[#counts + 1] = addresses[i]
-        counts[#counts + 1] = inc .. ' ' .. (count - 1)
+        counts[#counts + 1] = address
+        counts[#counts + 1] = inc .. ' ' .. (count - times[address])
       end
     end
-    if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
     if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
+    if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
   end
 
   -- Those of a job's calls that nobody has answered: some may have been withdrawn.
