@@ -71,25 +71,32 @@ end
 local function finish_many(i, count) -- rarely
   -- Releases all of these at once; one that stands there twice, twice.
   local function release_many(addresses)
-    local unique, times, idle, counts = {}, {}, {}, {}
-    for _, address in ipairs(addresses) do
-      if not times[address] then unique[#unique + 1] = address end
+    local idle, counts, times = {}, {}, {}
+    for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
+      local address = addresses[i]
       times[address] = (times[address] or 0) + 1
-    end
-    for i, held in ipairs(call('HMGET', HOLDERS, unpack(unique))) do
-      local holder, before = string.match(held or '', '^(%S+) (%d+)$')
-      if holder == inc then
-        local left = before - times[unique[i]]
-        if left <= 0 then
-          idle[#idle + 1] = unique[i]
-        else
-          counts[#counts + 1] = unique[i]
-          counts[#counts + 1] = inc .. ' ' .. left
-        end
+      local holder, count = string.match(held or '', '^(%S+) (%d+)$')
+      if holder == inc and tonumber(count) <= times[address] then
+        idle[#idle + 1] = address
+      elseif holder == inc then
+        counts[#counts + 1] = address
+        counts[#counts + 1] = inc .. ' ' .. (count - times[address])
       end
     end
-    if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
     if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
+    if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
+  end
+
+  -- Those of a job's calls that nobody has answered: some may have been withdrawn.
+  local function still_open(job, numbers, answers)
+    local open_numbers, open_answers = {}, {}
+    for k, part in ipairs(call('HMGET', JOB .. job, unpack(numbers))) do
+      if part then
+        open_numbers[#open_numbers + 1] = numbers[k]
+        open_answers[#open_answers + 1] = answers[k]
+      end
+    end
+    return open_numbers, open_answers
   end
 
   -- Those of a job's calls that nobody has answered: some may have been withdrawn.

@@ -39,7 +39,7 @@ local function claim_many(id, reply, deadline) -- rarely
   -- those that are gone or another's by now. Returns the former's numbers and addresses, in turn, and
   -- how many requests of each address are held.
   local function sort_calls(id, flat, reply)
-    local numbers, addresses, mine, held = {}, {}, {}, {}
+    local numbers, addresses, mine, held, claimed = {}, {}, {}, {}, {}
     for i = 1, #flat, 2 do
       local at, address = string.match(flat[i + 1], '^(%S*) (.*)$')
       if at == name and string.find(flat[i], '^%d+$') and address_in(address) then
@@ -66,8 +66,8 @@ local function claim_many(id, reply, deadline) -- rarely
       else
         mine[#mine + 1] = numbers[i]
         mine[#mine + 1] = address
-        held[#held + 1] = count
-        more[address] = count + 1
+        held[#held + 1] = count + (claimed[address] or 0) -- two callers may ask for one id
+        claimed[address] = (claimed[address] or 0) + 1
       end
     end
     return mine, held

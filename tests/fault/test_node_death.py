@@ -42,6 +42,27 @@ def test_callers_of_a_killed_node_wait_a_lease_and_lose_nothing(
     assert all(len(where) == 2 for where in twice.values())
 
 
+def test_many_that_a_killed_node_had_are_answered_by_the_others(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    cluster.start("a", "b", "c")
+    asked = ids(90)
+    busy = next(id for id in asked if cluster.owner(id) is cluster.nodes["b"])
+    for id in asked:
+        if id != busy:
+            book.release("gated", id, times=2)  # what b had begun may be run again
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cluster.client.request_many, asked, "gated", timeout=20)
+        book.started("gated", busy)
+        cluster.nodes["b"].kill()
+        book.release("gated", busy)
+        found = waiting.result()
+    assert list(found) == asked
+    assert found[busy]["node"] in {"a", "c"}
+    for id in asked:
+        assert kit.overlaps(book.log("gated", id), dead=["b"]) == []
+
+
 def test_values_of_a_killed_node_are_computed_anew_and_never_older(
     cluster: Cluster, ids: Fresh
 ) -> None:

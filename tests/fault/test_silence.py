@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import socket
@@ -125,6 +126,40 @@ def test_of_many_only_the_silent_nodes_ids_are_done_here(
     sources = {id: outcome.source for id, outcome in outcomes.items()}  # type: ignore[union-attr]
     assert sources == {id: "miss" if id % 2 else "local" for id in asked}
     assert sorted(here.runs) == [id for id in asked if id % 2 == 0]
+
+
+def test_many_that_ran_when_their_node_fell_silent_are_done_here_too(
+    cluster: Cluster, here: Here, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+) -> None:
+    (node,) = cluster.start("a", options=LONG)
+    asked = ids(4)
+    ask = functools.partial(
+        here.app.client.request_many, asked, "gated", timeout=TIMEOUT_S, on_lost="local"
+    )
+    waiting = threads.submit(took, ask)
+    for id in asked:
+        book.started("gated", id)
+    node.signal(signal.SIGSTOP)
+    took_s, found = waiting.result(10)
+    assert soon_after_half(took_s)
+    assert list(found) == sorted(here.runs) == asked
+    node.signal(signal.SIGCONT)
+    for id in asked:
+        book.release("gated", id)
+    kit.eventually(lambda: {n.held for n in cluster.client.membership().nodes} == {0})
+
+
+def test_of_many_only_the_silent_nodes_ids_are_errors(cluster: Cluster, ids: Fresh) -> None:
+    cluster.start("a", "b", options=LONG)
+    asked = ids(6)
+    kit.settle(cluster.client)
+    cluster.nodes["a"].signal(signal.SIGSTOP)
+    found = cluster.client.request_many(
+        asked, "price", timeout=TIMEOUT_S, on_lost="error", return_exceptions=True
+    )
+    assert list(found) == asked
+    for id in asked:
+        assert found[id]["node"] == "b" if id % 2 else isinstance(found[id], OwnerLost)
 
 
 def test_with_asyncio_too(cluster: Cluster, here: Here, ids: Fresh) -> None:

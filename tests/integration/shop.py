@@ -168,6 +168,23 @@ def nested(id: Any) -> dict[str, Any]:
 
 
 @app.resource(ttl=0)
+def gather(id: Any, *others: Any) -> list[Any]:
+    """Asks for many at once, from within a node."""
+    return list(price.request_many(others).values())
+
+
+@app.resource(ttl=0)
+def around(id: Any, *others: Any) -> list[Any]:
+    """Asks for itself among others."""
+    return list(around.request_many(others).values()) if others else []
+
+
+@app.resource(ttl=0)
+async def agather(id: Any, *others: Any) -> list[Any]:
+    return list((await price.arequest_many(others)).values())
+
+
+@app.resource(ttl=0)
 def give(id: Any, what: str) -> Any:
     """Values that are hard to carry."""
     values = {

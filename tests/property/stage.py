@@ -137,9 +137,9 @@ class Stage:
         self.look()
 
     def new_group(self, picks: Sequence[int], *, timeout_s: float) -> Order:
-        """Calls of different ids that go together, three to a job."""
+        """Calls that go together, three to a job; of one id too, for more than one caller."""
         jobs: list[Job] = []
-        for place, pick in enumerate(dict.fromkeys(pick % len(IDS) for pick in picks)):
+        for place, pick in enumerate(pick % len(IDS) for pick in picks):
             if not place % 3:
                 self.groups.append(f"{self.world.keys.namespace}-many{self.number()}")
             jobs.append(Job(f"{self.groups[-1]}:{place % 3}", address("r", IDS[pick]), b""))

@@ -133,7 +133,7 @@ def test_tokens_of_many_rise_with_those_of_their_neighbours(stage: Stage) -> Non
     stage.send(Order("call", (plain,), 5.0, plain.id))
     scattered(stage, "k", range(5, 8))
     found = taken(stage, node)
-    assert [one.id for one in found.in_order()] == ["j", plain.id, "k"]
+    assert [one.id for one in found.in_turn()] == ["j", plain.id, "k"]
     tokens = [claim.token for claim in claimed(found)]
     assert tokens == sorted(set(tokens))
     scattered(stage, "l", range(1))

@@ -198,7 +198,7 @@ def test_what_is_taken_together_is_read_as_such_and_has_its_place_among_the_rest
     group = [b"j", 7, [b"0", b"1|r:1", b"9", b"2|r:\xff"], b"many", b"box", 99, b"", 0]
     alone = [[b"x", token, b"5|r:5", b"call", b"x", 0, b"[]", 0] for token in (6, 9)]
     taken = CLUSTER.read_take([1, 0, 1, [], [alone[0], group, alone[1]]])
-    assert [claim.token for claim in taken.in_order()] == [6, 7, 9]
+    assert [claim.token for claim in taken.in_turn()] == [6, 7, 9]
     (many,) = taken.together
     assert (many.id, many.reply, many.deadline_ms) == ("j", "box", 99)
     assert many.claim(0, "1|r:1") == Claim("j:0", 7, "1|r:1", "part", "box", 99, b"", 0)
@@ -207,4 +207,4 @@ def test_what_is_taken_together_is_read_as_such_and_has_its_place_among_the_rest
 
 def test_a_take_without_many_is_in_order_as_it_is() -> None:
     taken = CLUSTER.read_take([1, 0, 1, [], [[b"x", 6, b"5|r:5", b"call", b"x", 0, b"[]", 0]]])
-    assert taken.in_order() is taken.claims
+    assert taken.in_turn() is taken.claims
