@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from rqproc import wire
@@ -121,11 +120,11 @@ class Taken:
     claims: tuple[Claim, ...]
     together: tuple[ManyClaims, ...] = ()
 
-    def in_order(self) -> Sequence[Claim | ManyClaims]:
-        """All of it as it was taken: an id's tokens rise in the order in which it is run."""
+    def in_turn(self) -> Sequence[Claim | ManyClaims]:
+        """All claims in the order of their tokens: what is run later has a higher one."""
         if not self.together:
             return self.claims
-        return sorted((*self.claims, *self.together), key=attrgetter("token"))
+        return sorted((*self.claims, *self.together), key=lambda claim: claim.token)
 
 
 class Finish(NamedTuple):

@@ -298,7 +298,7 @@ class Worker:
         self._ask_after = 0.0
         self._desk.learn(taken.epoch, taken.members)
         self._mind_the_lease()
-        for claim in taken.in_order():
+        for claim in taken.in_turn():
             due = self._due(claim.deadline_ms, taken.now_ms)
             if isinstance(claim, ManyClaims):
                 self._desk.receive_many(claim, due=due)

@@ -69,7 +69,7 @@ end
 
 -- Answers calls of one job together. i: where it stands; count: of its calls.
 local function finish_many(i, count) -- rarely
-  -- Releases all of these at once; one that stands there twice, twice.
+  -- Releases all of these at once.
   local function release_many(addresses)
     local idle, counts, times = {}, {}, {}
     for i, held in ipairs(call('HMGET', HOLDERS, unpack(addresses))) do
@@ -85,18 +85,6 @@ local function finish_many(i, count) -- rarely
     end
     if #counts > 0 then call('HSET', HOLDERS, unpack(counts)) end
     if #idle > 0 then call('HDEL', HOLDERS, unpack(idle)) end
-  end
-
-  -- Those of a job's calls that nobody has answered: some may have been withdrawn.
-  local function still_open(job, numbers, answers)
-    local open_numbers, open_answers = {}, {}
-    for k, part in ipairs(call('HMGET', JOB .. job, unpack(numbers))) do
-      if part then
-        open_numbers[#open_numbers + 1] = numbers[k]
-        open_answers[#open_answers + 1] = answers[k]
-      end
-    end
-    return open_numbers, open_answers
   end
 
   -- Those of a job's calls that nobody has answered: some may have been withdrawn.

@@ -48,11 +48,10 @@ local function claim_many(id, reply, deadline) -- rarely
     end
     if #numbers == 0 then return mine, held end
     local holders = call('HMGET', HOLDERS, unpack(addresses))
-    local among, more = call('ZRANGE', MEMBERS, 0, -1), {}
+    local among = call('ZRANGE', MEMBERS, 0, -1)
     for i, address in ipairs(addresses) do
       local target, count = target_among(among, address, holders[i])
       local deaths = suspects and killer(address, now)
-      count = more[address] or count -- several callers may ask for one id
       if target ~= name then
         place_part(id, numbers[i], address)
       elseif count > 0 and call('HEXISTS', TAKEN .. inc, id .. ':' .. numbers[i]) == 1 then

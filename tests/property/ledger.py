@@ -147,15 +147,16 @@ class Ledger:
     def __init__(self) -> None:
         self.by_id: dict[str, Wanted] = {}
         self.top_token = 0
-        self._early: dict[str, list[Answer]] = {}
         self.deaths: dict[str, tuple[int, int]] = {}
+        self.early: list[Answer] = []  # to what has just been sent
 
     def __getitem__(self, id: str) -> Wanted:
         return self.by_id[id]
 
     def add(self, wanted: Wanted) -> Wanted:
         self.by_id[wanted.job.id] = wanted
-        wanted.answers += self._early.pop(wanted.job.id, ())
+        early, self.early = self.early, []
+        self.hear(early)
         return wanted
 
     @property
@@ -213,9 +214,10 @@ class Ledger:
 
     def hear(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
-            wanted = self.by_id.get(answer.job_id)
-            known = wanted.answers if wanted else self._early.setdefault(answer.job_id, [])
-            known.append(answer)
+            if answer.job_id in self.by_id:
+                self.by_id[answer.job_id].answers.append(answer)
+            else:
+                self.early.append(answer)
 
     def check(self, view: View, now: int) -> None:
         places = view.places()
@@ -224,6 +226,7 @@ class Ledger:
                 at = view.parts.get(id.rpartition(":")[0], {}).get(id, ("*", ""))[0]
                 assert at == "*" or self.by_id[id].copies > 1, "what is taken is marked so"
         assert places.keys() <= self.by_id.keys(), "only known requests are anywhere"
+        assert not self.early, "only known requests are answered"
         for id, wanted in self.by_id.items():
             self._check_places(wanted, places[id], now)
             self._check_answers(wanted)

@@ -33,7 +33,12 @@ COMMANDS: dict[str, Command] = {
     "beat": CLUSTER.beat("a@1", lease_s=5, tally=Tally()),
     "route": CLUSTER.route(Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j")),
     "scatter": CLUSTER.scatter(
-        [Job("j:0", "1|r:1", b"")], data=b"[]", timeout_s=1.5, reply="b", fence="", quiet=False
+        [Job("j:0", "1|r:1", b"")],
+        data=b"[]",
+        timeout_s=1.5,
+        reply="box",
+        fence="box",
+        quiet=False,
     ),
     "withdraw": CLUSTER.withdraw(
         Order("call", (Job("j", "1|r:1", b"[]"),), 1.5, "j"), timeout_s=0.5
