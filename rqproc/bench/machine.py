@@ -17,7 +17,10 @@ PACKAGES = ("redis", "hiredis", "rq")
 
 
 def machine(client: redis.Redis) -> dict[str, Any]:
-    """Return what a reader needs to know of this machine and of the server."""
+    """Return what a reader needs to know of this machine and of the server.
+
+    ``load`` is how many programs wanted a core in the last minute, on average.
+    """
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),

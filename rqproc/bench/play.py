@@ -42,6 +42,14 @@ class Result:
     rows: Sequence[Row]
     readings: Readings
 
+    @property
+    def busy(self) -> bool:
+        """Whether others wanted the cores before anything was measured.
+
+        What needs three processes to be woken suffers more from that than what needs two.
+        """
+        return bool(self.machine["load"] > 0.5)
+
     def figure(self, row: Row) -> float | None:
         return row.formula.figure(self.readings)
 

@@ -180,6 +180,9 @@ def _show(out: Console, result: Result) -> None:
     out.print(f"{met} of {len(verdicts)} targets met; missed: {', '.join(missed) or 'none'}")
     if any(row.title(result.plan) != row.title(result.plan.with_millions()) for row in result.rows):
         out.print("--long measures these quantities with a million")
+    if result.busy:
+        load = result.machine["load"]
+        out.print(f"the cores were wanted before it began (load {load}): see a quiet machine's run")
     out.print(", ".join(f"{name} {value}" for name, value in result.machine.items()))
 
 

@@ -7,6 +7,7 @@ import pytest
 from rqproc.bench import chart
 from rqproc.bench.figures import Formula, Term, latency
 from rqproc.bench.ground import RIVALS, Plan
+from rqproc.bench.play import Result
 from rqproc.bench.rows import NAMES, PROBES, ROWS, choose, probes_of
 from rqproc.bench.targets import at_least, at_most, judge
 
@@ -77,6 +78,11 @@ def test_a_score_is_how_many_times_better_than_asked_for() -> None:
     assert at_most(2.0).score(1.0) == 2.0
     assert at_least(50).score(100) == 2.0
     assert at_least(50).score(25) == 0.5
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.2, False), (1.7, True)])
+def test_a_machine_that_others_use_is_told_from_a_quiet_one(load: float, busy: bool) -> None:
+    assert Result(Plan(), {"load": load}, (), {}).busy is busy
 
 
 # --- the chart ---
