@@ -15,6 +15,7 @@ from rqproc.bench.probes import Probe
 from rqproc.bench.rivals import forget_jobs
 from rqproc.bench.work import FRESH
 from rqproc.client import Client
+from rqproc.errors import RqprocError
 
 JOBS = 1000
 
@@ -39,7 +40,8 @@ def _ours(ground: Ground, seconds: float) -> Reading:
     queue = client.keys.queue("m0")
 
     def enqueue(count: int) -> list[str]:
-        return [job.id for job in client.enqueue_many(range(count), FRESH)]
+        jobs = client.enqueue_many(range(count), FRESH)
+        return [job.id for job in jobs if not isinstance(job, RqprocError)]
 
     return _rate(ground, enqueue, seconds, queue)
 
