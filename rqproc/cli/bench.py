@@ -93,7 +93,7 @@ reaches its mark where the target is met. The exit code is 0 where targets are m
     "--nodes", metavar="N", type=click.IntRange(1, 64), default=DEFAULT.nodes, show_default=True,
     help="Nodes that ids are spread on, where a row does not say otherwise.",
 )  # fmt: skip
-@click.option("--long", is_flag=True, help="Measure quantities with a million; takes minutes more.")
+@click.option("--long", is_flag=True, help="Measure quantities with a million: ten minutes more.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def bench(
