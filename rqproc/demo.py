@@ -5,7 +5,6 @@ Knows the client and the stage. Yields what happens; the command line shows it.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -14,12 +13,10 @@ from secrets import token_hex
 
 from rqproc.client import Client
 from rqproc.errors import RqprocError
-from rqproc.keys import RQ_PREFIX
-from rqproc.lines import dial
 from rqproc.model import Reply
 from rqproc.placement import Id
 from rqproc.seed import TTL_S
-from rqproc.stage import Doing, NodeProcess, PrivateServer
+from rqproc.stage import Doing, NodeProcess, PrivateServer, swept
 
 IDS = (1, 2, 3, 4, 5, 6)
 NODES = ("n1", "n2", "n3")
@@ -55,9 +52,10 @@ def play(url: str | None) -> Iterator[Doing | Round]:
         namespace = f"demo-{token_hex(4)}"
         client = stack.enter_context(Client(where, namespace=namespace))
         nodes: dict[str, NodeProcess] = {}
-        stack.callback(_sweep, client, where, nodes)
+        pids = stack.enter_context(swept(client, where))
         for name in NODES:
             nodes[name] = stack.enter_context(NodeProcess(name, where, namespace, BRISK))
+            pids[name] = nodes[name].pid
         for node in nodes.values():
             node.wait_ready()
         yield _ask(client, "first")
@@ -75,13 +73,3 @@ def _ask(client: Client, title: str) -> Round:
     began = time.monotonic()
     outcomes = client.reply_many(IDS)
     return Round(title, client.members(), outcomes, time.monotonic() - began)
-
-
-def _sweep(client: Client, url: str, nodes: Mapping[str, NodeProcess]) -> None:
-    """Remove what the demo has left: on the user's own server, nothing may stay."""
-    for name, node in nodes.items():
-        client.report_death(name, pid=node.pid, host=socket.gethostname())
-    with dial(url).client() as redis:
-        for key in redis.scan_iter(match=f"{client.keys.state}*"):
-            redis.delete(key)
-        redis.srem(f"{RQ_PREFIX}:queues", client.keys.ingress_queue)

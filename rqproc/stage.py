@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +22,11 @@ from typing import Self
 
 import redis
 
+from rqproc.client import Client
 from rqproc.embedded import Embedded, Places
 from rqproc.errors import RqprocError
+from rqproc.keys import RQ_PREFIX
+from rqproc.lines import dial
 
 READY_WITHIN_S = 20.0
 LAST_LINES = 12
@@ -60,6 +65,24 @@ class PrivateServer:
         self._embedded.stop(force=True)
         self._embedded.release()
         self._folder.cleanup()
+
+
+@contextmanager
+def swept(client: Client, url: str) -> Iterator[dict[str, int]]:
+    """Remove a namespace in the end: on the user's own server, nothing may stay.
+
+    Yields where to write down the names and process ids of its nodes.
+    """
+    pids: dict[str, int] = {}
+    try:
+        yield pids
+    finally:
+        for name, pid in pids.items():
+            client.report_death(name, pid=pid, host=socket.gethostname())
+        with dial(url).client() as redis:
+            for key in redis.scan_iter(match=f"{client.keys.state}*"):
+                redis.delete(key)
+            redis.srem(f"{RQ_PREFIX}:queues", client.keys.ingress_queue)
 
 
 class NodeProcess:

@@ -1,7 +1,9 @@
-"""``rqproc bench``: what a request costs, as ratios to a raw Redis round trip and to stock RQ.
+"""``rqproc bench``: what everything costs, as ratios to what users would have instead.
 
 Absolute times say more about a machine than about a program, so everything is measured in one run,
-in interleaved rounds, and compared by medians.
+in interleaved rounds, and compared by the medians of the rounds' ratios.
 
-``rivals`` makes the things that are measured, ``measure`` times them, ``report`` compares.
+A *probe* measures one thing for some seconds; its *reading* is what it found. A *row* is a figure
+made of two readings of a round (or of one), with the target that it should meet. ``rows`` is the
+table of both; ``play`` runs the rounds on the ``ground`` that the probes share.
 """

@@ -1,31 +1,32 @@
-"""The things that are measured, each behind one call that asks for a value and waits for it.
+"""What users would have instead, each behind one call that asks for a value and waits for it.
 
-Knows Redis lists, RQ and rqproc's client. Must not know clocks.
+Knows Redis lists, RQ and redis-py. Must not know clocks.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from secrets import token_hex
-
-import redis
-from rq import Queue
+from typing import TYPE_CHECKING, Any
 
 from rqproc.bench import work
-from rqproc.client import Client
+from rqproc.bench.ground import Ground
 from rqproc.errors import RqprocError
-from rqproc.stage import NodeProcess
+from rqproc.keys import RQ_PREFIX, job_key
+
+if TYPE_CHECKING:
+    from rq import Queue
 
 Ask = Callable[[], object]
 
-IDS = 50
 RQ_RESULT_WITHIN_S = 30
+RESULT_TTL_S = 60
+END_WITHIN_S = 5.0
 
 
 class RivalDidNotAnswer(RqprocError):
@@ -33,74 +34,100 @@ class RivalDidNotAnswer(RqprocError):
 
 
 @contextmanager
-def raw_pair(url: str) -> Iterator[Ask]:
+def raw_pair(ground: Ground) -> Iterator[Ask]:
     """LPUSH there, BLPOP there, LPUSH back, BLPOP back: what two processes need at the least."""
     ping, pong = f"bench-ping-{token_hex(4)}", f"bench-pong-{token_hex(4)}"
-    command = [sys.executable, "-m", "rqproc.bench.echo", url, ping, pong]
-    echo = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S603
-    client = redis.Redis.from_url(url)
-    assert echo.stdout
 
     def ask() -> object:
-        client.lpush(ping, b"1")
-        return client.blpop([pong], timeout=5)
+        ground.redis.lpush(ping, b"1")
+        return ground.redis.blpop([pong], timeout=5)
 
-    try:
+    command = [sys.executable, "-m", "rqproc.bench.echo", ground.url, ping, pong]
+    with _removed(ground, ping, pong), _process(command) as echo:
+        assert echo.stdout
         echo.stdout.readline()
         yield ask
-    finally:
-        echo.kill()
-        echo.wait()
-        echo.stdout.close()
-        client.delete(ping, pong)
-        client.close()
 
 
 @contextmanager
-def rqproc_node(url: str) -> Iterator[tuple[Ask, Ask]]:
-    """One node; yields a call that hits an entry and one that runs a no-op handler."""
-    namespace = f"bench-{token_hex(4)}"
-    quiet = ("--log-level", "warning", "--concurrency", "64", "rqproc.bench.work:app")
-    with NodeProcess("bench", url, namespace, quiet) as node:
-        node.wait_ready()
-        with Client(url, namespace=namespace) as client:
-            ids = count()
-            client.request_many(range(IDS), work.kept.name)
-            yield (
-                lambda: client.request(next(ids) % IDS, work.kept.name),
-                lambda: client.request(next(ids) % IDS, work.fresh.name),
-            )
-        node.stop()
+def redis_get(ground: Ground) -> Iterator[Ask]:
+    """A GET of redis-py: a value that is already in Redis, without any owner."""
+    key = f"bench-get-{token_hex(4)}"
+    with _removed(ground, key):
+        ground.redis.set(key, b"1")
+        yield lambda: ground.redis.get(key)
 
 
 @contextmanager
-def stock_rq(url: str) -> Iterator[Ask]:
+def stock_rq(ground: Ground) -> Iterator[Ask]:
     """RQ as it comes, with its fastest worker: SimpleWorker, which does not fork."""
-    name = f"bench-{token_hex(4)}"
-    command = [sys.executable, "-m", "rq.cli", "worker", "-w", "rq.SimpleWorker", "--url", url]
-    worker = subprocess.Popen(  # noqa: S603
-        [*command, "--quiet", name],
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    client = redis.Redis.from_url(url)
-    queue = Queue(name, connection=client)
     ids = count()
+    with _queue(ground) as queue:
 
-    def ask() -> object:
-        job = queue.enqueue(work.job, next(ids), result_ttl=60)
-        result = job.latest_result(timeout=RQ_RESULT_WITHIN_S)
-        if result is None:
-            raise RivalDidNotAnswer("the stock RQ worker gave no answer")
-        return result.return_value
+        def ask() -> object:
+            job = queue.enqueue(work.job, next(ids), result_ttl=RESULT_TTL_S)
+            result = job.latest_result(timeout=RQ_RESULT_WITHIN_S)
+            if result is None:
+                raise RivalDidNotAnswer("the stock RQ worker gave no answer")
+            return result.return_value
 
+        command = [sys.executable, "-m", "rq.cli", "worker", "-w", "rq.SimpleWorker"]
+        with _process([*command, "--url", ground.url, "--quiet", queue.name]):
+            ask()  # it serves
+            yield ask
+
+
+@contextmanager
+def stock_queue(ground: Ground) -> Iterator[Callable[[int], list[str]]]:
+    """A queue that nobody works on; yields what enqueues so many jobs, and returns their ids."""
+    with _queue(ground) as queue:
+        yield lambda most: [queue.enqueue(work.job, id).id for id in range(most)]
+
+
+def forget_jobs(ground: Ground, ids: Sequence[str], *queues: str) -> None:
+    """Remove jobs that nobody will work on, and the queues that they are in."""
+    ground.redis.unlink(*(job_key(id) for id in ids), *queues)
+
+
+@contextmanager
+def _queue(ground: Ground) -> Iterator[Queue]:
+    from rq import Queue
+
+    queue = Queue(f"bench-{token_hex(4)}", connection=ground.redis)
+    registries = ("wip", "finished", "failed", "deferred", "scheduled", "canceled")
+    with _removed(ground, *(f"{RQ_PREFIX}:{kind}:{queue.name}" for kind in registries)):
+        try:
+            yield queue
+        finally:
+            queue.delete(delete_jobs=True)
+
+
+@contextmanager
+def _removed(ground: Ground, *keys: str) -> Iterator[None]:
     try:
-        ask()  # it serves
-        yield ask
+        yield
     finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait()
-        queue.delete(delete_jobs=True)
-        client.close()
+        ground.redis.delete(*keys)
+
+
+@contextmanager
+def _process(command: Sequence[str]) -> Iterator[subprocess.Popen[Any]]:
+    """A process that ends with this context, by SIGTERM if it obeys."""
+    process = subprocess.Popen(  # noqa: S603 - our own command lines
+        command,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for whoever measures
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import time
+
 from rqproc.app import App
 from rqproc.placement import Id
 
-app = App()
+KEPT, FRESH, BURNT = "kept", "fresh", "burnt"
+
+BURN_S = 0.002
 
 
-@app.resource(ttl=3600)
-def kept(id: Id) -> Id:
-    return id
-
-
-@app.resource(ttl=0)
-def fresh(id: Id) -> Id:
-    return id
+def declare(url: str | None = None, *, namespace: str | None = None) -> App:
+    """Return an app that serves what is measured."""
+    app = App(url, namespace=namespace)
+    app.resource(ttl=3600, name=KEPT)(job)
+    app.resource(ttl=0, name=FRESH)(job)
+    app.resource(ttl=0, name=BURNT)(burn)
+    return app
 
 
 def job(id: Id) -> Id:
-    """The same for stock RQ."""
+    """Nothing; for stock RQ, too."""
     return id
+
+
+def burn(id: Id) -> Id:
+    """Two milliseconds of a core, whoever else wants it."""
+    end = time.thread_time() + BURN_S
+    while time.thread_time() < end:
+        pass
+    return id
+
+
+app = declare()

@@ -1,0 +1,109 @@
+"""The rounds: every probe once in each, one after the other, so that a slow minute hits all.
+
+Knows the order of things. Must not know what is measured, nor how it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from rqproc.bench.figures import Reading, Readings
+from rqproc.bench.ground import Ground, Plan
+from rqproc.bench.machine import machine
+from rqproc.bench.rows import Row, probes_of
+from rqproc.bench.targets import Verdict, judge
+from rqproc.errors import ConfigError, RedisUnavailable
+from rqproc.sentinel import is_url as is_sentinel
+from rqproc.settings import without_password
+from rqproc.stage import PrivateServer
+
+WARM_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that takes a while has begun; ``done`` of ``steps`` lie behind it."""
+
+    text: str
+    done: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that was found."""
+
+    plan: Plan
+    machine: Mapping[str, Any]
+    rows: Sequence[Row]
+    readings: Readings
+
+    @property
+    def busy(self) -> bool:
+        """Whether others wanted the cores before anything was measured.
+
+        What needs three processes to be woken suffers more from that than what needs two.
+        """
+        return bool(self.machine["load"] > 0.5)
+
+    def figure(self, row: Row) -> float | None:
+        return row.formula.figure(self.readings)
+
+    def verdict(self, row: Row) -> Verdict:
+        return judge(self.figure(row), row.target)
+
+
+def play(url: str | None, plan: Plan, rows: Sequence[Row]) -> Generator[Step | Result, None, None]:
+    """Measure on a private embedded server or, in namespaces of its own, on ``url``.
+
+    Yields steps, and in the end the result. What was started is ended, however it ends.
+
+    Raises:
+        ConfigError: the URL names sentinels; a stock RQ worker, for one, cannot ask them.
+        RedisUnavailable, NodeDidNotStart, RivalDidNotAnswer.
+    """
+    if url and is_sentinel(url):
+        raise ConfigError("bench needs the primary's own address: --url redis://HOST:PORT")
+    if url:
+        yield from _play_on(url, plan, rows)
+        return
+    yield Step("starting a server", 0, 0)
+    with PrivateServer() as private:
+        yield from _play_on(private, plan, rows)
+
+
+def _play_on(url: str, plan: Plan, rows: Sequence[Row]) -> Iterator[Step | Result]:
+    try:
+        with Ground(url, plan) as ground:
+            facts = machine(ground.redis)
+            readings: dict[str, list[Reading]] = {}
+            yield from _measure(ground, rows, readings)
+    except redis.RedisError as error:
+        raise RedisUnavailable(without_password(url), str(error)) from error
+    yield Result(plan, facts, rows, readings)
+
+
+def _measure(
+    ground: Ground, rows: Sequence[Row], readings: dict[str, list[Reading]]
+) -> Iterator[Step]:
+    """First what others would disturb; then a round to warm up, which does not count."""
+    plan, probes = ground.plan, probes_of(rows)
+    alone = [probe for probe in probes if probe.alone]
+    others = [probe for probe in probes if not probe.alone]
+    steps, done = len(alone) + len(others) * (plan.rounds + 1), 0
+    for probe in alone:
+        yield Step(probe.doing, done, steps)
+        readings[probe.name] = [probe.run(ground, plan.seconds)]
+        done += 1
+    for number in range(plan.rounds + 1):
+        for probe in others:
+            when = f"round {number} of {plan.rounds}" if number else "warming up"
+            yield Step(f"{when}: {probe.doing}", done, steps)
+            reading = probe.run(ground, plan.seconds if number else min(WARM_S, plan.seconds))
+            if number:
+                readings.setdefault(probe.name, []).append(reading)
+            done += 1

@@ -1,0 +1,197 @@
+"""The table: each row's figure, made of what its probes read, and the target to be met."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from rqproc.bench import (
+    asking,
+    bulk,
+    crowds,
+    keeping,
+    nearby,
+    resting,
+    routing,
+    spreading,
+    starting,
+)
+from rqproc.bench.figures import Formula, Term
+from rqproc.bench.ground import Plan, Rival
+from rqproc.bench.probes import Probe
+from rqproc.bench.targets import Target, at_least, at_most
+
+PROBES = {
+    probe.name: probe
+    for probe in (
+        resting.IDLE,
+        resting.MEMORY,
+        asking.PAIR,
+        asking.HIT,
+        asking.MISS,
+        asking.STOCK,
+        crowds.STOCK,
+        crowds.THREADS,
+        crowds.MANY,
+        crowds.TASKS_AT_ONCE,
+        bulk.OURS,
+        bulk.STOCK,
+        nearby.NEAR,
+        nearby.GET,
+        nearby.EMBEDDED,
+        routing.ALONE,
+        routing.MANY,
+        keeping.HIT_OF_FEW,
+        keeping.HIT_OF_MANY,
+        starting.COMMANDS,
+        spreading.ONE,
+        spreading.TWO,
+    )
+}
+"""In the order in which a round goes through them: what is compared lies side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure, and what it should be.
+
+    Attributes:
+        what: what is compared, with the plan's quantities in braces.
+        unit: the figure's; "x" for a ratio.
+    """
+
+    name: str
+    what: str
+    formula: Formula
+    target: Target | None = None
+    unit: str = "x"
+
+    def title(self, plan: Plan) -> str:
+        return self.what.format(
+            callers=plan.callers,
+            entries=plan.entries,
+            requests=plan.requests,
+            settle_s=plan.settle_s,
+        )
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        return tuple(PROBES[term.probe] for term in self.formula.terms)
+
+    @property
+    def rivals(self) -> frozenset[Rival]:
+        """Whom it is compared with."""
+        return frozenset(probe.rival for probe in self.probes if probe.rival)
+
+
+def _ratio(name: str, what: str, over: Term, under: Term, target: Target | None) -> Row:
+    return Row(name, what, Formula(over, under), target)
+
+
+def _alone(
+    name: str, what: str, term: Term, target: Target | None, *, unit: str, scale: float = 1.0
+) -> Row:
+    return Row(name, what, Formula(term, scale=scale), target, unit)
+
+
+ROWS = (
+    _ratio(
+        "hit", "a hit to the raw LPUSH/BLPOP pair, p50",
+        asking.HIT["p50_s"], asking.PAIR["p50_s"], at_most(1.0),
+    ),
+    _ratio(
+        "hit-p99", "the same, p99",
+        asking.HIT["p99_s"], asking.PAIR["p99_s"], at_most(1.2),
+    ),
+    _ratio(
+        "miss", "a miss with a no-op handler to a hit, p50",
+        asking.MISS["p50_s"], asking.HIT["p50_s"], at_most(1.25),
+    ),
+    _ratio(
+        "stock-rq", "stock RQ SimpleWorker to the raw pair, p50",
+        asking.STOCK["p50_s"], asking.PAIR["p50_s"], None,
+    ),
+    _ratio(
+        "threads", "hits with {callers} threads in flight, to stock RQ SimpleWorker",
+        crowds.THREADS["per_s"], crowds.STOCK["per_s"], at_least(45),
+    ),
+    _ratio(
+        "many", f"request_many of {asking.IDS} ids, per id, to stock RQ SimpleWorker",
+        crowds.MANY["per_s"], crowds.STOCK["per_s"], at_least(300),
+    ),
+    _ratio(
+        "async", f"{crowds.TASKS:,} concurrent awaits, to stock RQ SimpleWorker",
+        crowds.TASKS_AT_ONCE["per_s"], crowds.STOCK["per_s"], at_least(90),
+    ),
+    _alone(
+        "connections", f"connections of these {crowds.TASKS:,} awaits",
+        crowds.TASKS_AT_ONCE["connections"], at_most(4), unit="",
+    ),
+    _ratio(
+        "enqueue", f"enqueue_many of {bulk.JOBS:,} jobs, to stock Queue.enqueue",
+        bulk.OURS["per_s"], bulk.STOCK["per_s"], at_least(8),
+    ),
+    _alone(
+        "near", "a near-cache hit in the caller",
+        nearby.NEAR["call_s"], at_most(2), unit="µs", scale=1e6,
+    ),
+    _ratio(
+        "near-get", "near-cache hits to a redis-py GET",
+        nearby.GET["call_s"], nearby.NEAR["call_s"], at_least(50),
+    ),
+    _alone(
+        "embedded", "an own id, of a node in the caller's process",
+        nearby.EMBEDDED["call_s"], at_most(20), unit="µs", scale=1e6,
+    ),
+    _ratio(
+        "members", f"route with {routing.CROWD} members to route with 1",
+        routing.MANY["script_s"], routing.ALONE["script_s"], at_most(1.2),
+    ),
+    _ratio(
+        "entries", f"a hit with {{entries:,}} entries in the node to {keeping.FEW:,}, p50",
+        keeping.HIT_OF_MANY["p50_s"], keeping.HIT_OF_FEW["p50_s"], at_most(1.1),
+    ),
+    _alone(
+        "entry", "a node's memory per entry, of {entries:,} small ones",
+        keeping.HIT_OF_MANY["entry_bytes"], None, unit="bytes",
+    ),
+    _alone(
+        "memory", "growth of the server {settle_s:g} s after {requests:,} requests",
+        resting.MEMORY["grown_bytes"], at_most(64), unit="MB", scale=1e-6,
+    ),
+    _alone(
+        "idle-cpu", "an idle node's share of a core",
+        resting.IDLE["cpu_share"], at_most(1), unit="%", scale=100,
+    ),
+    _alone(
+        "idle-commands", "commands that an idle node sends",
+        resting.IDLE["sent_per_s"], at_most(5), unit="/s",
+    ),
+    _alone(
+        "idle-work", "commands that the server runs for it, its scripts' own included",
+        resting.IDLE["run_per_s"], None, unit="/s",
+    ),
+    _ratio(
+        "command", "rqproc request 1, to python -c 'import redis, rq, click' and a request",
+        starting.COMMANDS["command_s"], starting.COMMANDS["floor_s"], at_most(1.3),
+    ),
+    _ratio(
+        "two-nodes", "2 nodes to 1, with a handler that burns 2 ms of CPU",
+        spreading.TWO["per_s"], spreading.ONE["per_s"], at_least(1.8),
+    ),
+)  # fmt: skip
+
+NAMES = tuple(row.name for row in ROWS)
+
+
+def choose(names: Collection[str], rivals: Collection[Rival]) -> tuple[Row, ...]:
+    """Return the rows of these names, or of all, that need no other rivals."""
+    return tuple(
+        row for row in ROWS if row.rivals <= set(rivals) and (not names or row.name in names)
+    )
+
+
+def probes_of(rows: Iterable[Row]) -> tuple[Probe, ...]:
+    """Return what must be measured for these rows, once each, in the table's order."""
+    wanted = {probe.name for row in rows for probe in row.probes}
+    return tuple(probe for name, probe in PROBES.items() if name in wanted)
