@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from callers import Callers
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from ledger import Wanted
 from rest import check_leftovers, come_to_rest
-from stage import HOST, IDS, Stage
+from stage import HOST, IDS
 from world import NODE_NAMES, Mutation
 
 from rqproc.cluster import Job, Order
@@ -35,7 +36,7 @@ class Outside(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage(self.url, self.mutation)
+        self.stage = Callers(self.url, self.mutation)
 
     @invariant()
     def all_is_as_it_ought_to_be(self) -> None:
