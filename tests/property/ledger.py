@@ -212,6 +212,14 @@ class Ledger:
         assert wanted.lost < MAX_ATTEMPTS, "a request is not tried again for ever"
         assert wanted.open_at(now), "what nobody waits for is not given out"
 
+    def told_again(self, claim: Claim, now: int) -> None:
+        """A node was told of a claim whose take it has not seen."""
+        wanted = self.by_id[claim.id]
+        if wanted.open_at(now):
+            told = (claim.address, claim.kind, claim.reply, claim.deadline_ms)
+            known = (wanted.job.address, wanted.kind, wanted.reply, wanted.deadline_ms)
+            assert told == known, "a session tells what the take did"
+
     def hear(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
             if answer.job_id in self.by_id:

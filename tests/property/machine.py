@@ -228,6 +228,13 @@ class Protocol(Boxes):
         for node in self.stage.nodes:
             node.blind = True
 
+    @rule(pick=picks, ids=group_picks)
+    def the_reply_that_gives_many_is_lost(self, pick: int, ids: list[int]) -> None:
+        if node := self._node_that_may_take(pick):
+            self.ask_for_many(ids, 5.0, only=None, twice=False)
+            self.take(self.stage.nodes.index(node), 128, True)
+            self.stage.open_session(node)
+
     @rule(pick=picks)
     def the_server_is_replaced_by_one_that_lacks_a_take(self, pick: int) -> None:
         if node := self._node_that_may_take(pick):

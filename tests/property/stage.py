@@ -245,7 +245,10 @@ class Stage:
         ids = {claim.id for claim in told.claims}
         taken = self.view.taken[node.inc].keys() - node.zombies.keys()
         assert ids == taken, "it is told all that it has taken"
-        node.known |= {claim.id: claim for claim in told.claims if claim.id not in node.known}
+        news = {claim.id: claim for claim in told.claims if claim.id not in node.known}
+        for claim in news.values():
+            self.ledger.told_again(claim, self.now)
+        node.known |= news
         node.epoch, node.blind = told.epoch, False
 
     def take(self, node: SimNode, most: int, *, lost: bool = False) -> int:
