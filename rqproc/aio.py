@@ -17,9 +17,8 @@ from rqproc.lines import dial
 from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
 from rqproc.nearby import Nearby
-from rqproc.nearcache import NearCache
 from rqproc.placement import Id
-from rqproc.questions import Question, Questions
+from rqproc.questions import Question, Questions, near_cache
 from rqproc.settings import resolve_namespace
 
 
@@ -49,7 +48,7 @@ class AsyncClient:
         losses = Losses.of(on_lost, app)
         self._cluster = Cluster(self.keys)
         self._dial = dial(url)
-        self._near = NearCache(near, losses.resources, dial=self._dial, channel=self.keys.dropped)
+        self._near = near_cache(near, losses, dial=self._dial, channel=self.keys.dropped, app=app)
         self._questions = Questions(
             self.keys, losses, timeout=timeout, near=self._near, nearby=nearby
         )

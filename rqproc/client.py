@@ -29,9 +29,8 @@ from rqproc.model import (
     Request,
 )
 from rqproc.nearby import Nearby
-from rqproc.nearcache import NearCache
 from rqproc.placement import Id, canonical
-from rqproc.questions import Question, Questions
+from rqproc.questions import Question, Questions, near_cache
 from rqproc.settings import resolve_namespace
 from rqproc.trunk import Trunk
 
@@ -78,8 +77,8 @@ class Client:
         self._cluster = Cluster(self.keys)
         self._lines = Lines(dial(url))
         self._nearby = nearby
-        self._near = NearCache(
-            near, losses.resources, dial=self._lines.dial, channel=self.keys.dropped
+        self._near = near_cache(
+            near, losses, dial=self._lines.dial, channel=self.keys.dropped, app=app
         )
         self._questions = Questions(
             self.keys, losses, timeout=timeout, near=self._near, nearby=nearby

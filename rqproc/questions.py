@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, conversation, wire
 from rqproc.cluster import Order
@@ -18,9 +19,50 @@ from rqproc.keys import Keys
 from rqproc.losses import Errand, Losses
 from rqproc.model import OnLost, Reply, Request
 from rqproc.nearby import Nearby, find_all
-from rqproc.nearcache import NearCache
 from rqproc.placement import Id, canonical, check_resource
 from rqproc.wanted import Wanted
+
+if TYPE_CHECKING:
+    from rqproc.link import Dial
+    from rqproc.nearcache import NearCache
+
+
+class NoNearCache:
+    """In the place of a ``NearCache``, for a client that keeps nothing."""
+
+    def __init__(self) -> None:
+        self.kept = self
+
+    def find(self, id: object, resource: str) -> None:
+        return None
+
+    reply = find
+
+    def replies(self, ids: Iterable[Id], resource: str) -> dict[Id, Reply]:
+        return {}
+
+    def expect(self, requests: Iterable[Request]) -> None:
+        return None
+
+    def dropping(self, resource: str, id: Id) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def near_cache(
+    most: int, losses: Losses, *, dial: Dial, channel: str, app: object
+) -> NearCache | NoNearCache:
+    """Return what a client keeps replies in. A cache takes a while to import.
+
+    Raises:
+        ConfigError: ``most`` is no number of replies.
+    """
+    if app is None and most == 0 and type(most) is int:
+        return NoNearCache()
+
+    return NearCache(most, losses.resources, dial=dial, channel=channel)
 
 
 class Questions:
@@ -33,7 +75,13 @@ class Questions:
     """
 
     def __init__(
-        self, keys: Keys, losses: Losses, *, timeout: float, near: NearCache, nearby: Nearby | None
+        self,
+        keys: Keys,
+        losses: Losses,
+        *,
+        timeout: float,
+        near: NearCache | NoNearCache,
+        nearby: Nearby | None,
     ) -> None:
         self.keys = keys
         self.losses = losses

@@ -28,6 +28,9 @@ log = logging.getLogger("rqproc.node")
 KEEP_S = 60.0
 KNOWN_CALLS = 4096
 
+SHORT_CHARS = 4096
+"""Values up to here are answered together with others: 256 of them make a megabyte."""
+
 Ending = Literal["error", "stuck", "released"]
 
 MOST_PAUSED = 1024
@@ -91,14 +94,14 @@ class Desk:
             self._add_run(waiting, resource, keeps=False)
 
     def receive_many(self, many: ManyClaims, *, due: float | None) -> None:
-        """Take in calls of one job: those that have an entry are answered together."""
+        """Take in calls of one job: those that have a short entry are answered together."""
         now = self._clock()
         hits: list[tuple[Claim, bytes, str]] = []
         for place in range(len(many.calls) // 2):
             number, raw = many.calls[2 * place], many.calls[2 * place + 1]
             claim = many.claim(place, raw.decode(errors="surrogateescape"))
             entry = None if claim.address in self._stuck else self._shelf.get(claim.address)
-            if entry is None or claim in self._holds:
+            if entry is None or len(entry.text) > SHORT_CHARS or claim in self._holds:
                 self.receive(claim, due=due)
                 continue
             self._holds.add(claim, due)

@@ -10,7 +10,7 @@ from test_desk import KNOWN, TTL_S, Counter, source, value
 
 from rqproc import wire
 from rqproc.cluster import Claim, Finish, FinishMany, ManyClaims
-from rqproc.node.desk import Done, Failed
+from rqproc.node.desk import SHORT_CHARS, Done, Failed
 from rqproc.placement import address
 
 DUE = 130.0
@@ -63,6 +63,16 @@ def test_what_has_an_entry_is_answered_together(at: Counter) -> None:
     assert (second.job_id, second.value) == ("j:1", "three")
     assert at.desk.tally().hits == 2
     assert at.desk.idle
+
+
+def test_a_long_value_is_an_answer_of_its_own(at: Counter) -> None:
+    """Else many of them would make one that is as large as all."""
+    at.compute(1, "x" * SHORT_CHARS)
+    at.compute(3, "three")
+    at.desk.receive_many(prices(1, 3), due=DUE)
+    long, together = out(at)
+    assert (long.claim.id, source(long)) == ("j:0", "hit")
+    assert [answer.job_id for answer in answers(together)] == ["j:1"]
 
 
 def test_what_has_none_is_run_and_answered_one_by_one(at: Counter) -> None:
