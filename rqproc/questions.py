@@ -61,6 +61,7 @@ def near_cache(
     """
     if app is None and most == 0 and type(most) is int:
         return NoNearCache()
+    from rqproc.nearcache import NearCache
 
     return NearCache(most, losses.resources, dial=dial, channel=channel)
 
