@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.node.entries import Entries, Entry
+from rqproc.node.entries import SPARE_ENDS, Entries, Entry
 
 
 class FakeClock:
@@ -108,3 +108,14 @@ def test_a_value_is_carried_in_the_form_that_its_job_came_in() -> None:
     assert kept.body("json") == "eyJhIjoxfQ=="
     assert kept.body("json") == "eyJhIjoxfQ==", "and again"
     assert kept.body("pickle") != kept.body("json")
+
+
+def test_ends_of_entries_that_are_computed_again_and_again_do_not_pile_up(
+    clock: FakeClock,
+) -> None:
+    """Each value that is dropped before its time leaves the end of it behind."""
+    entries = Entries(10, clock)
+    for _ in range(20 * SPARE_ENDS):
+        entries.put("a", entry(ttl_s=86_400))
+        entries.drop("a")
+    assert len(entries._ends) <= 2 * SPARE_ENDS
