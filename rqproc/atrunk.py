@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from rqproc.alink import AsyncLink, connect
@@ -215,7 +216,7 @@ class _AsyncSeat:
             self.wake()
         else:
             self._step = step
-            self._alarms.set(self._loop, step.wait_s, self._ring)
+            self._alarms.set(self._loop, step.wait_s, partial(self._ring, awaited))
         return awaited
 
     def wake(self) -> None:
@@ -237,10 +238,10 @@ class _AsyncSeat:
         self._awaited = self._step = None
         del self.seat
 
-    def _ring(self) -> None:
-        """Time is over, if it is still awaited: for too long it could perhaps not be sent."""
-        awaited, step = self._awaited, self._step
-        if awaited is None or step is None or awaited.done():
+    def _ring(self, awaited: asyncio.Future[None]) -> None:
+        """Time is over, if this is still awaited: for too long it could perhaps not be sent."""
+        step = self._step
+        if awaited is not self._awaited or step is None or awaited.done():
             return
         if step.wait_s >= step.grace_s and self._board.recall(self.seat):
             awaited.set_exception(LinkLost("it does not answer", spent_s=step.wait_s))
