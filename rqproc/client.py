@@ -2,9 +2,10 @@
 
 Knows conversations and links. Must not know the handlers' code, nor what the scripts do.
 
-A request's path: ``Client.reply`` -> ``conversation.ask`` -> route.lua, which queues it at its
-owner || take.lua gives it to ``node.worker`` -> lane -> entry or handler -> finish.lua -> the reply
-stream in which the client has been waiting since its first packet.
+A request's path: ``Client.reply`` -> ``questions`` -> ``conversation.ask``, which says what is
+to be done -> ``trunk`` and its ``switchboard``, where all threads' requests meet -> route.lua,
+which queues it at its owner || take.lua gives it to ``node.worker`` -> lane -> entry or handler
+-> finish.lua -> the stream in which one thread of the client reads for all.
 """
 
 from __future__ import annotations

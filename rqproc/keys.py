@@ -16,7 +16,7 @@ waiting                      list     none                      whoever places a
 pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by finish, adopt
 waits:ADDRESS                hash     the asking job's timeout  route, for a handler that asks; drop
-fence:STREAM                 string   longest timeout, a minute a caller, after a lost connection
+fence:STREAM                 string   longest timeout and 2 min a caller, after a lost connection
 server                       string   none; the run id          reconcile
 settling                     string   a lease and a minute      reconcile, after another server
                                                                 process has taken over

@@ -1,6 +1,7 @@
-"""The blocking driver of conversations: a stack of idle links, shared by threads.
+"""The blocking driver of single scripts: a stack of idle links, shared by threads.
 
-Knows how to carry out a conversation's steps. Must not know what is being said.
+Knows how to carry out a conversation's steps. Must not know what is being said. Requests, which
+wait for answers, go over a ``trunk`` instead.
 
 Each thread takes a link off the stack for one packet and puts it back: there are as many links as
 there are packets under way at once. A forked child starts with an empty stack.

@@ -35,7 +35,7 @@ class Interrupted(Shelf):
 
 
 class Alone(Entries):
-    """Entries that find out whether they are used as cachetools asks for: by one at a time."""
+    """Entries that find out whether they are used by one at a time."""
 
     def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
         super().__init__(max_entries, clock)
