@@ -27,6 +27,7 @@ from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from servers import PrivateServer
 
+from rqproc import Client
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
 
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
@@ -95,9 +96,13 @@ class Trouble:
         assert {type(answer.error) for answer in self.load.answers if answer.error} <= NAMED
 
     def is_named(self, text: str) -> None:
-        """A caller with less patience is told what the trouble is."""
-        with pytest.raises(RedisUnavailable, match=text):
-            self._shaken.cluster.client.request(self._ids[0], "price", timeout=0.3)
+        """A caller with little patience, who has no connection yet, is told what it is."""
+        cluster = self._shaken.cluster
+        with (
+            Client(cluster.url, namespace=cluster.namespace) as late,
+            pytest.raises(RedisUnavailable, match=text),
+        ):
+            late.request(self._ids[0], "price", timeout=0.3)
 
     def _judge(self) -> None:
         took_s = time.monotonic() - self._began
