@@ -228,6 +228,7 @@ MUTANTS = {
 # fmt: on
 
 
+@pytest.mark.timeout(240)  # some are found out by the last of the schedules
 @pytest.mark.parametrize("mutation", MUTANTS.values(), ids=MUTANTS)
 def test_a_broken_script_is_found_out(url: str, mutation: Mutation) -> None:
     machine = type("Mutant", (Protocol,), {"url": url, "mutation": mutation})
