@@ -202,6 +202,18 @@ def test_what_is_taken_past_its_deadline_releases_its_holds(stage: Stage) -> Non
     assert not sheet(stage, "j")
 
 
+def test_many_that_are_answered_together_are_suspected_no_more(stage: Stage) -> None:
+    dying, other = started(stage, "a"), started(stage, "B")
+    scattered(stage, "j", range(4))
+    found = claimed(taken(stage, dying))
+    stage.report_death(dying)
+    ran = {claim.address.encode() for claim in found} & state(stage, "suspects").keys()
+    assert ran, "of what ran where a node died"
+    finish(stage, other, taken(stage, other))
+    assert len(answers(stage)) == 4
+    assert not ran & state(stage, "suspects").keys()
+
+
 def test_what_is_stuck_of_many_is_held_though_it_is_answered(stage: Stage) -> None:
     node = started(stage)
     scattered(stage, "j", range(2))

@@ -171,8 +171,6 @@ MUTANTS = {
     "many finished stay taken": Mutation("finish", "call('HDEL', TAKEN .. inc, unpack(mine))", ""),
     "many are answered that are not taken": Mutation("finish", "if taken[k] then", "if true then"),
     "many are answered that were withdrawn": Mutation("finish", "if part then", "if true then"),
-    "many finished clear nobody": Mutation("finish",
-        "call('HDEL', SUSPECTS, unpack(addresses))", ""),
     "a job outlives the many that were answered": Mutation("finish",
         "if add(JOB .. job, 'rqproc_left', -#numbers) <= 0 then call('DEL', JOB .. job) end", ""),
     "an answer to many stays for ever": Mutation("finish",
