@@ -19,17 +19,13 @@ from rqproc.alink import AsyncLink, connect
 from rqproc.cluster import Cluster
 from rqproc.conversation import NUDGE_S, REPLY_GRACE_S, Look, Pause, Request
 from rqproc.drive import adrive
-from rqproc.errors import RqprocError
 from rqproc.link import CONNECT_TIMEOUT_S, Dial, LinkLost, Refused
 from rqproc.packets import Seat
-from rqproc.switchboard import Switchboard
+from rqproc.switchboard import TOLD, Switchboard
 from rqproc.wanted import Wanted
 
 TICK_S = 0.01
 """Alarms ring up to so much late."""
-
-_TOLD = (LinkLost, Refused, RqprocError)
-"""What every caller is told; RqprocError: of sentinels, or of the embedded server."""
 
 
 class AsyncTrunk:
@@ -92,7 +88,7 @@ class AsyncTrunk:
 
     async def _say_goodbye(self, link: AsyncLink | None) -> None:
         """Over a connection that nobody reads on."""
-        with suppress(LinkLost, Refused, RqprocError):  # the box expires by itself
+        with suppress(*TOLD):  # the box expires by itself
             if goodbye := self._board.goodbye():
                 link = link or await self._connect(1.0)
                 await link.exchange_within((goodbye,), 1.0)
@@ -147,7 +143,7 @@ class AsyncTrunk:
             replies = await link.exchange_within(commands, wait_s + REPLY_GRACE_S)
             board.heard(packet, replies[:-1])
             board.take_in(replies[-1])
-        except _TOLD as error:
+        except TOLD as error:
             await self._break(error, generation)
             return False
         except BaseException:
@@ -166,7 +162,7 @@ class AsyncTrunk:
             generation, packet = board.generation, board.compose()
             replies = await self._push.exchange_within(packet.commands, packet.grace_s)
             board.heard(packet, replies)
-        except _TOLD as error:
+        except TOLD as error:
             await self._break(error, generation)
         except BaseException:
             await self._break(LinkLost("interrupted"), generation)
@@ -225,9 +221,7 @@ class _AsyncSeat:
             return
         try:
             self.seat.fetch()
-        except RqprocError as error:
-            self._awaited.set_exception(error)
-        except (LinkLost, Refused) as error:
+        except TOLD as error:
             self._awaited.set_exception(error)
         else:
             self._awaited.set_result(None)

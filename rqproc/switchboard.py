@@ -27,13 +27,18 @@ from typing import Any
 
 from rqproc import wire
 from rqproc.cluster import Cluster, Job
-from rqproc.link import Command
+from rqproc.errors import RqprocError
+from rqproc.link import Command, LinkLost, Refused
 from rqproc.names import Names, fresh_id
 from rqproc.packets import MOST_GRACE_S, Alike, Box, Demand, Packet, Seat, Sender
 
 TRIM_ENTRIES = 32
 TRIM_BYTES = 65536
 """So much is read of a box before it is removed: seldom, but not much."""
+
+TOLD = (LinkLost, Refused, RqprocError)
+"""What everyone is told who waits for an answer; RqprocError: of sentinels, or of the embedded
+server."""
 
 HEARD_BY = 0.8
 """What a reader sends with its read is acknowledged after the read: by this part of the time after

@@ -21,15 +21,11 @@ from contextlib import suppress
 from rqproc.cluster import Cluster
 from rqproc.conversation import Look, Pause, Request
 from rqproc.drive import drive
-from rqproc.errors import RedisUnavailable
 from rqproc.lines import Lines
 from rqproc.link import CONNECT_TIMEOUT_S, Link, LinkLost, Refused
 from rqproc.packets import Packet, Seat
-from rqproc.switchboard import Switchboard
+from rqproc.switchboard import TOLD, Switchboard
 from rqproc.wanted import Wanted
-
-_TOLD = (LinkLost, Refused, RedisUnavailable)
-"""What everyone is told who waits for an answer."""
 
 SHORTEST_ERROR_BYTES = 20
 """``-NOSCRIPT No matching script.`` has 31, and the others are longer."""
@@ -178,7 +174,7 @@ class Trunk:
             with self._lock:
                 board.heard(packet, replies[:-1])
                 board.take_in(replies[-1])
-        except _TOLD as error:
+        except TOLD as error:
             self._break(error, generation)
         except BaseException:  # Ctrl-C, for one
             self._break(LinkLost("interrupted"), generation)
@@ -208,7 +204,7 @@ class Trunk:
             replies = link.exchange(packet.commands, timeout_s=packet.grace_s)
             with self._lock:
                 board.heard(packet, replies)
-        except _TOLD as error:
+        except TOLD as error:
             self._break(error, generation)
         except BaseException:  # Ctrl-C, for one
             self._break(LinkLost("interrupted"), generation)
