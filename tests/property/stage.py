@@ -389,3 +389,11 @@ def claimed(taken: Taken) -> list[Claim]:
         addresses = [raw.decode(errors="surrogateescape") for raw in many.calls[1::2]]
         claims += [many.claim(place, address) for place, address in enumerate(addresses)]
     return sorted(claims, key=lambda claim: claim.token)
+
+
+def started(stage: Stage, name: str = "a", *, limit: int = 1000) -> SimNode:
+    """Return a node that has just joined and opened its session."""
+    node = stage.start_node(name, limit)
+    assert node
+    stage.open_session(node)
+    return node

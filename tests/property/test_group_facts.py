@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from simnode import SimNode
-from stage import LEASE_MS, Stage, claimed
+from stage import LEASE_MS, Stage, claimed, started
 
 from rqproc import wire
 from rqproc.cluster import Claim, Finish, FinishMany, Job, Order, Taken
@@ -15,20 +14,6 @@ from rqproc.keys import job_key, results_key
 from rqproc.placement import address
 
 REPLY = "box"
-
-
-@pytest.fixture
-def stage(url: str) -> Iterator[Stage]:
-    stage = Stage(url)
-    yield stage
-    stage.world.close()
-
-
-def started(stage: Stage, name: str = "a", *, limit: int = 1000) -> SimNode:
-    node = stage.start_node(name, limit)
-    assert node
-    stage.open_session(node)
-    return node
 
 
 def scattered(

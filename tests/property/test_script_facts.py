@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from servers import PrivateServer
 from simnode import SimNode
-from stage import HOST, IDS, LEASE_MS, Stage
+from stage import HOST, IDS, LEASE_MS, Stage, started
 
 from rqproc import wire
 from rqproc.cluster import Claim, Finish, Job, Order, SessionSuperseded, Taken
@@ -23,20 +22,6 @@ from rqproc.keys import job_key, results_key
 from rqproc.placement import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
 
 TOP = 2**SLOT_BITS - 1
-
-
-@pytest.fixture
-def stage(url: str) -> Iterator[Stage]:
-    stage = Stage(url)
-    yield stage
-    stage.world.close()
-
-
-def started(stage: Stage, name: str = "a", *, limit: int = 1000) -> SimNode:
-    node = stage.start_node(name, limit)
-    assert node
-    stage.open_session(node)
-    return node
 
 
 def called(stage: Stage, pick: int = 0, *, timeout_s: float = 5.0) -> Job:
