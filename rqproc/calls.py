@@ -112,10 +112,7 @@ def together(resource: str, ids: Sequence[Id], *, timeout_s: float) -> Batch:
 
 
 def _are_plain(requests: Sequence[Request]) -> bool:
-    for request in requests:
-        if request.args or request.kwargs:
-            return False
-    return bool(requests)
+    return bool(requests) and not any(request.args or request.kwargs for request in requests)
 
 
 def _addressed(request: Request, function: str) -> tuple[str, bytes]:
@@ -148,9 +145,6 @@ def outcomes(
 
     ``outage``: why the answers that are missing did not come, if that is known.
     """
-    if len(answers) == len(sent.requests) == 1:
-        ((job_id, request),) = sent.requests.items()
-        return {request.id: _outcome(request, answers[job_id], sent.order, keys)}
     return {
         request.id: outage
         if outage and job_id not in answers

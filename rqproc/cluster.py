@@ -209,9 +209,10 @@ class Cluster:
     def route(self, order: Order, *, timeout_s: float | None = None) -> Command:
         """``timeout_s``: what is left of the order's own, where it is sent again."""
         left_s = order.timeout_s if timeout_s is None else timeout_s
-        result_ttl = "" if order.result_ttl_s is None else order.result_ttl_s
-        head = (order.kind, _ms(left_s), order.reply, wire.utc(), result_ttl, order.parent, "", 0)
-        return self._run("route", *head, *_flat(order.jobs))
+        return self._route(
+            order.jobs, kind=order.kind, timeout_s=left_s, reply=order.reply, parent=order.parent,
+            result_ttl_s=order.result_ttl_s,
+        )  # fmt: skip
 
     def route_calls(
         self, jobs: Sequence[Job], *, timeout_s: float, reply: str, parent: str, fence: str,
@@ -224,7 +225,17 @@ class Cluster:
                 empty where they may have been.
             quiet: that nobody lives is no answer; it is only said in the reply.
         """
-        head = ("call", _ms(timeout_s), reply, wire.utc(), "", parent, fence, int(quiet))
+        return self._route(
+            jobs, kind="call", timeout_s=timeout_s, reply=reply, parent=parent, fence=fence,
+            quiet=quiet,
+        )  # fmt: skip
+
+    def _route(
+        self, jobs: Sequence[Job], *, kind: Kind, timeout_s: float, reply: str, parent: str,
+        result_ttl_s: int | None = None, fence: str = "", quiet: bool = False,
+    ) -> Command:  # fmt: skip
+        ttl = "" if result_ttl_s is None else result_ttl_s
+        head = (kind, _ms(timeout_s), reply, wire.utc(), ttl, parent, fence, int(quiet))
         return self._run("route", *head, *_flat(jobs))
 
     def scatter(

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, conversation, wire
-from rqproc.cluster import Order
 from rqproc.context import ASKING, Asking
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
@@ -177,10 +176,6 @@ class Question:
         self.run = run
         self.found: dict[Id, Reply] = {}
         self.asked: Sequence[Id] = ()
-
-    @property
-    def order(self) -> Order:
-        return self._sent.order
 
     def talk(self, server: str) -> conversation.Request:
         """What is to be said about it."""

@@ -14,7 +14,9 @@
 --   LOST_TEXT                    what RQ shows then, in RQ's encoding
 --
 -- A function that is marked `-- rarely` is called where something is out of the ordinary: what it
--- alone needs is made within it. call is redis.call, now_ms() is the server's clock in milliseconds. An incarnation is
+-- alone needs is made within it.
+--
+-- call is redis.call, now_ms() is the server's clock in milliseconds. An incarnation is
 -- 'NAME@NUMBER', an address is 'SLOT|RESOURCE:ID'.
 
 local function name_of(inc) return string.match(inc, '^(.*)@') end
