@@ -9,16 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rqproc import calls
-from rqproc.atrunk import AsyncTrunk
-from rqproc.cluster import Cluster
+from rqproc.backend import Backend, backend_of
 from rqproc.errors import RedisUnavailable
 from rqproc.keys import Keys
-from rqproc.lines import dial
 from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
 from rqproc.nearby import Nearby
 from rqproc.placement import Id
-from rqproc.questions import Question, Questions, near_cache
+from rqproc.questions import Question, Questions
 from rqproc.settings import resolve_namespace
 
 
@@ -35,7 +33,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Backend | None = None,
         *,
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
@@ -46,13 +44,13 @@ class AsyncClient:
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         losses = Losses.of(on_lost, app)
-        self._cluster = Cluster(self.keys)
-        self._dial = dial(url)
-        self._near = near_cache(near, losses, dial=self._dial, channel=self.keys.dropped, app=app)
+        self._backend = backend_of(url, self.keys)
+        self._near = self._backend.near_cache(near, losses, app)
         self._questions = Questions(
-            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby
-        )
-        self._trunk = AsyncTrunk(self._dial, self._cluster)
+            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby,
+            clock=self._backend.ground.monotonic,
+        )  # fmt: skip
+        self._asker = self._backend.async_asker()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -63,7 +61,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections. The client may be used again."""
         self._near.close()
-        await self._trunk.close()
+        await self._asker.close()
+        self._backend.close()
 
     async def request(
         self,
@@ -117,7 +116,7 @@ class AsyncClient:
         try:
             if question.wanted:
                 try:
-                    await self._trunk.ask(question.wanted, question.talk(self._dial.server))
+                    await self._asker.ask(question.wanted, question.talk(self._backend.server))
                 except RedisUnavailable as error:
                     question.fail(error)
             await self._do_without(question)

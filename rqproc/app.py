@@ -7,15 +7,16 @@ Knows handlers and clients. Must not know nodes: ``rqproc.node`` reads what is d
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
 from importlib import import_module
 from threading import local
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
+from rqproc.backend import Backend
 from rqproc.calls import check_result_ttl, check_timeout
 from rqproc.client import Client
 from rqproc.errors import ConfigError
@@ -191,7 +192,7 @@ class App:
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
         self._room = Room()
-        self._of_thread = local()
+        self._clients = _Clients()
 
     def resource(
         self,
@@ -243,23 +244,47 @@ class App:
     def resources(self) -> Mapping[str, Resource[..., Any]]:
         return MappingProxyType(self._resources)
 
-    @cached_property
+    @property
     def client(self) -> Client:
         """The client behind ``Resource.request``, made at its first use."""
-        url, namespace = self._place
-        return Client(url, namespace=namespace, app=self, nearby=self._room)
+        clients = self._clients
+        if clients.blocking is None:
+            where, namespace = self._place
+            clients.blocking = Client(where, namespace=namespace, app=self, nearby=self._room)
+        return clients.blocking
 
     @property
     def async_client(self) -> AsyncClient:
         """The client behind ``Resource.arequest``: one for each thread, as event loops are."""
-        if not hasattr(self._of_thread, "client"):
+        of_thread = self._clients.of_thread
+        if not hasattr(of_thread, "client"):
             from rqproc.aio import AsyncClient
 
-            url, namespace = self._place
-            client = AsyncClient(url, namespace=namespace, app=self, nearby=self._room)
-            self._of_thread.client = client
-        found: AsyncClient = self._of_thread.client
+            where, namespace = self._place
+            client = AsyncClient(where, namespace=namespace, app=self, nearby=self._room)
+            of_thread.client = client
+        found: AsyncClient = of_thread.client
         return found
+
+    @contextmanager
+    def at(self, where: str | Backend, *, namespace: str | None = None) -> Iterator[None]:
+        """Have the requests of this app go elsewhere while the context lasts, for all threads.
+
+        For tests: ``with app.at("local://"): ...``
+
+        Args:
+            where: a server's URL, or what the test kit gives.
+
+        Raises:
+            ConfigError: the URL cannot be read.
+        """
+        before, self._clients = self._clients, _Clients((where, resolve_namespace(namespace)))
+        try:
+            yield
+        finally:
+            there, self._clients = self._clients, before
+            if there.blocking:
+                there.blocking.close()
 
     def node(
         self, *, name: str | None = None, **settings: Unpack[NodeOptions]
@@ -291,16 +316,30 @@ class App:
             ...     price.request(42)
         """
         url, namespace = self._place
+        if not isinstance(url, str):
+            raise ConfigError("the test kit runs the nodes itself: its cluster's join() adds one")
         inside: Any = import_module("rqproc.node.inside")
         node: AbstractContextManager[ServingNode] = inside.NodeInside(
             self, self._room, url=url, namespace=namespace, name=name, settings=settings
         )
         return node
 
-    @cached_property
-    def _place(self) -> tuple[str, str]:
+    @property
+    def _place(self) -> tuple[str | Backend, str]:
         """Server and namespace, found once: clients and node must not mean different ones."""
-        return resolve_url(self.url), resolve_namespace(self.namespace)
+        clients = self._clients
+        if clients.place is None:
+            clients.place = (resolve_url(self.url), resolve_namespace(self.namespace))
+        return clients.place
+
+
+class _Clients:
+    """The clients of an app, and where they ask."""
+
+    def __init__(self, place: tuple[str | Backend, str] | None = None) -> None:
+        self.place = place
+        self.blocking: Client | None = None
+        self.of_thread = local()
 
 
 def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:

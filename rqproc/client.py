@@ -14,11 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rqproc import calls, wire
-from rqproc.cluster import MOST_TOGETHER, Cluster
+from rqproc.backend import Backend, backend_of
+from rqproc.cluster import MOST_TOGETHER
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.keys import Keys
-from rqproc.lines import Lines, dial
-from rqproc.link import Command
 from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import (
     DEFAULT_RESOURCE,
@@ -31,9 +30,8 @@ from rqproc.model import (
 )
 from rqproc.nearby import Nearby
 from rqproc.placement import Id, canonical
-from rqproc.questions import Question, Questions, near_cache
+from rqproc.questions import Question, Questions
 from rqproc.settings import resolve_namespace
-from rqproc.trunk import Trunk
 
 if TYPE_CHECKING:
     import redis
@@ -64,7 +62,7 @@ class Client:
 
     def __init__(
         self,
-        url: str | redis.Redis | None = None,
+        url: str | redis.Redis | Backend | None = None,
         *,
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
@@ -75,16 +73,14 @@ class Client:
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         losses = Losses.of(on_lost, app)
-        self._cluster = Cluster(self.keys)
-        self._lines = Lines(dial(url))
+        self._backend = backend_of(url, self.keys)
         self._nearby = nearby
-        self._near = near_cache(
-            near, losses, dial=self._lines.dial, channel=self.keys.dropped, app=app
-        )
+        self._near = self._backend.near_cache(near, losses, app)
         self._questions = Questions(
-            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby
-        )
-        self._trunk = Trunk(self._lines, self._cluster)
+            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby,
+            clock=self._backend.ground.monotonic,
+        )  # fmt: skip
+        self._asker = self._backend.asker()
 
     @property
     def namespace(self) -> str:
@@ -93,7 +89,7 @@ class Client:
     @property
     def server(self) -> str:
         """The server's address, without credentials."""
-        return self._lines.server
+        return self._backend.server
 
     def __enter__(self) -> Client:
         return self
@@ -104,8 +100,8 @@ class Client:
     def close(self) -> None:
         """Give back the connections. The client may be used again."""
         self._near.close()
-        self._trunk.close()
-        self._lines.close()
+        self._asker.close()
+        self._backend.close()
 
     # --- requests ---
 
@@ -265,14 +261,8 @@ class Client:
     def _enqueue(
         self, requests: Sequence[Request], result_ttl: int | None
     ) -> list[RqJob | RqprocError]:
-        from rqproc import rqjob
-
         ttl_s = calls.check_result_ttl(result_ttl)
-        sent = calls.batch(requests, kind="job", result_ttl_s=ttl_s)
-        refused = self._run("route", self._cluster.route(sent.order))
-        errors = calls.refusals(sent, refused, self.keys)
-        jobs = rqjob.queued(sent, self.keys, self._lines.redis)
-        return [error or job for error, job in zip(errors, jobs, strict=True)]
+        return self._backend.enqueue(calls.batch(requests, kind="job", result_ttl_s=ttl_s))
 
     # --- the cluster ---
 
@@ -286,7 +276,7 @@ class Client:
         Raises:
             RedisUnavailable.
         """
-        return self._cluster.read_survey(self._run("survey", self._cluster.survey()))
+        return self._backend.membership()
 
     def owner(self, id: Id) -> str | None:
         """Return the name of the member that owns an id, None where no node is alive."""
@@ -298,17 +288,15 @@ class Client:
         Raises:
             InvalidId, RedisUnavailable.
         """
-        command = self._cluster.locate(resource, [canonical(id) for id in ids])
-        return self._cluster.read_locate(command, self._run("locate", command))
+        return self._backend.locate(resource, [canonical(id) for id in ids])
 
     def drain(self, node: str) -> bool:
         """Ask a node to finish what it holds and end; return whether such a node is alive."""
-        return bool(self._run("drain", self._cluster.drain(node)))
+        return self._backend.drain(node)
 
     def report_death(self, node: str, *, pid: int, host: str) -> bool:
         """Tell the cluster that a node's process has ended, so that it need not wait a lease."""
-        command = self._cluster.report_death(node, pid=pid, host=host)
-        return bool(self._run("leave", command))
+        return self._backend.report_death(node, pid=pid, host=host)
 
     # --- inside ---
 
@@ -318,7 +306,7 @@ class Client:
         try:
             if question.wanted:
                 try:
-                    self._trunk.ask(question.wanted, question.talk(self.server))
+                    self._asker.ask(question.wanted, question.talk(self.server))
                 except RedisUnavailable as error:
                     question.fail(error)
             self._do_without(question)
@@ -333,6 +321,3 @@ class Client:
             from rqproc import local  # takes long to import, and is rarely wanted
 
             question.served(errands, local.serve_many(errands))
-
-    def _run(self, script: str, command: Command) -> Any:
-        return self._lines.run(self._cluster, script, command)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from rqproc.ground import MACHINE, Ground
 from rqproc.placement import Id
 
 
@@ -18,7 +18,9 @@ class Current:
         token: fencing token. A later run of the same id, on whichever node, has a higher one; a
             system that remembers the highest it has seen can refuse a writer that was paused past
             its lease (Kleppmann, "How to do distributed locking", 2016).
-        deadline: on ``time.monotonic()``, None where nobody's waiting ends.
+        deadline: on the clock that ``time_left_s`` looks at, ``time.monotonic()`` in a real
+            cluster; None where nobody's waiting ends.
+        ground: clocks and sleep; the test kit's are its own.
     """
 
     id: Id
@@ -26,11 +28,20 @@ class Current:
     node: str
     token: int
     deadline: float | None
+    ground: Ground = field(default=MACHINE, repr=False, compare=False)
 
     @property
     def time_left_s(self) -> float | None:
         """Seconds until the caller that started this run gives up, None if it never does."""
-        return None if self.deadline is None else self.deadline - time.monotonic()
+        return None if self.deadline is None else self.deadline - self.ground.monotonic()
+
+    def now(self) -> float:
+        """Return seconds since 1970, as ``time.time()``; in the test kit by the cluster's clock."""
+        return self.ground.now()
+
+    def sleep(self, seconds: float) -> None:
+        """``time.sleep``; in the test kit by the cluster's clock, which takes no time."""
+        self.ground.sleep(seconds)
 
 
 CURRENT: ContextVar[Current] = ContextVar("rqproc_current")

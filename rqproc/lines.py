@@ -10,7 +10,6 @@ there are packets under way at once. A forked child starts with an empty stack.
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections import deque
 from functools import cache, cached_property
@@ -62,6 +61,7 @@ class Lines:
 
     def __init__(self, dial: Dial) -> None:
         self.dial = dial
+        self._ground = dial.ground
         self._idle: deque[Link] = deque()
         _ALL.add(self)
 
@@ -82,7 +82,9 @@ class Lines:
     def run(self, cluster: Cluster, script: str, command: Command) -> Any:
         """Run one script; see ``conversation.run``. Raises: RedisUnavailable."""
         return self.hold(
-            conversation.run(cluster, script, command, server=self.server, clock=time.monotonic)
+            conversation.run(
+                cluster, script, command, server=self.server, clock=self._ground.monotonic
+            )
         )
 
     def hold(self, talk: Conversation[T]) -> T:
@@ -91,7 +93,7 @@ class Lines:
 
     def _do(self, step: Send | Pause) -> list[Any]:
         if isinstance(step, Pause):
-            time.sleep(step.seconds)
+            self._ground.sleep(step.seconds)
             return []
         link = self._take(step.within_s)
         try:

@@ -23,6 +23,7 @@ import hiredis
 import redis
 
 from rqproc.errors import DEFAULT_ADVICE, RedisUnavailable
+from rqproc.ground import MACHINE, Ground
 from rqproc.sentinel import NoPrimary
 from rqproc.trouble import code, shown, trouble
 from rqproc.whereabouts import Whereabouts, of_client, of_url
@@ -91,9 +92,14 @@ class Dial:
         url: see ``whereabouts.of_url``; or where an existing client connects to.
         revive: called where there is no server to connect to; it may start one.
 
+    Attributes:
+        ground: what whoever talks over these links stands on.
+
     Raises:
         ConfigError: the URL cannot be read.
     """
+
+    ground: Ground = MACHINE
 
     def __init__(
         self, url: str | Whereabouts, *, revive: Callable[[], object] | None = None

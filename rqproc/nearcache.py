@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from rqproc.clock import suspend_proof
 from rqproc.errors import ConfigError
 from rqproc.link import Dial
 from rqproc.model import Reply, Request
@@ -52,6 +51,7 @@ class NearCache:
         self._most = check_near(most)
         self._resources = resources
         self._dial = dial
+        self._clock = dial.ground.suspend_proof
         self._channel = channel
         self._lock = threading.RLock()
         self._begin()
@@ -60,7 +60,7 @@ class NearCache:
     def _begin(self) -> None:
         self._end: weakref.finalize[[], NearCache] | None = None
         self._subscription: Subscription | None = None
-        self.kept = Near(self._most or DEFAULT_MOST, clock=suspend_proof, lock=threading.RLock())
+        self.kept = Near(self._most or DEFAULT_MOST, clock=self._clock, lock=threading.RLock())
 
     def close(self) -> None:
         """Forget everything and listen no longer, until something is expected again."""
@@ -120,7 +120,7 @@ class NearCache:
         with self._lock:
             if self._subscription:
                 return
-            subscription = Subscription(self._dial, self._channel, self.kept, clock=suspend_proof)
+            subscription = Subscription(self._dial, self._channel, self.kept, clock=self._clock)
             self._subscription = subscription
             self._end = weakref.finalize(self, subscription.end)
 

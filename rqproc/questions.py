@@ -6,7 +6,6 @@ client carries out what a question says, which is the same for threads and for t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rqproc import calls, conversation, wire
 from rqproc.context import ASKING, Asking
 from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.ground import MACHINE, Clock
 from rqproc.keys import Keys
 from rqproc.losses import Errand, Losses
 from rqproc.model import OnLost, Reply, Request
@@ -72,6 +72,7 @@ class Questions:
         timeout: seconds, where a question does not say.
         near: replies that the client keeps itself.
         nearby: what is asked before the cluster is.
+        clock: by which callers wait.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Questions:
         timeout: float,
         near: NearCache | NoNearCache,
         nearby: Nearby | None,
+        clock: Clock = MACHINE.monotonic,
     ) -> None:
         self.keys = keys
+        self.clock = clock
         self.losses = losses
         self.timeout_s = calls.check_timeout(timeout)
         self.near = near
@@ -168,7 +171,7 @@ class Question:
         self._makers = makers
         self._sent = sent
         self._wish = wish
-        self._deadline = time.monotonic() + sent.order.timeout_s
+        self._deadline = makers.clock() + sent.order.timeout_s
         self._outage: RedisUnavailable | None = None
         self._outcomes: dict[Id, Reply | RqprocError] | None = None
         self._expected = makers.near.expect(sent.requests.values()) if keeps else None
@@ -180,7 +183,7 @@ class Question:
     def talk(self, server: str) -> conversation.Request:
         """What is to be said about it."""
         return conversation.ask(
-            self.wanted, server=server, clock=time.monotonic, on_lost=self._wish
+            self.wanted, server=server, clock=self._makers.clock, on_lost=self._wish
         )
 
     def begin(self) -> None:

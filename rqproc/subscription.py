@@ -11,9 +11,6 @@ connection whose other end has gone without a word, as soon as the while is over
 from __future__ import annotations
 
 import logging
-import random
-import select
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,15 +67,16 @@ class Subscription:
     def __init__(
         self, dial: Dial, channel: str, listener: Listener, *, clock: Callable[[], float]
     ) -> None:
+        ground = self._ground = dial.ground
         self._dial = dial.without_revival()
         self._channel = channel
         self._listener = listener
         self._clock = clock
         self._link: Link | None = None
-        self._ended = threading.Event()
+        self._ended = ground.event()
         self._reason = ""
-        self._backoff = Backoff(shortest_s=0.05, longest_s=2.0, chance=random.random)
-        threading.Thread(target=self._run, name="rqproc-near", daemon=True).start()
+        self._backoff = Backoff(shortest_s=0.05, longest_s=2.0, chance=ground.chance)
+        ground.thread(self._run, name="rqproc-near").start()
 
     def end(self) -> None:
         """Have the thread end, soon."""
@@ -113,12 +111,11 @@ class Subscription:
             link.close()
 
     def _follow(self, link: Link) -> None:
-        poll = select.poll()
-        poll.register(link.fileno(), select.POLLIN)
+        poll = self._ground.poll(link)
         pulse = self._ping(link, ("SUBSCRIBE", self._channel))
         while not self._ended.is_set():
             # What has come is looked at first: this thread may have stood still, not the server.
-            if poll.poll(max(0.0, pulse.due - self._clock()) * 1000):
+            if poll.wait(max(0.0, pulse.due - self._clock()))[1]:
                 link.receive()
                 self._take_in(link, pulse)
             if self._clock() >= pulse.due:

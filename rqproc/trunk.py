@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from contextlib import suppress
 from rqproc.cluster import Cluster
 from rqproc.conversation import Look, Pause, Request
 from rqproc.drive import drive
+from rqproc.ground import Lock
 from rqproc.lines import Lines
 from rqproc.link import CONNECT_TIMEOUT_S, Link, LinkLost, Refused
 from rqproc.packets import Packet, Seat
@@ -36,6 +36,8 @@ class Trunk:
 
     def __init__(self, lines: Lines, cluster: Cluster) -> None:
         self._lines = lines
+        self._ground = lines.dial.ground
+        self._monotonic = self._ground.monotonic
         self._cluster = cluster
         self.forget_parent()
         _ALL.add(self)
@@ -52,7 +54,7 @@ class Trunk:
 
     def ask(self, wanted: Wanted, talk: Request) -> None:
         """Carry out a conversation about these calls. Raises: what it raises."""
-        turn = threading.Lock()
+        turn = self._ground.lock()
         turn.acquire()
         with self._lock:
             seat = self._board.sit(wanted, _release(turn))
@@ -89,9 +91,9 @@ class Trunk:
 
     # --- inside ---
 
-    def _do(self, seat: Seat, turn: threading.Lock, step: Look | Pause) -> None:
+    def _do(self, seat: Seat, turn: Lock, step: Look | Pause) -> None:
         if isinstance(step, Pause):
-            time.sleep(step.seconds)
+            self._ground.sleep(step.seconds)
             return
         with self._lock:
             self._board.post(seat, step.demands, wait_s=step.wait_s, grace_s=step.grace_s)
@@ -101,9 +103,9 @@ class Trunk:
             seat.waiting = False
             self._hand_on()
 
-    def _look(self, seat: Seat, turn: threading.Lock, step: Look) -> None:
+    def _look(self, seat: Seat, turn: Lock, step: Look) -> None:
         """Read or send for all, or wait for who does, until there is something for this one."""
-        end = time.monotonic() + step.wait_s
+        end = self._monotonic() + step.wait_s
         while True:
             seat.waiting = True  # before a place is looked at: whoever leaves one looks at this
             if self._reading.acquire(blocking=False):
@@ -119,10 +121,10 @@ class Trunk:
                 finally:
                     self._sending.release()
             else:
-                turn.acquire(timeout=max(0.0, end - time.monotonic()))
+                turn.acquire(timeout=max(0.0, end - self._monotonic()))
             if seat.fetch():
                 return
-            if time.monotonic() >= end:
+            if self._monotonic() >= end:
                 self._check_sent(seat, step)
                 return
 
@@ -148,7 +150,7 @@ class Trunk:
     def _read(self, seat: Seat, end: float, grace_s: float) -> None:
         """Read for all until there is something for this one."""
         while not seat.news and seat.error is None:
-            left_s = end - time.monotonic()
+            left_s = end - self._monotonic()
             if left_s <= 0:
                 return
             self._exchange_as_reader(left_s, grace_s)
@@ -239,7 +241,7 @@ class Trunk:
         return self._lines.dial.connect(timeout_s=min(CONNECT_TIMEOUT_S, within_s))
 
 
-def _release(turn: threading.Lock) -> Callable[[], None]:
+def _release(turn: Lock) -> Callable[[], None]:
     """Open a lock, if it is not open."""
 
     def wake() -> None:

@@ -6,12 +6,9 @@ Knows one script, beat. It has a connection of its own, so that no long packet d
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from collections.abc import Callable
 
 from rqproc.backoff import Backoff
-from rqproc.clock import suspend_proof
 from rqproc.cluster import Cluster, LeaseLost, Tally
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Dial, Link, LinkLost, Refused
@@ -52,11 +49,13 @@ class Heart:
         self._watch = watch
         self._moved = moved
         self._link: Link | None = None
-        self._spell = Spell(log, "heartbeat")
+        ground = dial.ground
+        self._suspend_proof = ground.suspend_proof
+        self._spell = Spell(log, "heartbeat", clock=ground.monotonic)
         beat_s = settings.heartbeat_s
-        self._backoff = Backoff(shortest_s=beat_s / 8, longest_s=beat_s, chance=random.random)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rqproc-heart", daemon=True)
+        self._backoff = Backoff(shortest_s=beat_s / 8, longest_s=beat_s, chance=ground.chance)
+        self._stopped = ground.event()
+        self._thread = ground.thread(self._run, name="rqproc-heart")
 
     def start(self) -> None:
         self._thread.start()
@@ -85,7 +84,7 @@ class Heart:
         if not self._may_live() and not term.draining:
             term.draining = True
             self._wake()
-        sent_at = suspend_proof()
+        sent_at = self._suspend_proof()
         try:
             beaten = self._cluster.read_beat(self._exchange(term))
         except LeaseLost:

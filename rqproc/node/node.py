@@ -10,16 +10,13 @@ import math
 import os
 import re
 import socket
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
 from rqproc.app import Resource
-from rqproc.clock import suspend_proof
 from rqproc.cluster import Cluster, Joined, Limits, Tally
 from rqproc.errors import NameTaken, RedisUnavailable
 from rqproc.keys import Keys, check_node_name
@@ -71,6 +68,7 @@ class Node:
     ) -> None:
         self.settings = settings or NodeSettings()
         self._dial = dial
+        self._ground = dial.ground
         self._keys = keys
         self._cluster = Cluster(keys)
         self._lines = Lines(dial)
@@ -79,7 +77,7 @@ class Node:
         self._parent = parent
         self._worker: Worker | None = None
         self.window: Window | None = None
-        self._stopping = threading.Event()
+        self._stopping = self._ground.event()
         self._nonce = token_hex(8)
         self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
 
@@ -109,7 +107,7 @@ class Node:
         self._worker = worker
         porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
         heart = self._make_heart(worker, porter)
-        with ThreadPoolExecutor(1, thread_name_prefix="rqproc-dependents") as self._after:
+        with self._ground.threads(1, name="rqproc-dependents") as self._after:
             heart.start()
             porter.start()
             if self._stopping.is_set():  # asked to before there was a worker
@@ -161,13 +159,13 @@ class Node:
         A supervisor's child, whose name is its own, waits though it is renewed: not for long.
         Renewed once may be grace, that the dead have too.
         """
-        end = time.monotonic() + 2 * self.settings.lease_s
+        end = self._ground.monotonic() + 2 * self.settings.lease_s
         expires, renewals = math.inf, 0
         while True:
             try:
                 return self._join(name)
             except NameTaken as error:
-                now = time.monotonic()
+                now = self._ground.monotonic()
                 renewals += now + error.lease_left_s > expires + RENEWED_S
                 lives = renewals > 1 and self._parent is None
                 if lives or now > end or self._stopping.is_set():
@@ -179,7 +177,7 @@ class Node:
 
     def _join(self, name: str) -> tuple[Joined, Term]:
         self._lines.close()  # an idle link may lead to a server that hangs, or was replaced
-        sent_at = suspend_proof()
+        sent_at = self._ground.suspend_proof()
         sent = self._cluster.join(
             name,
             lease_s=self.settings.lease_s,
@@ -191,7 +189,9 @@ class Node:
         )
         joined = self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
         trusted_until = sent_at + self.settings.trust_s
-        return joined, Term(joined.incarnation, trusted_until, suspend_proof, joined.epoch)
+        return joined, Term(
+            joined.incarnation, trusted_until, self._ground.suspend_proof, joined.epoch
+        )
 
     @property
     def _limits(self) -> Limits:
@@ -211,9 +211,9 @@ class Node:
         return Desk(
             name,
             self._resources,
-            entries=Entries(self.settings.max_entries, suspend_proof),
+            entries=Entries(self.settings.max_entries, self._ground.suspend_proof),
             lanes=Lanes[Run](self.settings.concurrency),
-            clock=suspend_proof,
+            clock=self._ground.suspend_proof,
         )
 
     def _make_worker(self, name: str, desk: Desk, term: Term) -> Worker:

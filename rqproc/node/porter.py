@@ -13,9 +13,6 @@ seconds; whoever comes first in step 3 acts, and for everyone else it changes no
 from __future__ import annotations
 
 import logging
-import random
-import threading
-import time
 from collections.abc import Callable, Mapping
 
 from rqproc import wire
@@ -47,10 +44,12 @@ class Porter:
         self._cluster = cluster
         self._functions = functions
         self._failed = failed
-        self._stopped = threading.Event()
+        ground = dial.ground
+        self._monotonic = ground.monotonic
+        self._stopped = ground.event()
         self._link: Link | None = None
-        self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=random.random)
-        self._thread = threading.Thread(target=self._run, name="rqproc-porter", daemon=True)
+        self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=ground.chance)
+        self._thread = ground.thread(self._run, name="rqproc-porter")
 
     def start(self) -> None:
         self._thread.start()
@@ -83,11 +82,11 @@ class Porter:
         link = self._link = self._dial.connect()
         try:
             link.exchange(self._cluster.load("adopt", "inspect"), timeout_s=GRACE_S)
-            sweep_at = time.monotonic()
+            sweep_at = self._monotonic()
             while not self._stopped.is_set():
-                if time.monotonic() >= sweep_at:
+                if self._monotonic() >= sweep_at:
                     self._sweep(link)
-                    sweep_at = time.monotonic() + BLOCK_S
+                    sweep_at = self._monotonic() + BLOCK_S
                 if moved := self._next(link):
                     self._carry(link, [moved])
                     self._backoff.reset()

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
-import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from rqproc import wire
-from rqproc.clock import suspend_proof
 from rqproc.context import ASKING, CURRENT, Asking, Current
+from rqproc.ground import Clock, Ground, Thread
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
 from rqproc.placement import parse_address
 
@@ -33,13 +30,14 @@ class Runner:
     or wants it again; from whichever thread it runs on.
     """
 
-    def __init__(self, node: str, namespace: str, *, report: Report) -> None:
+    def __init__(self, node: str, namespace: str, *, ground: Ground, report: Report) -> None:
+        self._ground = ground
         self._node = node
         self._namespace = namespace
         self._report = report
-        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="rqproc-handler")
+        self._threads = ground.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._looping: threading.Thread | None = None
+        self._looping: Thread | None = None
         self._under_way: set[Run] = set()
 
     def start(self, run: Run) -> None:
@@ -67,7 +65,7 @@ class Runner:
         try:
             context.run(self._enter, run)
             value = context.run(_call, run)
-            outcome: Outcome = Done(at=suspend_proof(), text=wire.encode_value(value))
+            outcome: Outcome = Done(at=self._ground.suspend_proof(), text=wire.encode_value(value))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             outcome = Failed(*wire.told(error))
         self._end(run, outcome)
@@ -75,7 +73,7 @@ class Runner:
     async def _run_async(self, run: Run) -> None:
         try:
             self._enter(run)  # in the context of this task alone
-            outcome: Outcome = await _awaited(run)
+            outcome: Outcome = await _awaited(run, self._ground.suspend_proof)
         except BaseException as error:  # noqa: BLE001
             outcome = Failed(*wire.told(error))
         self._end(run, outcome)
@@ -88,21 +86,22 @@ class Runner:
         self._report(run, "given back" if waits else "wanted again")
 
     def _current(self, run: Run) -> Current:
-        due = run.deadline
+        due, ground = run.deadline, self._ground
         return Current(
             id=parse_address(run.address)[2],
             resource=run.resource.name,
             node=self._node,
             token=run.token,
-            deadline=None if due is None else time.monotonic() + due - suspend_proof(),
+            deadline=None if due is None else ground.monotonic() + due - ground.suspend_proof(),
+            ground=ground,
         )
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         """The loop, started with the first coroutine. Called from the worker's thread alone."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._looping = threading.Thread(
-                target=_serve, args=(self._loop,), name="rqproc-handlers-async", daemon=True
+            self._loop = self._ground.event_loop()
+            self._looping = self._ground.thread(
+                partial(_serve, self._loop), name="rqproc-handlers-async"
             )
             self._looping.start()
         return self._loop
@@ -125,12 +124,12 @@ def _call(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
 
 
-async def _awaited(run: Run) -> Outcome:
+async def _awaited(run: Run, clock: Clock) -> Outcome:
     value: Coroutine[Any, Any, Any] = _call(run)
     try:
         async with asyncio.timeout(run.resource.timeout_s) as limit:
             made = await value
-            return Done(at=suspend_proof(), text=wire.encode_value(made))
+            return Done(at=clock(), text=wire.encode_value(made))
     except TimeoutError:
         if not limit.expired():
             raise

@@ -10,16 +10,15 @@ run) goes out on the push link.
 
 from __future__ import annotations
 
-import select
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from rqproc import wire
+from rqproc.bell import Bell
 from rqproc.cluster import Claim, Cluster, Finish, FinishMany
 from rqproc.link import Command, Dial, LinkLost, pack
-from rqproc.node.bell import Bell
 
 BLOCK_S = 5.0
 GRACE_S = 2.0
@@ -48,7 +47,7 @@ class Session:
         self._node = node
         self._incarnation = incarnation
         self._number = number
-        self._bell = bell
+        self._monotonic = dial.ground.monotonic
         self._expected: deque[Expected] = deque()
         self._asked: tuple[tuple[int, int, int], bytes] = ((0, 0, 0), b"")
         self._due = 0.0
@@ -58,9 +57,7 @@ class Session:
         except Exception:
             self._pull.close()
             raise
-        self._poll = select.poll()
-        self._poll.register(bell.fileno(), select.POLLIN)
-        self._poll.register(self._pull.fileno(), select.POLLIN)
+        self._poll = dial.ground.poll(self._pull, bell)
 
     def close(self) -> list[Finish | FinishMany]:
         """Close; return the finishes of which nobody knows whether they were carried out."""
@@ -106,7 +103,7 @@ class Session:
             packet = pack((finish,)) + packet
             self._expected.append(finishes)
         self._expected += ("look", "take")
-        self._due = time.monotonic() + PATIENCE_S
+        self._due = self._monotonic() + PATIENCE_S
         self._pull.send(packet, timeout_s=GRACE_S)
         if finishes:
             self._pull.sleep_through(FINISH_REPLY_BYTES)
@@ -149,14 +146,10 @@ class Session:
         Raises:
             LinkLost: the connection broke, or the server does not answer in time.
         """
-        ready = {file for file, _ in self._poll.poll(patience_s * 1000)}
-        rung = self._bell.fileno() in ready
-        if rung:
-            self._bell.clear()
-            ready.remove(self._bell.fileno())
-        if ready:
+        rung, readable = self._poll.wait(patience_s)
+        if readable:
             self._pull.receive(wait=False)
-        elif self._expected and time.monotonic() > self._due:
+        elif self._expected and self._monotonic() > self._due:
             raise LinkLost("the server does not answer")
         return rung
 

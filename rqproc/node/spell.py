@@ -6,13 +6,15 @@ A connection that cannot be made is tried many times a second: nobody reads as m
 from __future__ import annotations
 
 import logging
-import time
+
+from rqproc.ground import MACHINE, Clock
 
 
 class Spell:
     """Trouble with one thing, such as ``"heartbeat"``. One thread's."""
 
-    def __init__(self, log: logging.Logger, what: str) -> None:
+    def __init__(self, log: logging.Logger, what: str, *, clock: Clock = MACHINE.monotonic) -> None:
+        self._clock = clock
         self._log = log
         self._what = what
         self._reason = ""
@@ -25,13 +27,13 @@ class Spell:
         level = logging.DEBUG if known else logging.WARNING
         self._log.log(level, "%s: %s", self._what, reason)
         self._reason = reason
-        self._since = time.monotonic() if self._since is None else self._since
+        self._since = self._clock() if self._since is None else self._since
 
     def is_over(self) -> bool:
         """It has worked; return whether it had not before."""
         if self._since is None:
             return False
-        took_s = time.monotonic() - self._since
+        took_s = self._clock() - self._since
         self._log.warning("%s: works again after %.1f s", self._what, took_s)
         self._since = None
         return True

@@ -12,8 +12,6 @@ After a broken connection nobody knows which packets were carried out, so a new 
 from __future__ import annotations
 
 import logging
-import random
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +29,6 @@ from rqproc.cluster import (
 )
 from rqproc.errors import RedisUnavailable
 from rqproc.link import Dial, LinkLost, Refused
-from rqproc.node.bell import Bell
 from rqproc.node.desk import Desk
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
@@ -65,6 +62,8 @@ class Worker:
         term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None], watch: Watch,
     ) -> None:  # fmt: skip
         self._dial = dial
+        ground = dial.ground
+        self._monotonic = ground.monotonic
         self._cluster = cluster
         self._desk = desk
         self._join = join
@@ -73,9 +72,9 @@ class Worker:
         self._name = node
         self._max_held = settings.max_queue
         self._drain_s = settings.drain_s
-        self._runner = Runner(node, cluster.keys.namespace, report=self._report)
+        self._runner = Runner(node, cluster.keys.namespace, ground=ground, report=self._report)
         self._news: deque[tuple[Run, Outcome | Slot]] = deque()
-        self._bell = Bell()
+        self._bell = ground.bell()
         self._stop_by: float | None = None
         self._failure: Exception | None = None
         self._session: Session | None = None
@@ -84,8 +83,8 @@ class Worker:
         self._ask_after = 0.0
         self._drained = False
         self._moved = False
-        self._spell = Spell(log, "connection to Redis")
-        self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=random.random)
+        self._spell = Spell(log, "connection to Redis", clock=ground.monotonic)
+        self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=ground.chance)
         self._tally = (0.0, desk.tally())
         self.term = term
 
@@ -96,7 +95,7 @@ class Worker:
 
     def stop(self, *, within_s: float) -> None:
         """Finish what is held, then end; give up what is not finished in ``within_s`` seconds."""
-        self._stop_by = time.monotonic() + within_s
+        self._stop_by = self._monotonic() + within_s
         self._bell.ring()
 
     def reconnect(self) -> None:
@@ -151,8 +150,8 @@ class Worker:
         if not self._draining:
             return False
         if self._stop_by is None:  # by a word from elsewhere
-            self._stop_by = time.monotonic() + self._drain_s
-        if time.monotonic() >= self._stop_by:
+            self._stop_by = self._monotonic() + self._drain_s
+        if self._monotonic() >= self._stop_by:
             return True
         return self._desk.idle and not self._news
 
@@ -161,7 +160,7 @@ class Worker:
         self._desk.forget()
         self.term.over = True
         if self._draining:
-            self._stop_by = time.monotonic()  # what was held is others' by now
+            self._stop_by = self._monotonic()  # what was held is others' by now
         self._mind_the_runs()  # what still runs may meet others' from now on
 
     def _begin_term(self) -> None:
@@ -173,8 +172,8 @@ class Worker:
         """Without a connection: outcomes are taken in, and entries forgotten in time."""
         self._close_session()
         self._moved = False
-        end = time.monotonic() + pause_s
-        while (left_s := end - time.monotonic()) > 0 and not (self._failure or self._moved):
+        end = self._monotonic() + pause_s
+        while (left_s := end - self._monotonic()) > 0 and not (self._failure or self._moved):
             self._bell.wait(left_s)
             self._take_in_news()
             self._mind_the_runs()
@@ -215,7 +214,7 @@ class Worker:
     def _may_ask(self, session: Session) -> bool:
         if session.is_asking or self._draining or self._room <= 0:
             return False
-        return not self._ask_after or time.monotonic() >= self._ask_after
+        return not self._ask_after or self._monotonic() >= self._ask_after
 
     @property
     def _room(self) -> int:
@@ -272,7 +271,7 @@ class Worker:
 
     def _count(self) -> None:
         """Publish the counts, for other threads: they may not look into the desk."""
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._tally[0] >= TALLY_S:
             self._tally = (now, self._desk.tally())
 
@@ -280,20 +279,20 @@ class Worker:
         """Seconds until something must be looked at even if nothing happens."""
         left_s = PATIENCE_S
         if self._ask_after:
-            left_s = max(0.0, self._ask_after - time.monotonic())
+            left_s = max(0.0, self._ask_after - self._monotonic())
         if (overdue_at := self._desk.overdue_at) is not None:
             left_s = min(left_s, max(0.0, overdue_at - self.term.clock()))
         if self._desk.changed_since(self._tally[1]):
             left_s = min(left_s, TALLY_S)
         if self._stop_by is not None:
-            left_s = min(left_s, max(0.0, self._stop_by - time.monotonic()))
+            left_s = min(left_s, max(0.0, self._stop_by - self._monotonic()))
         return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
 
     def _take_in(self, reply: Sequence[Any]) -> None:
         try:
             taken = self._cluster.read_take(reply)
         except Settling as error:
-            self._ask_after = time.monotonic() + min(error.left_s, SETTLE_S)
+            self._ask_after = self._monotonic() + min(error.left_s, SETTLE_S)
             return
         self._ask_after = 0.0
         self._desk.learn(taken.epoch, taken.members)

@@ -14,6 +14,7 @@ from typing import Any
 from board import ROUTE, WITHDRAW
 from caller import CLUSTER, answered, entry
 
+from rqproc.ground import MACHINE
 from rqproc.keys import results_key
 from rqproc.link import Command, LinkLost
 
@@ -92,6 +93,7 @@ class FakeServer:
     # --- what a dial does ---
 
     server = "there"
+    ground = MACHINE
 
     def connect(self, *, timeout_s: float) -> FakeLink:
         with self.changed:

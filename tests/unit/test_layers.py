@@ -23,6 +23,7 @@ LAYERS = (
     ("app",),
     ("default", "aio"),
     ("client",),
+    ("backend",),
     ("trunk", "atrunk"),
     ("questions",),
     ("rqjob", "lines", "local", "nearcache"),
@@ -43,7 +44,8 @@ LAYERS = (
     ("near",),
     ("model", "context"),
     ("placement", "trouble"),
-    ("errors", "backoff", "turns", "drive", "clock"),
+    ("ground",),
+    ("errors", "backoff", "turns", "drive", "clock", "bell"),
 )
 """From top to bottom; those of one line do not know each other."""
 

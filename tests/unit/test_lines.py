@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rqproc.conversation import Conversation, Send
+from rqproc.ground import MACHINE
 from rqproc.lines import Lines
 from rqproc.link import LinkLost, Refused
 
@@ -29,6 +30,7 @@ class FakeDial:
     """Gives the links that it was given."""
 
     server = "there"
+    ground = MACHINE
 
     def __init__(self, *links: FakeLink) -> None:
         self.links = list(links)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rqproc.errors import ConfigError, InvalidId, NoLiveNode, RqprocError
+from rqproc.ground import MACHINE
 from rqproc.link import LinkLost
 from rqproc.model import Reply, Request, Source
 from rqproc.near import ROUNDED_S, Expected, Near
@@ -316,6 +317,7 @@ class NoDial:
     """Nobody answers: nothing is served, and nothing is waited for."""
 
     server = "nowhere"
+    ground = MACHINE
 
     def without_revival(self) -> NoDial:
         return self

@@ -5,6 +5,13 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from typing import Protocol
+
+
+class Readable(Protocol):
+    """What has a file that becomes readable, as a link has."""
+
+    def fileno(self) -> int: ...
 
 
 class Bell:
@@ -44,3 +51,24 @@ class Bell:
         with self._lock:
             self._heard.close()
             self._rope.close()
+
+
+class Poll:
+    """Waits for a link to be readable, or a bell to ring."""
+
+    def __init__(self, link: Readable, bell: Bell | None = None) -> None:
+        self._bell = bell
+        self._poll = select.poll()
+        self._poll.register(link.fileno(), select.POLLIN)
+        if bell:
+            self._poll.register(bell.fileno(), select.POLLIN)
+
+    def wait(self, timeout_s: float) -> tuple[bool, bool]:
+        """Return whether the bell has rung, which is cleared, and whether there is to be read."""
+        ready = self._poll.poll(timeout_s * 1000)
+        if not ready or self._bell is None:
+            return False, bool(ready)
+        rung = any(file == self._bell.fileno() for file, _ in ready)
+        if rung:
+            self._bell.clear()
+        return rung, len(ready) > rung
