@@ -20,7 +20,7 @@ from rqproc.cluster import Cluster
 from rqproc.conversation import Conversation, Pause, Send
 from rqproc.drive import drive
 from rqproc.link import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused
-from rqproc.settings import EMBEDDED, resolve_url
+from rqproc.settings import EMBEDDED, server_url
 
 if TYPE_CHECKING:
     import redis
@@ -36,12 +36,12 @@ def dial(url: str | redis.Redis | None) -> Dial:
     """Return the way to a server, starting the embedded one where no other is named.
 
     Raises:
-        ConfigError: an unreadable URL.
+        ConfigError: an unreadable URL, or ``local://``.
         EmbeddedUnavailable: no URL is set and the embedded server cannot run here.
     """
     if url is not None and not isinstance(url, str):
         return Dial.like(url)
-    found = resolve_url(url)
+    found = server_url(url)
     if found == EMBEDDED:
         embedded = _embedded()
         return Dial(embedded.ensure(), revive=embedded.ensure)

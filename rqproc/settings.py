@@ -24,6 +24,9 @@ SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 EMBEDDED = "embedded"
 """The URL that stands for the server which rqproc starts itself."""
 
+LOCAL = "local://"
+"""The URL that stands for no server at all: this process alone."""
+
 
 def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> str:
     """Return the server's URL: the one given, else the environment's, else ``"embedded"``.
@@ -34,12 +37,28 @@ def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> st
     values = os.environ if environ is None else environ
     found = url or next((values[name] for name in URL_VARIABLES if values.get(name)), EMBEDDED)
     scheme, separator, _ = found.partition("://")
-    if found == EMBEDDED or (separator and scheme in SCHEMES):
+    if found in (EMBEDDED, LOCAL) or (separator and scheme in SCHEMES):
         return found
     raise ConfigError(
         f"invalid server URL {without_password(found)!r}: give redis://HOST:PORT/DB, rediss://..., "
-        f"unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME, or {EMBEDDED!r}"
+        f"unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME, {EMBEDDED!r}, or {LOCAL!r} for "
+        "no server at all"
     )
+
+
+def server_url(url: str | None) -> str:
+    """Return what ``resolve_url`` does, for what cannot be done without a server.
+
+    Raises:
+        ConfigError: as ``resolve_url``; or it is ``local://``.
+    """
+    found = resolve_url(url)
+    if found == LOCAL:
+        raise ConfigError(
+            f"{LOCAL} is one process without a server, and so without nodes: give --url "
+            "redis://HOST:6379 (or RQPROC_REDIS_URL), or none at all for the embedded server"
+        )
+    return found
 
 
 def without_password(url: str) -> str:
