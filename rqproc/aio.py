@@ -44,7 +44,7 @@ class AsyncClient:
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         losses = Losses.of(on_lost, app)
-        self._backend = backend_of(url, self.keys)
+        self._backend = backend_of(url, self.keys, app)
         self._near = self._backend.near_cache(near, losses, app)
         self._questions = Questions(
             self.keys, losses, timeout=timeout, near=self._near, nearby=nearby,

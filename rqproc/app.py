@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import update_wrapper
 from importlib import import_module
@@ -24,7 +24,7 @@ from rqproc.losses import check_on_lost
 from rqproc.model import OnLost, Reply
 from rqproc.nearby import Room, ServingNode
 from rqproc.placement import Id, check_resource
-from rqproc.settings import NodeOptions, resolve_namespace, resolve_url
+from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -177,7 +177,8 @@ class App:
     """A set of resources, and the cluster that serves them.
 
     Args:
-        url: the server; without it the environment's, else the embedded one.
+        url: the server; without it the environment's, else the embedded one. "local://" is none:
+            the handlers run in this process.
         namespace: name of the cluster on that server.
 
     Example:
@@ -270,7 +271,8 @@ class App:
     def at(self, where: str | Backend, *, namespace: str | None = None) -> Iterator[None]:
         """Have the requests of this app go elsewhere while the context lasts, for all threads.
 
-        For tests: ``with app.at("local://"): ...``
+        For tests: ``with app.at("local://"): ...`` Each time it is entered nothing is kept yet, nor
+        under way; on leaving all is forgotten, and what has not been waited for may not be run.
 
         Args:
             where: a server's URL, or what the test kit gives.
@@ -278,13 +280,24 @@ class App:
         Raises:
             ConfigError: the URL cannot be read.
         """
-        before, self._clients = self._clients, _Clients((where, resolve_namespace(namespace)))
-        try:
-            yield
-        finally:
-            there, self._clients = self._clients, before
-            if there.blocking:
-                there.blocking.close()
+        found = resolve_namespace(namespace)
+        with self._entered(where, found) as place:
+            before, self._clients = self._clients, _Clients((place, found))
+            try:
+                yield
+            finally:
+                there, self._clients = self._clients, before
+                if there.blocking:
+                    there.blocking.close()
+
+    def _entered(
+        self, where: str | Backend, namespace: str
+    ) -> AbstractContextManager[str | Backend]:
+        if not isinstance(where, str) or resolve_url(where) != LOCAL:
+            return nullcontext(where)
+        alone: Any = import_module("rqproc.node.alone")
+        place: AbstractContextManager[Backend] = alone.fresh(self, namespace)
+        return place
 
     def node(
         self, *, name: str | None = None, **settings: Unpack[NodeOptions]
@@ -316,6 +329,11 @@ class App:
             ...     price.request(42)
         """
         url, namespace = self._place
+        if getattr(url, "server", url) == LOCAL:
+            raise ConfigError(
+                f"{LOCAL} serves in this process already, without a node: leave `app.node()` out, "
+                "or give App(url=...) a server"
+            )
         if not isinstance(url, str):
             raise ConfigError("the test kit runs the nodes itself: its cluster's join() adds one")
         inside: Any = import_module("rqproc.node.inside")

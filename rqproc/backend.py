@@ -7,7 +7,8 @@ another kind is `local://`, which is this process alone; see ``rqproc.node.alone
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rqproc import calls
 from rqproc.calls import Batch
@@ -22,6 +23,7 @@ from rqproc.losses import Losses
 from rqproc.model import Location, Membership
 from rqproc.placement import Id
 from rqproc.questions import NoNearCache, near_cache
+from rqproc.settings import LOCAL, resolve_url
 from rqproc.trunk import Trunk
 from rqproc.wanted import Wanted
 
@@ -134,8 +136,12 @@ class Server:
         return self._lines.run(self._cluster, script, command)
 
 
-def backend_of(where: str | redis.Redis | Backend | None, keys: Keys) -> Backend:
+def backend_of(
+    where: str | redis.Redis | Backend | None, keys: Keys, app: object = None
+) -> Backend:
     """Return what a client of a namespace asks, by the URL or server that it was given.
+
+    ``app``: whose resources ``local://`` serves.
 
     Raises:
         ConfigError: an unreadable URL.
@@ -144,4 +150,7 @@ def backend_of(where: str | redis.Redis | Backend | None, keys: Keys) -> Backend
     if where is not None and hasattr(where, "async_asker"):
         backend: Backend = where  # type: ignore[assignment]
         return backend
+    if (where is None or isinstance(where, str)) and resolve_url(where) == LOCAL:
+        alone: Any = import_module("rqproc.node.alone")
+        return cast(Backend, alone.backend(keys, app))
     return Server(dial(where), keys)

@@ -44,13 +44,15 @@ class Client:
     Args:
         url: the server, or an existing ``redis.Redis`` whose server is used. Without it:
             ``RQPROC_REDIS_URL``, ``RQ_REDIS_URL``, ``REDIS_URL``, else the embedded server.
+            "local://" is no server at all: the handlers of ``app`` run in this process.
         namespace: name of the cluster on that server.
         timeout: seconds that a request may take where it does not say otherwise.
         on_lost: what to do where no node can answer, unless a request or its resource says
             otherwise. "wait" for one that can; "local": have the handler run in this process, for
             requests that reach no node, whose node is silent at half of the timeout, or while
             Redis cannot be reached; "error": raise NoLiveNode, OwnerLost or RedisUnavailable then.
-        app: the App, or mapping of names to resources, whose handlers "local" runs.
+        app: the App, or mapping of names to resources, whose handlers "local" and ``local://``
+            run; of ``local://`` all clients of an App share one place, those of a mapping do not.
         near: replies to keep in this process, and to serve from there as long as their owners
             would; 0 for those alone whose resources are declared with ``near=True``.
         nearby: asked before the cluster is; what an App gives its own client, see ``App.node``.
@@ -73,7 +75,7 @@ class Client:
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
         losses = Losses.of(on_lost, app)
-        self._backend = backend_of(url, self.keys)
+        self._backend = backend_of(url, self.keys, app)
         self._nearby = nearby
         self._near = self._backend.near_cache(near, losses, app)
         self._questions = Questions(
@@ -291,7 +293,11 @@ class Client:
         return self._backend.locate(resource, [canonical(id) for id in ids])
 
     def drain(self, node: str) -> bool:
-        """Ask a node to finish what it holds and end; return whether such a node is alive."""
+        """Ask a node to finish what it holds and end; return whether such a node is alive.
+
+        Raises:
+            RedisUnavailable; ConfigError: ``local://`` has no nodes.
+        """
         return self._backend.drain(node)
 
     def report_death(self, node: str, *, pid: int, host: str) -> bool:

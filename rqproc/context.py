@@ -55,11 +55,14 @@ class Asking:
         namespace, address: of the run: what it asks for must not wait for it.
         changed: called with True when the handler begins to wait for an answer, with False when it
             has it; several may be under way, on several threads.
+        by: whoever runs it. Another one of the same process may run the same address: without a
+            server, apps that share a namespace do not know each other.
     """
 
     namespace: str
     address: str
     changed: Callable[[bool], None]
+    by: object = field(default=None, repr=False)
 
 
 ASKING: ContextVar[Asking | None] = ContextVar("rqproc_asking", default=None)

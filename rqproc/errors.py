@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
 
+START_WITH_THE_APP = "Start the nodes with the app that declares it: `rqproc node start MODULE:APP`"
+
 
 class RqprocError(Exception):
     """The root of all errors raised by rqproc."""
@@ -218,10 +220,11 @@ class UnknownResource(RemoteError):
 
     exit_code = 2
 
-    def __init__(self, resource: str, known: Sequence[str]) -> None:
+    def __init__(
+        self, resource: str, known: Sequence[str], *, advice: str = START_WITH_THE_APP
+    ) -> None:
         super().__init__(
-            f"unknown resource {resource!r}; the node serves: {', '.join(known)}. "
-            "Start the nodes with the app that declares it: `rqproc node start MODULE:APP`"
+            f"unknown resource {resource!r}; the node serves: {', '.join(known)}. {advice}"
         )
         self.resource = resource
         self.known = tuple(known)
@@ -281,7 +284,9 @@ Build = Callable[[Mapping[str, Any], str, object], RqprocError]
 _BUILD: Mapping[str, Build] = {
     "Overloaded": lambda found, *_: Overloaded(found["node"], found["queued"], found["limit"]),
     "Crowded": lambda found, *_: Crowded(found["node"], found["queued"], found["limit"]),
-    "UnknownResource": lambda found, name, _: UnknownResource(name, found["known"]),
+    "UnknownResource": lambda found, name, _: UnknownResource(
+        name, found["known"], advice=found.get("advice", START_WITH_THE_APP)
+    ),
     "HandlerTimeout": lambda found, name, id: HandlerTimeout(
         name, id, found["timeout_s"], stuck=found["stuck"]
     ),

@@ -9,7 +9,7 @@ Groupcache's data path in one place: entry, else join whoever computes, else com
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from rqproc import wire
@@ -148,6 +148,14 @@ class Desk:
         else:
             self._lanes.go_on(run.address)
 
+    def give_up(self, ids: Collection[str]) -> None:
+        """Nobody waits for these claims any more: it is as if their deadlines had come."""
+        now = self._clock()
+        for run in self._lanes.waiting():
+            for waiting in run.waiting:
+                if waiting.claim.id in ids:
+                    waiting.due = now
+
     def mind_the_time(self) -> None:
         """Answer for runs that take too long. They go on, and keep their ids from all others."""
         if not self._timed:
@@ -251,6 +259,10 @@ class Desk:
     def held(self) -> int:
         """How many requests are taken and not acknowledged as finished."""
         return len(self._holds)
+
+    def held_of(self, address: str) -> int:
+        """How many of these are requests of one address."""
+        return self._holds.count(address)
 
     @property
     def held_by_paused(self) -> int:

@@ -80,7 +80,7 @@ class Runner:
 
     def _enter(self, run: Run) -> None:
         CURRENT.set(self._current(run))
-        ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run)))
+        ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run), by=self))
 
     def _change_slot(self, run: Run, waits: bool) -> None:
         self._report(run, "given back" if waits else "wanted again")

@@ -49,8 +49,9 @@ LAYERS = (
 )
 """From top to bottom; those of one line do not know each other."""
 
-REACHES_UP = {("app", "node.inside")}
-"""The one import that points up, by name and when it is called: a program that houses a node."""
+REACHES_UP = {("app", "node.inside"), ("app", "node.alone"), ("backend", "node.alone")}
+"""Imports that point up, by name and when they are called: a program that houses a node, or is one
+without a cluster."""
 
 HOMES = {
     "click": {"cli"},
@@ -76,6 +77,7 @@ PURE = (
     "wanted",
     "node.lanes",
     "node.holds",
+    "node.waits",
     "node.entries",
     *(f"torture.{name}" for name in ("records", "telling", "breach", "runs", "answers", "history")),
     *(f"torture.{name}" for name in ("figures", "schedule")),
