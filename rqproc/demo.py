@@ -16,6 +16,7 @@ from rqproc.errors import RqprocError
 from rqproc.model import Reply
 from rqproc.placement import Id
 from rqproc.seed import TTL_S
+from rqproc.settings import server_url
 from rqproc.stage import Doing, NodeProcess, PrivateServer, swept
 
 IDS = (1, 2, 3, 4, 5, 6)
@@ -44,11 +45,12 @@ def play(url: str | None) -> Iterator[Doing | Round]:
     Everything is cleaned up when the iteration ends, however it ends.
 
     Raises:
-        EmbeddedUnavailable, RedisUnavailable, NodeDidNotStart.
+        EmbeddedUnavailable, RedisUnavailable, NodeDidNotStart; ConfigError: ``url`` is no server.
     """
+    given = server_url(url) if url else ""
     with ExitStack() as stack:
         yield Doing("starting a server and three nodes, each a process")
-        where = url or stack.enter_context(PrivateServer())
+        where = given or stack.enter_context(PrivateServer())
         namespace = f"demo-{token_hex(4)}"
         client = stack.enter_context(Client(where, namespace=namespace))
         nodes: dict[str, NodeProcess] = {}

@@ -18,7 +18,7 @@ from rqproc.bench.rows import Row, probes_of
 from rqproc.bench.targets import Verdict, judge
 from rqproc.errors import ConfigError, RedisUnavailable
 from rqproc.sentinel import is_url as is_sentinel
-from rqproc.settings import without_password
+from rqproc.settings import server_url, without_password
 from rqproc.stage import PrivateServer
 
 WARM_S = 0.3
@@ -63,13 +63,14 @@ def play(url: str | None, plan: Plan, rows: Sequence[Row]) -> Generator[Step | R
     Yields steps, and in the end the result. What was started is ended, however it ends.
 
     Raises:
-        ConfigError: the URL names sentinels; a stock RQ worker, for one, cannot ask them.
+        ConfigError: the URL names sentinels (a stock RQ worker, for one, cannot ask them), or no
+            server.
         RedisUnavailable, NodeDidNotStart, RivalDidNotAnswer.
     """
     if url and is_sentinel(url):
         raise ConfigError("bench needs the primary's own address: --url redis://HOST:PORT")
     if url:
-        yield from _play_on(url, plan, rows)
+        yield from _play_on(server_url(url), plan, rows)
         return
     yield Step("starting a server", 0, 0)
     with PrivateServer() as private:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -15,6 +15,10 @@ from rqproc.errors import RqprocError
 from rqproc.losses import Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
 from rqproc.placement import Id, canonical
+from rqproc.settings import LOCAL, resolve_url
+
+if TYPE_CHECKING:
+    from rqproc.app import App
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -39,6 +43,7 @@ Examples:
   rqproc request -- -5                     an id that begins with a dash
   rqproc request 1 --on-lost error         do not wait for a node that is silent
   rqproc request ABC-1 -r price --on-lost local --app prices:app
+  rqproc request ABC-1 -r price --app prices:app --url local://     no server, no nodes
 
 \b
 Where no node can answer (none lives, the one that has the request is silent at half of the
@@ -57,7 +62,8 @@ error is never such a loss.
 )  # fmt: skip
 @click.option(
     "--app", "spec", metavar="MODULE:APP",
-    help="The app whose handlers `--on-lost local` runs; if it names a server, that is asked.",
+    help="The app whose handlers run here, with `--on-lost local` or `--url local://`; if it names "
+    "a server, that is asked.",
 )  # fmt: skip
 @click.option("--verbose", "-v", is_flag=True, help="Say who answered, hit or miss, and the age.")
 @AS_JSON
@@ -78,14 +84,18 @@ def request(
     several ids each line begins with its id. An id that fails has its error on stderr; the exit
     code is that of the first failure.
     """
-    where, handlers = _handlers(target, spec) if spec or on_lost == "local" else (target, {})
+    app = _app(target, spec) if spec else None
+    where = Target(app.url, app.namespace) if app else target
+    alone = resolve_url(where.url) == LOCAL
+    handlers = _handlers(app) if spec or on_lost == "local" else {}
     if on_lost == "local" and resource not in handlers:
         raise click.UsageError(
             f"--on-lost local needs --app MODULE:APP, an app that declares {resource!r}; known "
             f"here: {', '.join(sorted(handlers))}"
         )
-    with Client(where.url, namespace=where.namespace, app=handlers) as client:
-        outcomes = client.reply_many(ids, resource, timeout=timeout, on_lost=on_lost)
+    with Client(where.url, namespace=where.namespace, app=app if alone else handlers) as client:
+        policy = None if alone else on_lost  # there is nobody who could be lost
+        outcomes = client.reply_many(ids, resource, timeout=timeout, on_lost=policy)
     code = 0
     for id, outcome in outcomes.items():
         if isinstance(outcome, RqprocError):
@@ -97,20 +107,25 @@ def request(
     return code
 
 
-def _handlers(target: Target, spec: str | None) -> tuple[Target, Mapping[str, Servable]]:
-    """Where the app is asked for, and what this process can run of it.
+def _app(target: Target, spec: str) -> App:
+    """Return an app whose own client, which handlers may use, asks where the command asks.
 
     Raises:
         ConfigError: no such app.
     """
     from rqproc.cli.apps import load_app, target_of
+
+    app = load_app(spec)
+    where = target_of(target, app)
+    app.url, app.namespace = where.url, where.namespace
+    return app
+
+
+def _handlers(app: App | None) -> Mapping[str, Servable]:
+    """Return what this process can run."""
     from rqproc.seed import with_demo
 
-    app = load_app(spec) if spec else None
-    where = target_of(target, app)
-    if app:  # its own client, which handlers may use, asks the same cluster
-        app.url, app.namespace = where.url, where.namespace
-    return where, with_demo(app)
+    return with_demo(app)
 
 
 def _print(id: Id, outcome: Reply | RqprocError, *, verbose: bool, alone: bool) -> None:

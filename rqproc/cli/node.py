@@ -13,7 +13,7 @@ import click
 from rqproc.cli.root import Target
 from rqproc.errors import ConfigError, NoLiveNode
 from rqproc.model import Membership, NodeInfo
-from rqproc.settings import NodeSettings
+from rqproc.settings import NodeSettings, server_url
 
 DEFAULTS = NodeSettings()
 
@@ -119,7 +119,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
 def _membership(target: Target) -> Membership:
     from rqproc.client import Client
 
-    with Client(target.url, namespace=target.namespace) as client:
+    with Client(server_url(target.url), namespace=target.namespace) as client:
         return client.membership()
 
 
@@ -176,7 +176,7 @@ def drain(target: Target, name: str, wait: bool, timeout: float) -> int:
     """
     from rqproc.client import Client
 
-    with Client(target.url, namespace=target.namespace) as client:
+    with Client(server_url(target.url), namespace=target.namespace) as client:
         if not client.drain(name):
             raise (
                 NoLiveNode(client.namespace)

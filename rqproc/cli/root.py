@@ -5,7 +5,7 @@ Commands are imported when they are called: ``rqproc request`` does not pay for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import click
@@ -43,7 +43,27 @@ class LazyGroup(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
-        return command
+        return _with_target(command)
+
+
+def _with_target(command: click.Command) -> click.Command:
+    """Let ``--url`` and ``--namespace`` stand behind the command's name as well."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _with_target(inner)
+    elif not any(param.name == "url" for param in command.params):
+        for flags, metavar in ((["--url"], "URL"), (["--namespace", "-n"], "NS")):
+            option = click.Option(
+                flags, metavar=metavar, help="As before the command.", expose_value=False,
+                callback=_retarget,
+            )  # fmt: skip
+            command.params.append(option)
+    return command
+
+
+def _retarget(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and param.name:
+        ctx.obj = replace(ctx.obj or Target(None, None), **{param.name: value})
 
 
 @click.group(
@@ -54,6 +74,7 @@ Examples:
   rqproc demo                              the whole story in one console
   rqproc node start --name 1               one node, in the foreground
   rqproc request 1 2 3                     values, from the nodes that own the ids
+  rqproc request 1 --url local://          a value, computed here: no server, no nodes
   rqproc node start prices:app --count 4   four nodes that serve your own app
 
 \b
@@ -67,8 +88,9 @@ RQPROC_REQUEST_TIMEOUT. Shell completion, for bash (zsh and fish alike):
     envvar="RQPROC_EXPLICIT_URL",  # the supervisor's way to hand on what was said to it
     metavar="URL",
     help="The Redis or Valkey server: redis://, rediss://, unix://, or "
-    "redis+sentinel://HOST,HOST/NAME. Without it RQPROC_REDIS_URL, RQ_REDIS_URL, REDIS_URL, else "
-    "the embedded server, which is started when needed.",
+    "redis+sentinel://HOST,HOST/NAME; or local:// for none: handlers run in this process. Without "
+    "it RQPROC_REDIS_URL, RQ_REDIS_URL, REDIS_URL, else the embedded server, which is started when "
+    "needed.",
 )
 @click.option(
     "--namespace",

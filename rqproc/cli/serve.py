@@ -25,7 +25,7 @@ from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.node.node import Node
 from rqproc.seed import with_demo
-from rqproc.settings import NodeSettings, resolve_namespace, resolve_url
+from rqproc.settings import NodeSettings, resolve_namespace, server_url
 
 log = logging.getLogger("rqproc.node")
 
@@ -89,7 +89,8 @@ def supervise(
     from rqproc.node.supervisor import Supervisor
 
     where = target_of(target, app)
-    client = Client(where.url, namespace=where.namespace)
+    url = server_url(where.url)
+    client = Client(url, namespace=where.namespace)
     client.membership()  # nothing is started where there is no server
     host = socket.gethostname()
     supervisor = Supervisor(
@@ -97,7 +98,7 @@ def supervise(
         command=lambda child: _child_command(child, spec, options),
         environ={
             **os.environ,
-            "RQPROC_EXPLICIT_URL": resolve_url(where.url),
+            "RQPROC_EXPLICIT_URL": url,
             "RQPROC_EXPLICIT_NAMESPACE": client.namespace,
         },
         report_death=lambda child, pid: client.report_death(child, pid=pid, host=host),

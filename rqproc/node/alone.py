@@ -97,7 +97,7 @@ class LocalBackend:
         return [error or cast("RqJob", job) for error, job in zip(errors, jobs, strict=True)]
 
     def membership(self) -> Membership:
-        tally, held = self._place.solo.survey()
+        tally, held, _, _ = self._place.solo.survey()
         node = NodeInfo(
             name=NAME,
             incarnation=f"{NAME}:{os.getpid()}",

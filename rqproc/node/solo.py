@@ -52,10 +52,14 @@ class Caller(Protocol):
 
 
 class Survey(NamedTuple):
-    """What a solo says of itself."""
+    """What a solo says of itself: its counts, the requests that it holds, the calls and jobs that
+    somebody still waits for, and the runs that wait for others.
+    """
 
     tally: Tally
     held: int
+    awaited: int
+    waiting: int
 
 
 class _Pending(NamedTuple):
@@ -117,7 +121,10 @@ class Solo:
         self._post(partial(self._give_up, order))
 
     def survey(self) -> Survey:
-        return self._call(lambda: Survey(self._desk.tally(), self._desk.held))
+        desk = self._desk
+        return self._call(
+            lambda: Survey(desk.tally(), desk.held, len(self._pending), len(self._waits))
+        )
 
     def holds(self, address: str) -> bool:
         """Whether any request of an address is under way."""
