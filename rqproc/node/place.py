@@ -129,6 +129,9 @@ def place_of(namespace: str, app: object) -> Place:
         return places[namespace]
 
 
-def place_apart(namespace: str, app: object) -> Place:
+def place_apart(
+    namespace: str, app: object, *, ground: Ground | None = None,
+    settings: NodeSettings | None = None,
+) -> Place:  # fmt: skip
     """Return a place of an app where none of its clients is yet."""
-    return Place(namespace, _Declared(app))
+    return Place(namespace, _Declared(app), ground=ground, settings=settings)

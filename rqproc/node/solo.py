@@ -161,6 +161,7 @@ class Solo:
         try:
             while work := self._next():
                 work()
+                del work  # it may be all that keeps an app, while the next one is waited for
                 self._work_off()
         except BaseException as error:  # whoever waits is told, whatever it was
             log.critical("what serves local:// in this process has died", exc_info=error)
