@@ -9,6 +9,7 @@ its solo.
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from collections.abc import Iterator, Mapping
@@ -113,8 +114,15 @@ def _after_fork() -> None:
         place.forget_parent()
 
 
+def _at_exit() -> None:
+    """Coroutines that are left are cancelled; threads that are left end with the process."""
+    for place in list(_ALL):
+        place.end()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
 
 
 def place_of(namespace: str, app: object) -> Place:

@@ -22,6 +22,9 @@ Report = Callable[[Run, Outcome | Slot], None]
 MOST_THREADS = 4096
 """Lanes bound how many handlers run; those that wait for other ids, or are stuck, come on top."""
 
+CLEAN_UP_S = 0.2
+"""What coroutines have to end in that are cancelled at the end of their node."""
+
 
 class Runner:
     """Starts runs.
@@ -48,13 +51,14 @@ class Runner:
             self._threads.submit(self._run, run)
 
     def stop(self) -> None:
-        """Take no more, and end the threads. Where a handler still runs nothing is waited for."""
+        """Take no more, and end the threads. Where a handler still runs none is waited for, but
+        coroutines are cancelled and may clean up.
+        """
         idle = not self._under_way
         self._threads.shutdown(wait=idle, cancel_futures=True)
         if self._loop and self._looping:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            if idle:
-                self._looping.join()
+            self._looping.join(None if idle else CLEAN_UP_S)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         self._under_way.discard(run)

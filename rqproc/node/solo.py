@@ -39,6 +39,9 @@ EPOCH = 1
 ALIVE_S = 1.0
 """How often a caller that waits for a word looks whether there is anyone who could give it."""
 
+END_S = 1.0
+"""A solo waits for no handler, so it takes no longer to end; nor may it keep a program from it."""
+
 T = TypeVar("T")
 
 
@@ -135,7 +138,7 @@ class Solo:
         self._inbox.put(None)
 
     def join(self) -> None:
-        self._thread.join()
+        self._thread.join(END_S)
 
     def _report(self, run: Run, news: Outcome | Slot) -> None:
         self._inbox.put(partial(self._take_in, run, news))
