@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from rqproc import wire
 from rqproc.app import Resource
@@ -41,6 +41,8 @@ ALIVE_S = 1.0
 
 END_S = 1.0
 """A solo waits for no handler, so it takes no longer to end; nor may it keep a program from it."""
+
+CallKind = Literal["call", "part"]
 
 T = TypeVar("T")
 
@@ -209,13 +211,14 @@ class Solo:
 
     def _submit(self, order: Order, caller: Caller, due: float, parent: str) -> None:
         for job in order.jobs:
-            kind = "call" if job.data else "part"
+            kind: CallKind = "call" if job.data else "part"
             if refused := self._enter(job, kind, caller, due=due, parent=parent):
                 caller.refuse(job.id, refused)
 
     def _enter(
-        self, job: Job, kind: Any, caller: Caller, *, due: float | None = None, parent: str = ""
-    ) -> bytes:
+        self, job: Job, kind: CallKind | Literal["job"], caller: Caller, *,
+        due: float | None = None, parent: str = "",
+    ) -> bytes:  # fmt: skip
         """Give a request to the desk; return b"", or the report of why not."""
         if refusal := self._refusal(job, parent):
             return json.dumps(refusal).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +213,34 @@ def test_a_request_past_its_deadline_is_never_run(shop: Shop, pool: ThreadPoolEx
     blocking.result()
     shop.held.request(1, "after")
     assert [text for text in shop.log if not text.startswith("end")] == ["blocks", "after"]
+
+
+def test_a_deadline_that_the_desk_sees_first_is_no_answer(
+    shop: Shop, pool: ThreadPoolExecutor
+) -> None:
+    clock = Clock()
+    with shop.at(clock=clock):
+        blocking = pool.submit(shop.held.with_options(timeout=100.0).request, 1, "blocks")
+        shop.begun()
+        late = pool.submit(shop.held.with_options(timeout=0.3).request, 1, "late")
+        holds(shop.app.client, 2)
+        clock.passes(1.0)
+        shop.release(2)
+        blocking.result()
+        with pytest.raises(RequestTimeout):
+            late.result()
+    assert shop.log == ["blocks", "end blocks"]
+
+
+def test_who_has_given_up_is_awaited_no_more(shop: Shop, pool: ThreadPoolExecutor) -> None:
+    with shop.at() as there:
+        blocking = pool.submit(shop.held.request, 1)
+        shop.begun()
+        with pytest.raises(RequestTimeout):
+            shop.held.with_options(timeout=0.02).request(1)
+        assert there._place.solo.survey().awaited == 1
+        shop.release()
+        blocking.result()
 
 
 def test_a_cancelled_task_is_not_run_later_and_ends_no_run_of_others(shop: Shop) -> None:
@@ -507,8 +536,10 @@ def test_where_the_serving_thread_dies_its_callers_are_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = Client(LocalBackend(Keys("default"), Place("default", Broken())))
+    began = time.monotonic()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="has died") as caught:
             client.request(1, timeout=WITHIN_S)
         assert not isinstance(caught.value, RqprocError)
+    assert time.monotonic() - began < WITHIN_S / 2
     assert "has died" in caplog.text

@@ -46,6 +46,15 @@ def test_a_way_longer_than_the_interpreters_stack_is_found() -> None:
     assert len(waits.add("5000", "job", "0")) == 5001
 
 
+def test_each_address_is_looked_at_once_however_many_ways_lead_there() -> None:
+    waits = Waits()
+    for layer in range(60):
+        for here in "ab":
+            for there in "ab":
+                waits.add(f"{here}{layer}", f"{here}{there}", f"{there}{layer + 1}")
+    assert waits.add("elsewhere", "job", "a0") == []
+
+
 @pytest.fixture
 def threads() -> Iterator[DaemonThreads]:
     threads = DaemonThreads(3, name="tried")
@@ -78,6 +87,16 @@ def test_there_are_as_many_threads_as_work_up_to_a_limit(threads: DaemonThreads)
     gate.set()
     assert len({one.result(WITHIN_S) for one in found}) <= 3
     assert all(thread.daemon for thread in threading.enumerate() if "tried" in thread.name)
+
+
+def test_two_that_need_each_other_do_not_wait_for_one_idle_thread() -> None:
+    for _ in range(20):
+        threads = DaemonThreads(3, name="tried")
+        threads.submit(int).result(WITHIN_S)
+        both = threading.Barrier(2, timeout=WITHIN_S)
+        found = [threads.submit(both.wait) for _ in range(2)]
+        assert sorted(one.result(WITHIN_S) for one in found) == [0, 1]
+        threads.shutdown()
 
 
 def test_what_is_left_of_the_work_may_be_dropped(threads: DaemonThreads) -> None:
