@@ -80,7 +80,7 @@ class Client:
         self._near = self._backend.near_cache(near, losses, app)
         self._questions = Questions(
             self.keys, losses, timeout=timeout, near=self._near, nearby=nearby,
-            clock=self._backend.ground.monotonic,
+            ground=self._backend.ground,
         )  # fmt: skip
         self._asker = self._backend.asker()
 

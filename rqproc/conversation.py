@@ -110,14 +110,15 @@ class _Patience:
 
 
 def run(
-    cluster: Cluster, script: str, command: Command, *, server: str, clock: Clock
-) -> Conversation[Any]:
+    cluster: Cluster, script: str, command: Command, *, server: str, clock: Clock,
+    chance: Chance = random.random,
+) -> Conversation[Any]:  # fmt: skip
     """Run one idempotent script, through a short outage if need be; return its reply.
 
     Raises:
         RedisUnavailable: not reachable, or it refuses the command.
     """
-    patience = _Patience(server, clock)
+    patience = _Patience(server, clock, chance=chance)
     commands: tuple[Command, ...] = (command,)
     while True:
         try:
@@ -135,7 +136,10 @@ def _with_script(cluster: Cluster, error: LinkLost | Refused, *scripts: str) -> 
     return cluster.load(*scripts) if unknown else ()
 
 
-def ask(wanted: Wanted, *, server: str, clock: Clock, on_lost: OnLost = "wait") -> Request:
+def ask(
+    wanted: Wanted, *, server: str, clock: Clock, on_lost: OnLost = "wait",
+    chance: Chance = random.random,
+) -> Request:  # fmt: skip
     """Have calls routed and wait for their answers.
 
     The answers stand in ``wanted``; those that did not come in time are missing. Whoever still
@@ -157,7 +161,7 @@ def ask(wanted: Wanted, *, server: str, clock: Clock, on_lost: OnLost = "wait") 
             yield look
         except (LinkLost, Refused) as error:
             if wanted:
-                patience = patience or _Patience(server, clock)
+                patience = patience or _Patience(server, clock, chance=chance)
                 patience.limit_s = plan.outage_s
                 yield patience.after(error)
             plan.nudge_now()

@@ -12,8 +12,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rqproc.clock import suspend_proof
 
@@ -71,6 +71,10 @@ class Ground:
 
     def threads(self, most: int, *, name: str) -> Executor:
         return ThreadPoolExecutor(most, thread_name_prefix=name)
+
+    def wait(self, future: Future[Any], timeout_s: float) -> bool:
+        """Wait for a future; return whether it is done."""
+        return bool(wait([future], timeout_s).done)
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()

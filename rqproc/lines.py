@@ -83,7 +83,12 @@ class Lines:
         """Run one script; see ``conversation.run``. Raises: RedisUnavailable."""
         return self.hold(
             conversation.run(
-                cluster, script, command, server=self.server, clock=self._ground.monotonic
+                cluster,
+                script,
+                command,
+                server=self.server,
+                clock=self._ground.monotonic,
+                chance=self._ground.chance,
             )
         )
 

@@ -14,11 +14,9 @@ import contextvars
 import json
 import os
 import socket
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +27,7 @@ from rqproc import wire
 from rqproc.context import CURRENT, Current
 from rqproc.drive import adrive, drive
 from rqproc.errors import LocallyOverloaded, RequestCycle, RequestTimeout, RqprocError, from_remote
+from rqproc.ground import Ground
 from rqproc.losses import Errand
 from rqproc.model import Reply
 from rqproc.placement import Id
@@ -67,6 +66,7 @@ class _Wait:
 
     future: Future[Any]
     until: float
+    ground: Ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _talk(errand: Errand) -> _Talk:
     if way:
         return RequestCycle(request.resource, request.id, way)
     try:
-        if errand.deadline <= time.monotonic():
+        if errand.deadline <= errand.ground.monotonic():
             raise TimeoutError
         if errand.resource.ttl_s > 0:
             end = yield from _shared(place, errand, key)
@@ -131,7 +131,7 @@ def _shared(place: _Place, errand: Errand, key: object) -> _Part:
         return _End(report=wire.failure_report("TypeError", reason))
     flight, first = place.flights.board(key)
     if not first:
-        shared: _End = yield _Wait(flight, errand.deadline)
+        shared: _End = yield _Wait(flight, errand.deadline, errand.ground)
         return shared
     end = _CUT_SHORT
     try:
@@ -144,7 +144,7 @@ def _shared(place: _Place, errand: Errand, key: object) -> _Part:
 def _in_turn(place: _Place, errand: Errand, key: object) -> _Part:
     turn = place.lanes.ask(key)
     try:
-        yield _Wait(turn, errand.deadline)
+        yield _Wait(turn, errand.deadline, errand.ground)
         return (yield from _run(place, errand))
     finally:
         place.lanes.leave(key, turn)
@@ -156,7 +156,7 @@ def _run(place: _Place, errand: Errand) -> _Part:
         try:
             # One that a local run asks for would wait for a place that its asker holds.
             queues = errand.queues and not _behind.get()
-            yield _Wait(slot, errand.deadline if queues else 0.0)
+            yield _Wait(slot, errand.deadline if queues else 0.0, errand.ground)
         except TimeoutError:
             return _FULL
         try:
@@ -190,7 +190,14 @@ def _call(place: _Place, errand: Errand) -> _Call:
     return _Call(
         partial(_within, handler, resource.timeout_s) if resource.is_async else handler,
         resource.is_async,
-        Current(request.id, request.resource, place.node, token=0, deadline=errand.deadline),
+        Current(
+            request.id,
+            request.resource,
+            place.node,
+            token=0,
+            deadline=errand.deadline,
+            ground=errand.ground,
+        ),
         (*_behind.get(), errand),
     )
 
@@ -238,9 +245,12 @@ def serve_many(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
 def _serve_aside(errands: Sequence[Errand]) -> list[Reply | RqprocError]:
     runs: list[Future[Reply | RqprocError]] = [Future() for _ in errands]
     todo = deque(zip(errands, runs, strict=True))
+    ground = errands[0].ground
     for _ in range(min(len(errands), MAX_RUNS)):
-        _start(partial(contextvars.copy_context().run, _serve_all, todo))
-    wait(runs, timeout=max(0.0, errands[0].deadline - time.monotonic()))
+        work = partial(contextvars.copy_context().run, _serve_all, todo)
+        ground.thread(work, name="rqproc-local").start()
+    for run in runs:
+        ground.wait(run, max(0.0, errands[0].deadline - ground.monotonic()))
     todo.clear()
     return [
         run.result() if run.done() else _late(errand)
@@ -257,11 +267,6 @@ def _serve_all(todo: deque[tuple[Errand, Future[Reply | RqprocError]]]) -> None:
         _settle(run, partial(_serve, errand))
 
 
-def _start(work: Callable[[], object]) -> None:
-    """On a thread that does not keep the process from ending."""
-    threading.Thread(target=work, name="rqproc-local", daemon=True).start()
-
-
 def _settle(found: Future[Any], work: Callable[[], Any]) -> None:
     try:
         found.set_result(work())
@@ -271,7 +276,10 @@ def _settle(found: Future[Any], work: Callable[[], Any]) -> None:
 
 def _do(step: _Wait | _Call) -> Any:
     if isinstance(step, _Wait):
-        return step.future.result(max(0.0, step.until - time.monotonic()))
+        left_s = max(0.0, step.until - step.ground.monotonic())
+        if not step.ground.wait(step.future, left_s):
+            raise TimeoutError
+        return step.future.result()
     context = contextvars.copy_context()
     context.run(_enter, step)
     if not step.is_async:
@@ -300,7 +308,7 @@ async def aserve(errand: Errand) -> Reply | RqprocError:
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
     try:
-        async with asyncio.timeout(errand.deadline - time.monotonic()):
+        async with asyncio.timeout(errand.deadline - errand.ground.monotonic()):
             return await asyncio.shield(task)
     except TimeoutError:
         return _late(errand)
@@ -318,7 +326,7 @@ async def _ado(step: _Wait | _Call) -> Any:
     if isinstance(step, _Wait):
         if step.future.done():
             return step.future.result()
-        async with asyncio.timeout(step.until - time.monotonic()):
+        async with asyncio.timeout(step.until - step.ground.monotonic()):
             return await asyncio.wrap_future(step.future)
     _enter(step)  # in the context of this task alone
     if step.is_async:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, get_args
 
 from rqproc.calls import Batch
 from rqproc.errors import ConfigError, NoLiveNode, OwnerLost, RedisUnavailable, RqprocError
+from rqproc.ground import MACHINE, Ground
 from rqproc.keys import Keys
 from rqproc.model import OnLost, Reply, Request
 from rqproc.placement import Id
@@ -44,11 +45,12 @@ class Declaring(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """A request for this process itself, whose caller waits until ``deadline`` (monotonic).
+    """A request for this process itself, whose caller waits until ``deadline``.
 
     Attributes:
         timeout_s: what the caller allowed in all.
         queues: it waits for a free place rather than be refused: it is one of many.
+        ground: by whose clock the deadline is meant.
     """
 
     request: Request
@@ -57,6 +59,7 @@ class Errand:
     timeout_s: float
     namespace: str
     queues: bool = False
+    ground: Ground = MACHINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Losses:
         *,
         deadline: float,
         keys: Keys,
+        ground: Ground = MACHINE,
     ) -> list[Errand]:
         """Return what this process is to do itself: what the cluster could not answer.
 
@@ -114,6 +118,7 @@ class Losses:
                 sent.order.timeout_s,
                 keys.namespace,
                 queues=len(lost) > 1,
+                ground=ground,
             )
             for request in lost
         ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rqproc import calls, conversation, wire
 from rqproc.context import ASKING, Asking
 from rqproc.errors import RedisUnavailable, RqprocError
-from rqproc.ground import MACHINE, Clock
+from rqproc.ground import MACHINE, Ground
 from rqproc.keys import Keys
 from rqproc.losses import Errand, Losses
 from rqproc.model import OnLost, Reply, Request
@@ -72,7 +72,7 @@ class Questions:
         timeout: seconds, where a question does not say.
         near: replies that the client keeps itself.
         nearby: what is asked before the cluster is.
-        clock: by which callers wait.
+        ground: by whose clock callers wait.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Questions:
         timeout: float,
         near: NearCache | NoNearCache,
         nearby: Nearby | None,
-        clock: Clock = MACHINE.monotonic,
+        ground: Ground = MACHINE,
     ) -> None:
         self.keys = keys
-        self.clock = clock
+        self.ground = ground
         self.losses = losses
         self.timeout_s = calls.check_timeout(timeout)
         self.near = near
@@ -171,7 +171,7 @@ class Question:
         self._makers = makers
         self._sent = sent
         self._wish = wish
-        self._deadline = makers.clock() + sent.order.timeout_s
+        self._deadline = makers.ground.monotonic() + sent.order.timeout_s
         self._outage: RedisUnavailable | None = None
         self._outcomes: dict[Id, Reply | RqprocError] | None = None
         self._expected = makers.near.expect(sent.requests.values()) if keeps else None
@@ -182,9 +182,11 @@ class Question:
 
     def talk(self, server: str) -> conversation.Request:
         """What is to be said about it."""
+        ground = self._makers.ground
         return conversation.ask(
-            self.wanted, server=server, clock=self._makers.clock, on_lost=self._wish
-        )
+            self.wanted, server=server, clock=ground.monotonic, on_lost=self._wish,
+            chance=ground.chance,
+        )  # fmt: skip
 
     def begin(self) -> None:
         if self.run:
@@ -206,7 +208,11 @@ class Question:
             return []
         makers = self._makers
         return makers.losses.errands(
-            self.outcomes, self._sent, deadline=self._deadline, keys=makers.keys
+            self.outcomes,
+            self._sent,
+            deadline=self._deadline,
+            keys=makers.keys,
+            ground=makers.ground,
         )
 
     def served(self, errands: Sequence[Errand], found: Sequence[Reply | RqprocError]) -> None:
