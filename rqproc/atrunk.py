@@ -10,7 +10,7 @@ packet carries whatever all tasks have asked for until the event loop came aroun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -35,6 +35,7 @@ class AsyncTrunk:
         self._dial = dial
         self._cluster = cluster
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: AsyncGenerator[None, None] | None = None
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -52,6 +53,8 @@ class AsyncTrunk:
         if loop is not self._loop:  # an earlier loop, and its connections, have ended
             self._loop = loop
             self._begin_anew()
+            self._end = self._closed_at_the_end()
+            await anext(self._end)
         seat = _AsyncSeat(self._board.sit(wanted, _nobody), self._board, loop, self._alarms)
 
         def do(step: Look | Pause) -> Awaitable[None]:
@@ -68,6 +71,13 @@ class AsyncTrunk:
             seat.end()
             if self._closing:
                 await self.close()
+
+    async def _closed_at_the_end(self) -> AsyncGenerator[None, None]:
+        """``asyncio.run`` ends by closing the loop's asynchronous generators: this is one."""
+        try:
+            yield
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         """Close the connections, as soon as nobody needs them any more."""

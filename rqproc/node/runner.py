@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -42,11 +43,14 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
         self._under_way: set[Run] = set()
+        self._tasks: set[Future[None]] = set()  # a loop alone does not keep its tasks alive
 
     def start(self, run: Run) -> None:
         self._under_way.add(run)
         if run.resource.is_async:
-            asyncio.run_coroutine_threadsafe(self._run_async(run), self._event_loop())
+            task = asyncio.run_coroutine_threadsafe(self._run_async(run), self._event_loop())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         else:
             self._threads.submit(self._run, run)
 
@@ -120,6 +124,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())  # connections of clients are closed
     finally:
         loop.close()
 

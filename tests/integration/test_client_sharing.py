@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,6 +47,15 @@ def test_a_cancelled_task_leaves_the_client_usable(shop: str, book: Book, ids: F
             return [(await client.request(id, "echo"))["id"] for id in others]
 
     assert asyncio.run(ask()) == others
+
+
+def test_the_end_of_an_event_loop_closes_the_connections_made_in_it(shop: str, ids: Fresh) -> None:
+    """Without a word of the program: an app's own client has nobody to close it."""
+    client = AsyncClient(shop, namespace="shop")
+    for id in ids(3):
+        assert asyncio.run(client.request(id, "echo"))["id"] == id
+    del client
+    gc.collect()  # warnings of what was left open are errors here
 
 
 FORK = """
