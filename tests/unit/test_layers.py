@@ -16,7 +16,7 @@ ROOT = Path(rqproc.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("demo", "bench", "doctor", "torture"),
+    ("demo", "bench", "doctor", "torture", "testing"),
     ("stage",),
     ("node",),
     ("seed",),

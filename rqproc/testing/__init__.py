@@ -1,0 +1,1 @@
+"""A test kit: a cluster of your app for one test."""

@@ -1,0 +1,115 @@
+"""Handlers that tell when they run, and stop where a test holds them.
+
+Knows resources. Must not know who is told: a list in this process, or on a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Protocol
+
+from rqproc.app import Options, Resource
+from rqproc.context import Current, current
+from rqproc.errors import ConfigError
+from rqproc.model import DEFAULT_RESOURCE
+from rqproc.seed import with_demo
+from rqproc.testing.events import Kind
+
+TEXT_CHARS = 80
+
+
+class Witness(Protocol):
+    """Who is told of runs; called from the threads and event loops of handlers."""
+
+    def tell(self, kind: Kind, run: Current, text: str = "") -> None: ...
+
+    def gate(self, run: Current) -> Callable[[], None] | None:
+        """Return what blocks until this run may go on; None where it is not held."""
+
+
+def watched(app: Any, witness: Witness) -> Mapping[str, Resource[..., Any]]:
+    """Return what a node of an app serves, with handlers that are witnessed."""
+    return {name: _watched(resource, witness) for name, resource in with_demo(app).items()}
+
+
+def _watched(resource: Resource[..., Any], witness: Witness) -> Resource[..., Any]:
+    handler = (
+        _async(resource.handler, witness)
+        if resource.is_async
+        else _plain(resource.handler, witness)
+    )
+    return Resource(
+        resource.app,
+        handler,
+        name=resource.name,
+        ttl_s=resource.ttl_s,
+        options=Options(on_lost=resource.on_lost),
+        timeout_s=resource.timeout_s,
+        near=resource.near,
+    )
+
+
+def _plain(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
+    @wraps(handler)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        mine = current()
+        witness.tell("started", mine)
+        if gate := witness.gate(mine):
+            gate()
+        try:
+            value = handler(*args, **kwargs)
+        except BaseException as error:
+            witness.tell("raised", mine, _short(repr(error)))
+            raise
+        witness.tell("returned", mine, shown(value))
+        return value
+
+    return run
+
+
+def _async(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
+    @wraps(handler)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        mine = current()
+        witness.tell("started", mine)
+        if gate := witness.gate(mine):
+            await asyncio.get_running_loop().run_in_executor(None, gate)
+        try:
+            value = await handler(*args, **kwargs)
+        except GeneratorExit:  # nobody goes on with it: its node is gone
+            raise
+        except BaseException as error:
+            witness.tell("raised", mine, _short(repr(error)))
+            raise
+        witness.tell("returned", mine, shown(value))
+        return value
+
+    return run
+
+
+def shown(value: object) -> str:
+    """Return a value as events have it."""
+    try:
+        return _short(json.dumps(value))
+    except (TypeError, ValueError):
+        return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 3] + "..."
+
+
+def name_of(resource: Resource[..., Any] | str | None) -> str:
+    """Return a resource's name. Raises: ConfigError: a function, which has none."""
+    if resource is None:
+        return DEFAULT_RESOURCE
+    if isinstance(resource, str):
+        return resource
+    if not isinstance(resource, Resource):
+        raise ConfigError(
+            f"not a resource: {resource!r}; give what @app.resource(...) returned, or its name"
+        )
+    return resource.name
