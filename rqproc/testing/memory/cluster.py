@@ -1,0 +1,328 @@
+"""A cluster in one process whose time stands still until the test lets it pass.
+
+Knows nodes, their threads and the network between them and the server. Clients, nodes and scripts
+are the real ones; the server is fakeredis, clock and threads are the baton's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rqproc.app import App
+from rqproc.backend import AsyncAsker, Server
+from rqproc.cluster import Joined
+from rqproc.context import Current
+from rqproc.errors import ConfigError
+from rqproc.keys import Keys
+from rqproc.node.node import Node
+from rqproc.placement import Id, canonical
+from rqproc.testing.caller import Which
+from rqproc.testing.events import Event, History, Kind
+from rqproc.testing.kit import Kit
+from rqproc.testing.memory.asking import StillAsyncAsker, awaited
+from rqproc.testing.memory.baton import Baton
+from rqproc.testing.memory.ground import StillGround
+from rqproc.testing.memory.links import Network, StillDial
+from rqproc.testing.memory.players import Group
+from rqproc.testing.memory.still import StillEvent
+from rqproc.testing.pending import Pending
+from rqproc.testing.watching import watched
+
+NAMESPACE = "test"
+HELD_WITHIN_S = 60.0
+MOST_S = 86400.0
+LEFT_WITHIN_S = 120.0
+
+
+class LocalCluster(Kit):
+    """A cluster of an app in this process: no server, no sleep, milliseconds per test.
+
+    Time stands still but for ``advance``, and for what a call of the test waits for: a ``request``
+    whose answer takes ten seconds of the cluster's time returns at once, ten seconds later.
+    The same test takes the same course in every run.
+
+    Args:
+        app, nodes, settings: see ``Kit``.
+        seed: of what is left to chance: pauses before something is tried again.
+
+    Example:
+        >>> with LocalCluster(app, nodes=3) as cluster:
+        ...     cluster.request(price, 42)
+        ...     cluster.advance(30)
+    """
+
+    def __init__(self, app: App, nodes: int = 3, *, seed: int = 0, **settings: Any) -> None:
+        super().__init__(app, nodes, **settings)
+        if self.settings.strict:
+            raise ConfigError("a strict node ends its process, and here that is the test's own")
+        self._baton = Baton()
+        self._ground = StillGround(self._baton, seed=seed)
+        self._network = Network(self._baton, self._ground.now)
+        self._dial = StillDial(self._network, self._ground)
+        self._keys = Keys(NAMESPACE)
+        self._history = History()
+        self._watch = _Watch(self._baton, self._history)
+        self._nodes: dict[str, _Housed] = {}
+
+    # --- what happened ---
+
+    @property
+    def now_s(self) -> float:
+        return self._baton.now
+
+    @property
+    def history(self) -> History:
+        return self._history
+
+    def advance(self, seconds: float) -> None:
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_S:
+            raise ValueError(
+                f"invalid advance({seconds!r}): seconds, 0 to {MOST_S:g}: nodes beat all the while"
+            )
+        self._baton.sleep(seconds)
+        self._baton.settle()
+        self._check()
+
+    @contextmanager
+    def hold(self, resource: Which, id: Id) -> Iterator[Gate]:
+        name = self._declared(resource)
+        gate = Gate(self._baton, f"{name} {id}")
+        with self._watch.holding((name, canonical(id)), gate):
+            yield gate
+        self._settle()
+
+    # --- how it is run ---
+
+    def _begin(self, stack: ExitStack) -> None:
+        stack.callback(self._baton.close)
+        backend = _StillServer(self._dial, self._keys, self._baton, self._ground)
+        stack.enter_context(self.app.at(backend, namespace=NAMESPACE))
+        self.client = self.app.client
+        stack.enter_context(_listening(self._note_log))
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        if exc[1] is None:
+            self._check()
+
+    def _join(self, name: str) -> None:
+        node = Node(
+            self._dial,
+            self._keys,
+            watched(self.app, self._watch),
+            settings=self.settings,
+            name=name,
+        )
+        housed = _Housed(node, Group(name), StillEvent(self._baton), StillEvent(self._baton))
+        self._baton.start(housed.run, name=name, group=housed.group)
+        housed.ready.wait()
+        if housed.error:
+            raise housed.error
+        self._nodes[name] = housed
+
+    def _leave(self, name: str) -> None:
+        housed = self._node(name)
+        housed.node.stop()
+        assert housed.ended.wait(LEFT_WITHIN_S), f"{name} does not leave\n{self.history.last()}"
+        del self._nodes[name]
+
+    def _kill(self, name: str) -> None:
+        group = self._node(name).group
+        del self._nodes[name]
+        self._baton.kill(group)
+        self._network.drop(group)
+
+    def _pause(self, name: str) -> None:
+        self._node(name).group.paused = True
+
+    def _resume(self, name: str) -> None:
+        self._baton.resume(self._node(name).group)
+        self._settle()
+
+    def _partition(self, name: str) -> None:
+        self._network.cut(self._group(name))
+
+    def _heal(self, name: str | None) -> None:
+        for each in [*self._nodes, "client"] if name is None else [name]:
+            self._network.heal(self._group(each))
+        self._settle()
+
+    def _redis_down(self) -> None:
+        self._network.stop()
+        self._settle()
+
+    def _redis_up(self) -> None:
+        self._network.start()
+
+    def _lose_reply(self, name: str) -> None:
+        self._network.lose_reply(self._group(name))
+
+    def _add(self, event: Event) -> None:
+        self._history.add(event)
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        self._baton.start(work, name="rqproc-caller", group=self._baton.guests)
+
+    def _settle(self) -> None:
+        self._baton.settle()
+        self._check()
+
+    def _complete(self, pending: Pending) -> None:
+        self._until(lambda: pending.done, max(0.0, pending.due_s - self.now_s) + LEFT_WITHIN_S, "")
+
+    async def _awaited(self, pending: Pending) -> None:
+        await awaited(self._baton, lambda: pending.done)
+        self._check()
+
+    def _until(self, happened: Callable[[], bool], within_s: float, what: str) -> None:
+        until = self.now_s + within_s
+        self._settle()
+        while not happened():
+            if self.now_s >= until:
+                raise AssertionError(f"not within {within_s:g} s: {what}\n{self.history.last()}")
+            self._baton.let_time_pass()
+            self._check()
+
+    # --- inside ---
+
+    def _node(self, name: str) -> _Housed:
+        if name not in self._nodes:
+            raise ConfigError(
+                f"no node {name!r} here; there are {', '.join(self._nodes) or 'none'}"
+            )
+        return self._nodes[name]
+
+    def _group(self, name: str) -> Group:
+        return self._baton.guests if name == "client" else self._node(name).group
+
+    def _check(self) -> None:
+        """Raises: AssertionError: a node has died of an error that nobody caught."""
+        if self._baton.crashes:
+            name, error = self._baton.crashes.pop(0)
+            raise AssertionError(f"{name} has died: {error!r}\n{self.history.last()}") from error
+
+    def _note_log(self, record: logging.LogRecord) -> None:
+        if self._baton.knows_me:  # not what another cluster has to say
+            self._note("note", node=self._baton.group.name, text=record.getMessage())
+
+
+class Gate:
+    """Where the runs of one id are held."""
+
+    def __init__(self, baton: Baton, what: str) -> None:
+        self._baton = baton
+        self._what = what
+        self._open = StillEvent(baton)
+        self._news = StillEvent(baton)
+        self._held = 0
+
+    def wait(self, count: int = 1) -> None:
+        until = self._baton.now + HELD_WITHIN_S
+        while self._held < count:
+            self._news = StillEvent(self._baton)
+            came = self._news.wait(until - self._baton.now)
+            assert came, (
+                f"{self._held} of {count} runs of {self._what} held within {HELD_WITHIN_S:g} s: "
+                "those of one id come one after another, and with a ttl calls join the first"
+            )
+
+    def release(self) -> None:
+        self._open.set()
+
+    def stop(self) -> None:
+        """Held, until it is opened."""
+        self._held += 1
+        self._news.set()
+        self._open.wait()
+
+
+class _Watch:
+    """Is told of runs, and holds them."""
+
+    def __init__(self, baton: Baton, history: History) -> None:
+        self._baton = baton
+        self._history = history
+        self._gates: dict[tuple[str, Id], Gate] = {}
+
+    @contextmanager
+    def holding(self, key: tuple[str, Id], gate: Gate) -> Iterator[None]:
+        before = self._gates.get(key)
+        self._gates[key] = gate
+        try:
+            yield
+        finally:
+            gate.release()
+            if before:
+                self._gates[key] = before
+            else:
+                del self._gates[key]
+
+    def tell(self, kind: Kind, run: Current, text: str = "") -> None:
+        if self._baton.is_over_here:
+            return
+        event = Event(self._baton.now, kind, run.node, run.resource, run.id, run.token, text)
+        self._history.add(event)
+
+    def gate(self, run: Current) -> Callable[[], None] | None:
+        gate = self._gates.get((run.resource, run.id))
+        return gate.stop if gate else None
+
+
+class _Housed:
+    """A node on threads of its own."""
+
+    def __init__(self, node: Node, group: Group, ready: StillEvent, ended: StillEvent) -> None:
+        self.node = node
+        self.group = group
+        self.ready = ready
+        self.ended = ended
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.node.run(ready=self._is_ready)
+        except Exception as error:
+            if self.ready.is_set():
+                raise
+            self.error = error
+        finally:
+            self.ready.set()
+            self.ended.set()
+
+    def _is_ready(self, name: str, joined: Joined) -> None:
+        self.ready.set()
+
+
+class _StillServer(Server):
+    """The cluster as its clients see it; those of event loops ask as others do."""
+
+    def __init__(self, dial: StillDial, keys: Keys, baton: Baton, ground: StillGround) -> None:
+        super().__init__(dial, keys)
+        self._baton = baton
+        self._still = ground
+
+    def async_asker(self) -> AsyncAsker:
+        return StillAsyncAsker(self.asker(), self._baton, self._still)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, tell: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record)
+
+
+@contextmanager
+def _listening(tell: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """What nodes warn of belongs to the story."""
+    log, listener = logging.getLogger("rqproc"), _Listener(tell)
+    log.addHandler(listener)
+    try:
+        yield
+    finally:
+        log.removeHandler(listener)

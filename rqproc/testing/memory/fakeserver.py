@@ -1,0 +1,160 @@
+"""fakeredis as the server of a cluster under test: a bridge over what it does unlike Redis.
+
+Knows fakeredis. Must not know threads, links or what the commands mean.
+
+* Its time is the cluster's: ``TIME``, and when keys expire.
+* Blocking commands (BLMOVE, XREAD) do not wait in the caller's thread, or, as BLMOVE does not, not
+  at all: one that finds nothing gives no reply, and is run again when one of its keys was touched.
+* INFO is unknown to it: the run id, which nodes ask for, and the version, for RQ, are told here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from secrets import token_hex
+from typing import Any
+
+import redis
+from fakeredis import FakeServer
+from fakeredis._core import Database
+from fakeredis._helpers import NoResponse
+from fakeredis._socket import FakeSocket
+from hiredis import Reader, pack_command
+
+from rqproc.ground import Clock
+
+VERSION = "7.4.0"
+
+COLLECT_AFTER = 256
+"""Scripts after which Lua's garbage is collected."""
+
+
+class _Keys(Database):
+    """A database whose time is another's, and which tells what is touched."""
+
+    def __init__(self, lock: Any, clock: Clock, touched: Callable[[bytes], None]) -> None:
+        self._clock = clock
+        self._touched = touched
+        super().__init__(lock)
+
+    @property
+    def time(self) -> float:
+        return self._clock()
+
+    @time.setter
+    def time(self, now: float) -> None:
+        """fakeredis sets the machine's before each command."""
+
+    def notify_watch(self, key: bytes) -> None:
+        super().notify_watch(key)
+        self._touched(key)
+
+
+class _Scripts:
+    """A Lua runtime that compiles a script once. fakeredis does so at each call, and collects all
+    garbage after it: together that is most of what a heartbeat costs.
+    """
+
+    def __init__(self, lua: Any) -> None:
+        self._lua = lua
+        self._made: dict[str | bytes, Callable[[], Any]] = {}
+        self._left = COLLECT_AFTER
+
+    def execute(self, script: str | bytes) -> Any:
+        if script == "collectgarbage()":
+            self._left = (self._left or COLLECT_AFTER) - 1
+            if self._left:
+                return None
+        made = self._made.get(script)
+        if made is None:
+            made = self._made[script] = self._lua.compile(script)
+        return made()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lua, name)
+
+
+class Socket(FakeSocket):
+    """One connection: commands in, replies out; ``blocks_s`` is set where the last gave none."""
+
+    def __init__(
+        self,
+        server: FakeServer,
+        clock: Clock,
+        run_id: Callable[[], str],
+        hear: Callable[[Any], None],
+    ) -> None:
+        self._clock = clock
+        self._run_id = run_id
+        self._hear = hear
+        self.blocks_s: float | None = None
+        self._waits_s: float | None = None
+        super().__init__(server, 0, client_class=redis.Redis)
+
+    def run(self, command: Sequence[bytes]) -> None:
+        self.blocks_s = None
+        self._waits_s = float(command[-1]) if command[0].upper() == b"BLMOVE" else None
+        if command[0].upper() == b"INFO":
+            about = f"redis_version:{VERSION}\r\nrun_id:{self._run_id()}"
+            self._hear(f"# Server\r\n{about}\r\n".encode())
+        else:
+            self.sendall(pack_command(tuple(command)))  # type: ignore[arg-type]  # any number
+
+    def put_response(self, msg: Any) -> None:
+        if msg is None and self._waits_s is not None:
+            self.blocks_s = self._waits_s
+        else:
+            self._hear(msg)
+
+    def _decode_error(self, error: Any) -> Any:
+        """Whole, its first word too, which redis-py makes a class of."""
+        return redis.ResponseError(error.value)
+
+    def _get_server_runtime(self, server: FakeServer) -> Any:
+        found = super()._get_server_runtime(server)
+        if not isinstance(found, _Scripts):
+            found = _Scripts(found)
+            server._lua_runtime = found  # type: ignore[attr-defined]  # where it is looked for
+        return found
+
+    def time(self) -> list[bytes]:
+        seconds, micros = divmod(round(self._clock() * 1_000_000), 1_000_000)
+        return [str(seconds).encode(), str(micros).encode()]
+
+    def _blocking(
+        self, timeout: float | None, func: Callable[[bool], Any], shape: Any = None
+    ) -> Any:
+        found = func(True)
+        if found is not None:
+            return found if shape is None else shape(found)
+        self.blocks_s = timeout or 0.0
+        return NoResponse()
+
+
+class Fake:
+    """The server: data, scripts and a run id.
+
+    Attributes:
+        touched: keys that have changed since it was emptied.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.touched: set[bytes] = set()
+        self.server = FakeServer(version=(7, 4))
+        self.server.dbs = defaultdict(lambda: _Keys(self.server.lock, clock, self.touched.add))
+        self.restart()
+
+    def restart(self) -> None:
+        """Be another process with the same data: scripts are forgotten."""
+        self.run_id = token_hex(20)
+        self.server.script_cache.clear()
+
+    def connect(self, hear: Callable[[Any], None]) -> Socket:
+        return Socket(self.server, self._clock, lambda: self.run_id, hear)
+
+
+def parser() -> Reader:
+    """Return what reads commands from a packet."""
+    return Reader()

@@ -1,0 +1,313 @@
+"""Connections to the server of a cluster under test, and what can go wrong with them.
+
+Knows the fake server and the baton. Must not know what the commands mean.
+
+A packet is carried out when it is sent, up to a command that blocks; the rest when that has its
+reply. A node that is cut off sends into the void and hears nothing; what was on its way arrives
+when it is healed, as TCP would have it, if both ends are there still.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import redis
+
+from rqproc.ground import Clock, Ground
+from rqproc.link import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.testing.memory.baton import Baton
+from rqproc.testing.memory.fakeserver import Fake, parser
+from rqproc.testing.memory.players import Alarm, Group
+from rqproc.testing.memory.still import Waiters
+
+NAME = "the cluster under test"
+
+
+class Network:
+    """Everybody's way to one server.
+
+    Attributes:
+        up: whether the server runs.
+    """
+
+    def __init__(self, baton: Baton, clock: Clock) -> None:
+        self.baton = baton
+        self.fake = Fake(clock)
+        self.up = True
+        self._links: list[StillLink] = []
+        self._cut: set[Group] = set()
+        self._loses: list[Group | None] = []
+
+    # --- faults ---
+
+    def stop(self) -> None:
+        """The server ends: all connections break."""
+        with self.baton.mutex:
+            self.up = False
+            for link in self._links:
+                link.lose("Connection closed by server")
+            self._links.clear()
+
+    def start(self) -> None:
+        """It is there again, with its data."""
+        with self.baton.mutex:
+            self.fake.restart()
+            self.up = True
+
+    def cut(self, group: Group) -> None:
+        self._cut.add(group)
+
+    def heal(self, group: Group) -> None:
+        with self.baton.mutex:
+            self._cut.discard(group)
+            for link in [link for link in self._links if link.group is group]:
+                link.deliver()
+            self.look_around()
+
+    def drop(self, group: Group) -> None:
+        """A process has ended, and its connections with it."""
+        with self.baton.mutex:
+            for link in [link for link in self._links if link.group is group]:
+                link.close()
+
+    def lose_reply(self, group: Group) -> None:
+        """The next packet of a group that calls a script is carried out, as far as it goes without
+        waiting; its replies are lost, and so is the connection.
+        """
+        self._loses.append(group)
+
+    def is_cut(self, group: Group) -> bool:
+        return group in self._cut
+
+    def loses(self, group: Group) -> bool:
+        if group not in self._loses:
+            return False
+        self._loses.remove(group)
+        return True
+
+    # --- links ---
+
+    def connect(self, timeout_s: float) -> StillLink:
+        """Raises: LinkLost: the server is away, or does not answer in time."""
+        group = self.baton.group
+        if group in self._cut:
+            self.baton.sleep(timeout_s)
+            raise LinkLost("it does not answer", spent_s=timeout_s)
+        if not self.up:
+            raise LinkLost("Error 111 connecting. Connection refused.")
+        link = StillLink(self, group)
+        self._links.append(link)
+        return link
+
+    def forget(self, link: StillLink) -> None:
+        if link in self._links:
+            self._links.remove(link)
+
+    def look_around(self) -> None:
+        """What was touched may be what others wait for."""
+        fake = self.fake
+        while fake.touched:
+            touched = frozenset(fake.touched)
+            fake.touched.clear()
+            for link in list(self._links):
+                link.look_again(touched)
+
+
+class StillLink(Link):
+    """One connection. Attributes: waiters: who waits for something to be read."""
+
+    def __init__(self, network: Network, group: Group) -> None:
+        self.group = group
+        self.waiters = Waiters(network.baton)
+        self._network = network
+        self._baton = network.baton
+        self._wire = network.fake.connect(self._hear)
+        self._parser = parser()
+        self._todo: deque[Sequence[bytes]] = deque()
+        self._replies: deque[Any] = deque()
+        self._unheard: list[Any] = []
+        self._late: Alarm | None = None
+        self._blocked: set[bytes] | None = None
+        self._broken = ""
+        self._silent = False
+        self._closed = False
+        self._until = 0.0
+
+    # --- what a link does ---
+
+    def fileno(self) -> int:
+        raise NotImplementedError("links under test have no file: wait with the ground's poll")
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._replies or self._broken or self._closed)
+
+    def close(self) -> None:
+        with self._baton.mutex:
+            self._closed = True
+            self._todo.clear()
+            self._unblock()
+            self._network.forget(self)
+            self.waiters.wake_all()
+
+    def interrupt(self) -> None:
+        with self._baton.mutex:
+            self.lose("interrupted")
+
+    def send(self, packet: bytes, *, timeout_s: float) -> None:
+        with self._baton.mutex:
+            self._sent_at = self._baton.now
+            self._until = self._sent_at + timeout_s
+            if self._broken or self._closed:
+                self.close()
+                raise LinkLost(self._broken or "it is closed")
+            self._parser.feed(packet)
+            while (command := self._parser.gets()) is not False:
+                self._todo.append(command)
+            self.deliver()
+            self._network.look_around()
+
+    def receive(self, *, wait: bool = True) -> bool:
+        while True:
+            with self._baton.mutex:
+                if self._replies:
+                    return True
+                if self._broken or self._closed:
+                    self.close()
+                    raise LinkLost(self._broken or "it is closed")
+                if not wait:
+                    return False
+                if self._baton.now >= self._until:
+                    self.close()
+                    raise LinkLost("it does not answer", spent_s=self._until - self._sent_at)
+                self.waiters.enlist()
+            self._baton.park(until=self._until)
+            with self._baton.mutex:
+                self.waiters.leave()
+
+    def next_reply(self) -> tuple[bool, Any]:
+        with self._baton.mutex:
+            if not self._replies:
+                return False, None
+            reply = self._replies.popleft()
+        if isinstance(reply, redis.ResponseError):
+            self.close()
+            raise Refused(str(reply))
+        return True, reply
+
+    def exchange(
+        self, commands: Sequence[Command], *, timeout_s: float, prelude_bytes: int = 0
+    ) -> list[Any]:
+        self.send(pack(commands), timeout_s=timeout_s)
+        replies: list[Any] = []
+        while len(replies) < len(commands):
+            arrived, reply = self.next_reply()
+            if arrived:
+                replies.append(reply)
+            else:
+                self.receive()
+        return replies
+
+    def server_id(self, *, timeout_s: float) -> str:
+        info: bytes = self.exchange((("INFO", "server"),), timeout_s=timeout_s)[0]
+        return info.decode().partition("run_id:")[2].strip()
+
+    def sleep_through(self, size: int) -> None:
+        """Whoever waits is woken by the reply that matters as well as by others."""
+
+    # --- what becomes of a packet ---
+
+    def lose(self, reason: str) -> None:
+        """It breaks: whoever uses it finds that out."""
+        self._broken = self._broken or reason
+        self._todo.clear()
+        self._unblock()
+        self.waiters.wake_all()
+
+    def deliver(self) -> None:
+        """Carry out what was sent, as far as the network and the commands let."""
+        if self._network.is_cut(self.group):
+            return
+        heard, self._unheard = self._unheard, []
+        for reply in heard:
+            self._hear(reply)
+        while self._todo and self._blocked is None and not self._closed:
+            command = self._todo[0]
+            if command[0].upper() == b"EVALSHA" and self._network.loses(self.group):
+                self._silent = True
+            self._wire.run(command)
+            if self._wire.blocks_s is not None:
+                self._block(command, self._wire.blocks_s)
+            else:
+                self._todo.popleft()
+        if self._silent:
+            self.lose("Connection reset by peer")
+
+    def look_again(self, touched: Collection[bytes]) -> None:
+        """Something has changed: perhaps what this one's command waits for."""
+        if self._blocked is not None and not self._blocked.isdisjoint(touched):
+            self._unblock()
+            self.deliver()
+
+    def _block(self, command: Sequence[bytes], blocks_s: float) -> None:
+        self._blocked = set(command[1:])
+        # It is run again when something has come; its time goes on from its beginning.
+        if self._late is None and blocks_s:
+            self._late = self._baton.at(self._baton.now + blocks_s, self._give_up)
+
+    def _unblock(self) -> None:
+        self._blocked = None
+
+    def _give_up(self) -> None:
+        """The server has blocked for as long as it was asked to."""
+        self._late = None
+        if self._blocked is None:
+            return
+        self._unblock()
+        self._todo.popleft()
+        self._hear(None)
+        self.deliver()
+        self._network.look_around()
+
+    def _hear(self, reply: Any) -> None:
+        if self._late and self._blocked is None:
+            self._late.cancel()
+            self._late = None
+        if self._silent or self._closed:
+            return
+        if self._network.is_cut(self.group):
+            self._unheard.append(reply)
+            return
+        self._replies.append(reply)
+        self.waiters.wake_all()
+
+
+class StillDial(Dial):
+    """The way to the server of a cluster under test."""
+
+    def __init__(self, network: Network, ground: Ground) -> None:
+        self._network = network
+        self.ground = ground
+        self.revive = None
+        self.server = NAME
+
+    def without_revival(self) -> Dial:
+        return self
+
+    @property
+    def secure(self) -> bool:
+        return False
+
+    @property
+    def asks(self) -> bool:
+        return False
+
+    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Link:
+        return self._network.connect(timeout_s)
+
+    def client(self) -> redis.Redis:
+        from rqproc.testing.memory.client import client_over  # for the few who ask for it
+
+        return client_over(self._network.fake, lambda: self.connect())
