@@ -1,0 +1,294 @@
+"""A cluster of real processes on a server of its own, for one test; its clock is the real one.
+
+Knows which processes there are, and who tells what. What each of them does is in ``nursery`` and
+``housed`` (nodes), ``doors`` and ``passage`` (the network), ``server``.
+
+1. The nursery and the network are forked, before anything is started that they should not inherit.
+2. The server starts, the test's own client gets its door to it, and the app's requests go there.
+3. Nodes are forked by the nursery, each with a door of its own. What happens in them is written to
+   the ``journal``, of which no fault takes anything away; where a test holds runs, they wait at
+   ``gates``.
+4. When the test's process leaves, or has gone, the channels of 1 end: so do nodes and server, and
+   no file stays.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any
+
+from rqproc.app import App
+from rqproc.errors import ConfigError, RqprocError
+from rqproc.keys import Keys
+from rqproc.placement import Id, canonical
+from rqproc.scripts import scripts_of
+from rqproc.testing.caller import GRACE_S, Which
+from rqproc.testing.events import Event, History
+from rqproc.testing.kit import Kit
+from rqproc.testing.pending import Pending
+from rqproc.testing.processes.callers import Callers
+from rqproc.testing.processes.doors import Network
+from rqproc.testing.processes.forks import last_lines
+from rqproc.testing.processes.gates import Gates
+from rqproc.testing.processes.housed import UNFINISHED, Housed
+from rqproc.testing.processes.journal import Journal
+from rqproc.testing.processes.nursery import Nursery
+from rqproc.testing.processes.server import Server
+from rqproc.testing.processes.story import PAUSE_S, Child, Holding, Story
+from rqproc.testing.watching import name_of
+
+NAMESPACE = "test"
+CLIENT = "client"
+
+SETTLED_WITHIN_S = 0.3
+READY_WITHIN_S = 20.0
+ENDED_WITHIN_S = 10.0
+CALLERS_WITHIN_S = 0.2
+"""What calls still under way may take to notice that their cluster has gone."""
+
+
+class RealCluster(Kit):
+    """A cluster of an app as it is in production: an embedded server, nodes as real processes.
+
+    It takes what the kit's other cluster takes, and does the same; but time is real here, so that
+    ``advance`` sleeps, and two runs of a test may take different courses. Nodes are forked from the
+    test's process: handlers may be closures, but what they change in memory, no one else sees.
+
+    Args:
+        app, nodes, settings: see ``Kit``.
+        seed: for a course that can be repeated, which there is none of here.
+
+    Raises:
+        EmbeddedUnavailable: on entering: there is no server for this machine.
+    """
+
+    def __init__(self, app: App, nodes: int = 3, *, seed: int = 0, **settings: Any) -> None:
+        super().__init__(app, nodes, **settings)
+        self._story = Story()
+        self._nodes: dict[str, Child] = {}
+        self._callers = Callers()
+        self._last_call: tuple[Thread, int] | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        deaths = self._deaths()
+        super().__exit__(kind, error, trace)
+        if error is None and deaths:
+            raise AssertionError(deaths)
+
+    # --- what happened ---
+
+    @property
+    def now_s(self) -> float:
+        return self._story.now_s
+
+    @property
+    def history(self) -> History:
+        return self._story.history()
+
+    def advance(self, seconds: float) -> None:
+        if seconds < 0:
+            raise ValueError(f"time does not go back: {seconds} s")
+        time.sleep(seconds)
+        self._check()
+
+    @contextmanager
+    def hold(self, resource: Which, id: Id) -> Iterator[Holding]:
+        gate = self._gates.shut(name_of(resource), canonical(id))
+        try:
+            yield Holding(self._story, gate, f"{name_of(resource)} {id}")
+        finally:
+            gate.open()
+
+    # --- how it is run ---
+
+    def _begin(self, stack: ExitStack) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="rqproc-"))
+        server = self._server = Server(folder)
+        stack.callback(server.remove)
+        runtime = server.places.runtime
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        journal = self._story.journal = Journal(folder / "journal")
+        stack.callback(journal.close)
+        stack.callback(self._story.read)
+        self._gates = Gates(folder / "gates")
+        scripts_of(Keys(NAMESPACE))  # made once, so that no node has to
+        housed = Housed(self.app, NAMESPACE, self.settings, journal, self._gates)
+        stack.callback(self._callers.join, CALLERS_WITHIN_S)
+        stack.callback(server.clear_up)
+        self._nursery = stack.enter_context(
+            Nursery(housed, clear_up=server.clear_up, logs=folder, journal=journal)
+        )
+        self._network = stack.enter_context(
+            Network(runtime, server.places.socket, log=folder / "network")
+        )
+        server.start()
+        stack.enter_context(self.app.at(self._network.door(CLIENT), namespace=NAMESPACE))
+        self.client = self.app.client
+        stack.callback(self._let_go)
+
+    def _join(self, name: str) -> None:
+        door = self._network.door(name)
+        self._network.open(name)  # a predecessor may have died cut off
+        child = self._story.born(name, lambda: self._nursery.start(name, door))
+        within_s = READY_WITHIN_S + 2 * self.settings.lease_s
+        if not self._comes(lambda: child.serves or child.error or child.code is not None, within_s):
+            self._end(child, signal.SIGKILL)
+        if child.error:
+            raise child.error
+        if not child.serves:
+            raise AssertionError(f"{name} did not start: {self._said(name)}")
+        self._nodes[name] = child
+
+    def _leave(self, name: str) -> None:
+        child = self._node(name)
+        self._end(child, signal.SIGTERM, within_s=self.settings.drain_s + ENDED_WITHIN_S)
+        if child.code not in (0, UNFINISHED):
+            raise AssertionError(f"{name} has died: {self._said(name)}")
+
+    def _kill(self, name: str) -> None:
+        self._end(self._node(name), signal.SIGKILL)
+
+    def _pause(self, name: str) -> None:
+        child = self._node(name)
+        self._nursery.signal(child.pid, signal.SIGSTOP)
+        child.paused = True
+
+    def _resume(self, name: str) -> None:
+        child = self._node(name)
+        self._nursery.signal(child.pid, signal.SIGCONT)
+        child.paused = False
+
+    def _partition(self, name: str) -> None:
+        self._cut(name, cut=True)
+
+    def _heal(self, name: str | None) -> None:
+        for each in [*self._nodes, CLIENT] if name is None else [name]:
+            self._cut(each, cut=False)
+
+    def _redis_down(self) -> None:
+        self._server.stop()
+
+    def _redis_up(self) -> None:
+        self._server.start()
+
+    def _lose_reply(self, name: str) -> None:
+        self._network.lose_reply(self._door(name))
+
+    def _add(self, event: Event) -> None:
+        self._story.add(event)
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        before = self._network.scripts(CLIENT)
+        self._last_call = (self._callers.start(work), before)
+
+    def _settle(self) -> None:
+        """Wait until the last call has ended, or was routed and has been taken by its node.
+
+        Where the server is away, or the client cut off, neither comes: then it is under way.
+        """
+        if self._last_call is None:
+            return
+        thread, before = self._last_call
+
+        def routed() -> bool:
+            return not thread.is_alive() or self._network.scripts(CLIENT) > before
+
+        if self._comes(routed, SETTLED_WITHIN_S):
+            self._comes(lambda: not thread.is_alive() or self._all_taken(), SETTLED_WITHIN_S)
+
+    def _complete(self, pending: Pending) -> None:
+        left_s = max(0.0, pending.due_s - self.now_s)
+        self._callers.wait(lambda: pending.done, left_s + 2 * GRACE_S)
+
+    async def _awaited(self, pending: Pending) -> None:
+        await self._callers.awaited(lambda: pending.done)
+
+    def _until(self, happened: Callable[[], bool], within_s: float, what: str) -> None:
+        if not self._comes(happened, within_s):
+            raise AssertionError(f"not within {within_s:g} s: {what}\n{self.history.last()}")
+
+    # --- inside ---
+
+    def _node(self, name: str) -> Child:
+        self._check()
+        if name not in self._nodes:
+            raise ConfigError(
+                f"no node {name!r} here; there are {', '.join(self._nodes) or 'none'}"
+            )
+        return self._nodes[name]
+
+    def _door(self, name: str) -> str:
+        return CLIENT if name == CLIENT else self._node(name).name
+
+    def _cut(self, name: str, *, cut: bool) -> None:
+        door = self._door(name)
+        if cut:
+            self._network.shut(door)
+        else:
+            self._network.open(door)
+        if name in self._nodes:
+            self._nodes[name].cut = cut
+
+    def _end(
+        self, child: Child, number: signal.Signals, *, within_s: float = ENDED_WITHIN_S
+    ) -> None:
+        """Have a process end by a signal; from now on its end is none that surprises."""
+        self._nodes.pop(child.name, None)
+        child.serves = False
+        self._nursery.signal(child.pid, number)
+        if not self._comes(lambda: child.code is not None, within_s):
+            raise AssertionError(f"{child.name} does not end: {self._said(child.name)}")
+
+    def _let_go(self) -> None:
+        """Expect the end of all nodes."""
+        while self._nodes:
+            self._nodes.popitem()[1].serves = False
+
+    def _all_taken(self) -> bool:
+        """Whether no request waits for a node that can take it."""
+        reachable = {name for name, node in self._nodes.items() if not (node.cut or node.paused)}
+        try:
+            found = self.client.membership().nodes
+        except RqprocError:
+            return True
+        return not any(node.queued for node in found if node.name in reachable)
+
+    def _comes(self, happened: Callable[[], object], within_s: float) -> bool:
+        until = time.monotonic() + within_s
+        while True:
+            self._story.read()
+            if happened():
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(PAUSE_S)
+
+    def _said(self, name: str) -> str:
+        return last_lines(self._nursery.log_of(name))
+
+    def _deaths(self) -> str:
+        """Forget the nodes that have ended by themselves; return the story of those who may not."""
+        self._story.read()
+        dead = [node for node in self._nodes.values() if node.code is not None]
+        for node in dead:
+            del self._nodes[node.name]
+        if self.settings.strict:  # such a node ends where it may not rely on its lease
+            return ""
+        return "\n".join(f"{node.name} has died: {self._said(node.name)}" for node in dead)
+
+    def _check(self) -> None:
+        """Raises: AssertionError: a node has ended by itself."""
+        if deaths := self._deaths():
+            raise AssertionError(f"{deaths}\n{self.history.last()}")

@@ -1,0 +1,135 @@
+"""One connection between a node and the server, through a door that may be shut for a while.
+
+Knows asyncio's transports, and enough of RESP to tell a script's reply. Must not know scripts.
+
+While its door is shut nothing passes and no connection breaks: bytes wait, and the end of one side
+is not told to the other. Opened again, what has waited is delivered, unless who sent it has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import Any, Protocol
+
+import hiredis
+
+SCRIPTS = frozenset({b"EVALSHA", b"EVAL"})
+
+_NOTHING = object()
+
+
+class Asked(Enum):
+    """What a reply is awaited for."""
+
+    OTHER = auto()
+    SCRIPT = auto()
+    DOOMED = auto()
+
+
+class Door(Protocol):
+    """Attributes: shut: nothing passes; scripts: how many have been carried out."""
+
+    shut: bool
+    scripts: int
+
+    def dooms(self) -> bool:
+        """Whether the reply of the script that passes now is to be lost."""
+
+    def lose_next(self) -> None:
+        """That script was not carried out: the next one's is to be lost in its place."""
+
+
+class Side(asyncio.Protocol):
+    """One end, its bytes that still have to pass, and whether it has gone."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.waiting: deque[bytes] = deque()
+        self.gone = False
+        self.transport: asyncio.Transport | None = None
+        self._changed = changed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._changed()
+
+    def data_received(self, data: bytes) -> None:
+        self.waiting.append(data)
+        self._changed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
+        self._changed()
+
+    def close(self) -> None:
+        if self.transport:
+            self.transport.close()
+
+
+class Passage:
+    """A connection. Attributes: client, server: its two ends; it lives while both do."""
+
+    def __init__(self, door: Door) -> None:
+        self.client = Side(self.move)
+        self.server = Side(self.move)
+        self._door = door
+        self._requests = hiredis.Reader(notEnoughData=_NOTHING)
+        self._replies = hiredis.Reader(notEnoughData=_NOTHING)
+        self._asked: deque[Asked] = deque()
+
+    @property
+    def ended(self) -> bool:
+        return self.client.gone and self.server.gone
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+
+    def move(self) -> None:
+        """Let pass what may pass."""
+        if self._door.shut:
+            return
+        if self.client.transport and self.server.transport:
+            self._deliver(self.client.transport, self.server.transport)
+        if self.client.gone or self.server.gone:
+            self.close()
+
+    def _deliver(self, client: asyncio.Transport, server: asyncio.Transport) -> None:
+        while self.client.waiting and not self.client.gone:
+            self._request(self.client.waiting.popleft(), server)
+        while self.server.waiting and self._reply(self.server.waiting.popleft(), client):
+            pass
+
+    def _request(self, chunk: bytes, server: asyncio.Transport) -> None:
+        for command in _read(self._requests, chunk):
+            is_script = bytes(command[0]).upper() in SCRIPTS
+            doomed = is_script and self._door.dooms()
+            self._asked.append(
+                Asked.DOOMED if doomed else Asked.SCRIPT if is_script else Asked.OTHER
+            )
+        server.write(chunk)
+
+    def _reply(self, chunk: bytes, client: asyncio.Transport) -> bool:
+        """Pass on replies; return False where one was to be lost, and the connection with it."""
+        for reply in _read(self._replies, chunk):
+            asked = self._asked.popleft() if self._asked else Asked.OTHER  # a subscriber's message
+            unknown = isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+            self._door.scripts += asked is not Asked.OTHER and not unknown
+            if asked is Asked.DOOMED and unknown:
+                self._door.lose_next()
+            elif asked is Asked.DOOMED:
+                self.server.waiting.clear()
+                self.close()
+                return False
+        if not self.client.gone:
+            client.write(chunk)
+        return True
+
+
+def _read(reader: hiredis.Reader, chunk: bytes) -> Iterator[Any]:
+    reader.feed(chunk)
+    while (found := reader.gets()) is not _NOTHING:
+        yield found
