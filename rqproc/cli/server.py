@@ -7,7 +7,9 @@ from dataclasses import asdict
 
 import click
 
+from rqproc.cli.root import Target
 from rqproc.embedded import Embedded
+from rqproc.settings import LOCAL, server_url
 
 
 @click.group(epilog="\b\nExamples:\n  rqproc server status\n  rqproc server stop")
@@ -21,8 +23,10 @@ def server() -> None:
 
 @server.command(epilog="\b\nExamples:\n  rqproc server status\n  rqproc server status --json")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(as_json: bool) -> None:
+@click.pass_obj
+def status(target: Target, as_json: bool) -> None:
     """Say whether it runs, where, and who uses it. Starts nothing."""
+    _check_means_a_server(target)
     found = asdict(Embedded().status())
     if as_json:
         click.echo(json.dumps(found, default=str))
@@ -33,11 +37,19 @@ def status(as_json: bool) -> None:
 
 @server.command(epilog="\b\nExamples:\n  rqproc server stop\n  rqproc server stop --force")
 @click.option("--force", is_flag=True, help="Even while other processes use it.")
-def stop(force: bool) -> None:
+@click.pass_obj
+def stop(target: Target, force: bool) -> None:
     """Stop it. Its data is kept and loaded at the next start."""
+    _check_means_a_server(target)
     embedded = Embedded()
     if not embedded.status().running:
         click.echo("the embedded server is not running", err=True)
         return
     embedded.stop(force=force)
     click.echo("stopped", err=True)
+
+
+def _check_means_a_server(target: Target) -> None:
+    """Raises: ConfigError: whoever says ``local://`` would not have the embedded one touched."""
+    if target.url == LOCAL:
+        server_url(target.url)

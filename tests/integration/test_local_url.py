@@ -139,6 +139,8 @@ def test_the_owner_is_this_process(line: Line) -> None:
         ("node", "start"),
         ("node", "start", "--count", "2"),
         ("node", "list"),
+        ("server", "status"),
+        ("server", "stop"),
         ("node", "check"),
         ("node", "drain", "local"),
         ("demo",),
