@@ -44,5 +44,10 @@ def __getattr__(name: str) -> Any:
     also where what the kit needs is not.
     """
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name == "fakeredis":
+                error.add_note("The test kit needs more: pip install 'rqproc[testing]'")
+            raise
     raise AttributeError(f"module 'rqproc.testing' has no attribute {name!r}")

@@ -356,6 +356,13 @@ def test_a_setting_that_there_is_not_is_named_with_those_there_are() -> None:
         LocalCluster(app, nods=3)
 
 
+def test_where_the_kit_s_packages_are_missing_the_extra_is_named(shop: pytest.Pytester) -> None:
+    shop.makeconftest("import sys; sys.modules['fakeredis'] = None")
+    result = run(shop, MARKED + "def test_it(rqproc_cluster): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*pip install 'rqproc?testing?'*"])
+
+
 def test_without_an_app_the_test_is_told_what_to_do(shop: pytest.Pytester) -> None:
     result = run(shop, "def test_it(rqproc_cluster): pass")
     result.assert_outcomes(errors=1)

@@ -2,5 +2,6 @@
 
 Reading order: ``cluster`` -> ``baton`` (one thread at a time, and a clock) -> ``still`` and
 ``loop`` (what waits by it), put together in ``ground`` -> ``links`` (connections, and what goes
-wrong with them) -> ``fakeserver`` and ``client`` (fakeredis); ``asking`` is how event loops ask.
+wrong with them) -> ``fakeserver`` and ``client`` (fakeredis); ``gates`` is where runs are
+held, ``asking`` how event loops ask.
 """

@@ -14,16 +14,16 @@ from typing import Any
 from rqproc.app import App
 from rqproc.backend import AsyncAsker, Server
 from rqproc.cluster import Joined
-from rqproc.context import Current
 from rqproc.errors import ConfigError
 from rqproc.keys import Keys
 from rqproc.node.node import Node
 from rqproc.placement import Id, canonical
 from rqproc.testing.caller import Which
-from rqproc.testing.events import Event, History, Kind
+from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit
 from rqproc.testing.memory.asking import StillAsyncAsker, awaited
 from rqproc.testing.memory.baton import Baton
+from rqproc.testing.memory.gates import Gate, Watch
 from rqproc.testing.memory.ground import StillGround
 from rqproc.testing.memory.links import Network, StillDial
 from rqproc.testing.memory.players import Group
@@ -32,7 +32,6 @@ from rqproc.testing.pending import Pending
 from rqproc.testing.watching import watched
 
 NAMESPACE = "test"
-HELD_WITHIN_S = 60.0
 MOST_S = 86400.0
 LEFT_WITHIN_S = 120.0
 
@@ -64,7 +63,7 @@ class LocalCluster(Kit):
         self._dial = StillDial(self._network, self._ground)
         self._keys = Keys(NAMESPACE)
         self._history = History()
-        self._watch = _Watch(self._baton, self._history)
+        self._watch = Watch(self._baton, self._history)
         self._nodes: dict[str, _Housed] = {}
 
     # --- what happened ---
@@ -207,68 +206,6 @@ class LocalCluster(Kit):
     def _note_log(self, record: logging.LogRecord) -> None:
         if self._baton.knows_me:  # not what another cluster has to say
             self._note("note", node=self._baton.group.name, text=record.getMessage())
-
-
-class Gate:
-    """Where the runs of one id are held."""
-
-    def __init__(self, baton: Baton, what: str) -> None:
-        self._baton = baton
-        self._what = what
-        self._open = StillEvent(baton)
-        self._news = StillEvent(baton)
-        self._held = 0
-
-    def wait(self, count: int = 1) -> None:
-        until = self._baton.now + HELD_WITHIN_S
-        while self._held < count:
-            self._news = StillEvent(self._baton)
-            came = self._news.wait(until - self._baton.now)
-            assert came, (
-                f"{self._held} of {count} runs of {self._what} held within {HELD_WITHIN_S:g} s: "
-                "those of one id come one after another, and with a ttl calls join the first"
-            )
-
-    def release(self) -> None:
-        self._open.set()
-
-    def stop(self) -> None:
-        """Held, until it is opened."""
-        self._held += 1
-        self._news.set()
-        self._open.wait()
-
-
-class _Watch:
-    """Is told of runs, and holds them."""
-
-    def __init__(self, baton: Baton, history: History) -> None:
-        self._baton = baton
-        self._history = history
-        self._gates: dict[tuple[str, Id], Gate] = {}
-
-    @contextmanager
-    def holding(self, key: tuple[str, Id], gate: Gate) -> Iterator[None]:
-        before = self._gates.get(key)
-        self._gates[key] = gate
-        try:
-            yield
-        finally:
-            gate.release()
-            if before:
-                self._gates[key] = before
-            else:
-                del self._gates[key]
-
-    def tell(self, kind: Kind, run: Current, text: str = "") -> None:
-        if self._baton.is_over_here:
-            return
-        event = Event(self._baton.now, kind, run.node, run.resource, run.id, run.token, text)
-        self._history.add(event)
-
-    def gate(self, run: Current) -> Callable[[], None] | None:
-        gate = self._gates.get((run.resource, run.id))
-        return gate.stop if gate else None
 
 
 class _Housed:
