@@ -119,9 +119,16 @@ class Resource(Generic[P, R]):
             options = replace(options, result_ttl=check_result_ttl(result_ttl))
         if on_lost is not None:
             options = replace(options, on_lost=check_on_lost(on_lost))
+        return self._like(self.handler, options)
+
+    def served_by(self, handler: Callable[P, R]) -> Resource[P, R]:
+        """Return this resource with another handler, which the app does not know of."""
+        return self._like(handler, self._options)
+
+    def _like(self, handler: Callable[P, R], options: Options) -> Resource[P, R]:
         return Resource(
             self.app,
-            self.handler,
+            handler,
             name=self.name,
             ttl_s=self.ttl_s,
             options=options,

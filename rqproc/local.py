@@ -31,7 +31,7 @@ from rqproc.ground import Ground
 from rqproc.losses import Errand
 from rqproc.model import Reply
 from rqproc.placement import Id
-from rqproc.turns import Flights, Lanes, Turns
+from rqproc.turns import Flights, Lanes, Turns, settle
 
 MAX_RUNS = 16
 """Handlers that run at once in a process whose cluster cannot answer."""
@@ -264,14 +264,7 @@ def _serve_all(todo: deque[tuple[Errand, Future[Reply | RqprocError]]]) -> None:
             errand, run = todo.popleft()
         except IndexError:  # other threads work on it too
             return
-        _settle(run, partial(_serve, errand))
-
-
-def _settle(found: Future[Any], work: Callable[[], Any]) -> None:
-    try:
-        found.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-        found.set_exception(error)
+        settle(run, partial(_serve, errand))
 
 
 def _do(step: _Wait | _Call) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Turn = Future[None]
 
@@ -89,6 +91,14 @@ class Flights:
         with self._lock:
             flight = self._flights.pop(key)
         flight.set_result(end)
+
+
+def settle(found: Future[T], work: Callable[[], T]) -> None:
+    """Give a future what comes of some work, be it an error."""
+    try:
+        found.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        found.set_exception(error)
 
 
 def _running() -> Future[Any]:

@@ -14,6 +14,8 @@ from functools import partial
 from threading import Condition, Thread
 from typing import ParamSpec, TypeVar
 
+from rqproc.turns import settle
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ class DaemonThreads(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         found: Future[T] = Future()
-        waits_for_a_thread = self._todo.add(partial(_settle, found, partial(fn, *args, **kwargs)))
+        waits_for_a_thread = self._todo.add(partial(settle, found, partial(fn, *args, **kwargs)))
         if waits_for_a_thread and len(self._threads) < self._most:
             name = f"{self._name}_{len(self._threads)}"
             thread = Thread(target=self._todo.work_off, name=name, daemon=True)
@@ -81,10 +83,3 @@ class _Todo:
                 self._news.wait()
                 self._idle -= 1
             return self._work.popleft() if self._work else None
-
-
-def _settle(found: Future[T], work: Callable[[], T]) -> None:
-    try:
-        found.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-        found.set_exception(error)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Protocol
 
-from rqproc.app import Options, Resource
+from rqproc.app import Resource
 from rqproc.context import Current, current
 from rqproc.errors import ConfigError
 from rqproc.model import DEFAULT_RESOURCE
@@ -36,20 +36,8 @@ def watched(app: Any, witness: Witness) -> Mapping[str, Resource[..., Any]]:
 
 
 def _watched(resource: Resource[..., Any], witness: Witness) -> Resource[..., Any]:
-    handler = (
-        _async(resource.handler, witness)
-        if resource.is_async
-        else _plain(resource.handler, witness)
-    )
-    return Resource(
-        resource.app,
-        handler,
-        name=resource.name,
-        ttl_s=resource.ttl_s,
-        options=Options(on_lost=resource.on_lost),
-        timeout_s=resource.timeout_s,
-        near=resource.near,
-    )
+    witnessed = _async if resource.is_async else _plain
+    return resource.served_by(witnessed(resource.handler, witness))
 
 
 def _plain(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:

@@ -123,22 +123,21 @@ class LocalCluster(Kit):
         self._nodes[name] = housed
 
     def _leave(self, name: str) -> None:
-        housed = self._node(name)
+        housed = self._nodes[name]
         housed.node.stop()
         assert housed.ended.wait(LEFT_WITHIN_S), f"{name} does not leave\n{self.history.last()}"
         del self._nodes[name]
 
     def _kill(self, name: str) -> None:
-        group = self._node(name).group
-        del self._nodes[name]
+        group = self._nodes.pop(name).group
         self._baton.kill(group)
         self._network.drop(group)
 
     def _pause(self, name: str) -> None:
-        self._node(name).group.paused = True
+        self._nodes[name].group.paused = True
 
     def _resume(self, name: str) -> None:
-        self._baton.resume(self._node(name).group)
+        self._baton.resume(self._nodes[name].group)
         self._settle()
 
     def _partition(self, name: str) -> None:
@@ -187,15 +186,8 @@ class LocalCluster(Kit):
 
     # --- inside ---
 
-    def _node(self, name: str) -> _Housed:
-        if name not in self._nodes:
-            raise ConfigError(
-                f"no node {name!r} here; there are {', '.join(self._nodes) or 'none'}"
-            )
-        return self._nodes[name]
-
     def _group(self, name: str) -> Group:
-        return self._baton.guests if name == "client" else self._node(name).group
+        return self._baton.guests if name == "client" else self._nodes[name].group
 
     def _check(self) -> None:
         """Raises: AssertionError: a node has died of an error that nobody caught."""

@@ -20,7 +20,7 @@ from fakeredis import FakeServer
 from fakeredis._core import Database
 from fakeredis._helpers import NoResponse
 from fakeredis._socket import FakeSocket
-from hiredis import Reader, pack_command
+from hiredis import pack_command
 
 from rqproc.ground import Clock
 
@@ -153,8 +153,3 @@ class Fake:
 
     def connect(self, hear: Callable[[Any], None]) -> Socket:
         return Socket(self.server, self._clock, lambda: self.run_id, hear)
-
-
-def parser() -> Reader:
-    """Return what reads commands from a packet."""
-    return Reader()

@@ -14,11 +14,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
+from hiredis import Reader
 
 from rqproc.ground import Clock, Ground
-from rqproc.link import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.link import CONNECT_TIMEOUT_S, Dial, Link, LinkLost, Refused
 from rqproc.testing.memory.baton import Baton
-from rqproc.testing.memory.fakeserver import Fake, parser
+from rqproc.testing.memory.fakeserver import Fake
 from rqproc.testing.memory.players import Alarm, Group
 from rqproc.testing.memory.still import Waiters
 
@@ -124,7 +125,7 @@ class StillLink(Link):
         self._network = network
         self._baton = network.baton
         self._wire = network.fake.connect(self._hear)
-        self._parser = parser()
+        self._parser = Reader()
         self._todo: deque[Sequence[bytes]] = deque()
         self._replies: deque[Any] = deque()
         self._unheard: list[Any] = []
@@ -183,9 +184,7 @@ class StillLink(Link):
                     self.close()
                     raise LinkLost("it does not answer", spent_s=self._until - self._sent_at)
                 self.waiters.enlist()
-            self._baton.park(until=self._until)
-            with self._baton.mutex:
-                self.waiters.leave()
+            self.waiters.wait(self._until)
 
     def next_reply(self) -> tuple[bool, Any]:
         with self._baton.mutex:
@@ -197,25 +196,18 @@ class StillLink(Link):
             raise Refused(str(reply))
         return True, reply
 
-    def exchange(
-        self, commands: Sequence[Command], *, timeout_s: float, prelude_bytes: int = 0
-    ) -> list[Any]:
-        self.send(pack(commands), timeout_s=timeout_s)
-        replies: list[Any] = []
-        while len(replies) < len(commands):
-            arrived, reply = self.next_reply()
-            if arrived:
-                replies.append(reply)
-            else:
-                self.receive()
-        return replies
-
     def server_id(self, *, timeout_s: float) -> str:
         info: bytes = self.exchange((("INFO", "server"),), timeout_s=timeout_s)[0]
         return info.decode().partition("run_id:")[2].strip()
 
     def sleep_through(self, size: int) -> None:
         """Whoever waits is woken by the reply that matters as well as by others."""
+
+    def _set_low_water(self, size: int) -> None:
+        """As above."""
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        """A packet's time is that of its sending: what has begun to come here is whole."""
 
     # --- what becomes of a packet ---
 

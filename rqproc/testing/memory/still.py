@@ -26,8 +26,12 @@ class Waiters:
         self._players: deque[Player] = deque()
 
     def wait(self, until: float | None) -> bool:
-        """Wait to be woken. What is waited for has been looked at with the mutex held."""
-        return self._baton.park(until=until)
+        """Wait to be woken, after ``enlist``, and wait no more; return whether it was woken."""
+        try:
+            return self._baton.park(until=until)
+        finally:
+            with self._baton.mutex:
+                self.leave()
 
     def enlist(self) -> None:
         self._players.append(self._baton.enlist())
@@ -64,8 +68,6 @@ class StillLock:
                     return False
                 self._waiters.enlist()
             self._waiters.wait(until)
-            with self._baton.mutex:
-                self._waiters.leave()
 
     def release(self) -> None:
         with self._baton.mutex:
@@ -96,8 +98,6 @@ class StillEvent:
                 return True
             self._waiters.enlist()
         self._waiters.wait(None if timeout is None else self._baton.now + max(0.0, timeout))
-        with self._baton.mutex:
-            self._waiters.leave()
         return self._set
 
 
@@ -170,13 +170,12 @@ class StillBell(Bell):
 
     def wait(self, timeout_s: float) -> None:
         with self._baton.mutex:
-            if not self.rung:
+            waits = not self.rung
+            if waits:
                 self.waiters.enlist()
-        if not self.rung:
-            self._baton.park(until=self._baton.now + timeout_s)
-        with self._baton.mutex:
-            self.waiters.leave()
-            self.clear()
+        if waits:
+            self.waiters.wait(self._baton.now + timeout_s)
+        self.clear()
 
     def close(self) -> None:
         """There is nothing to be given back."""
