@@ -1,8 +1,8 @@
 """rqproc: every id has one process in the cluster.
 
-Reading order: ``client.Client.reply`` -> ``conversation.ask`` -> ``scripts/route.lua`` beside
-``scripts/take.lua`` -> ``node.worker`` -> ``node.desk`` -> an entry, or a lane and the handler ->
-``scripts/finish.lua`` -> the reply.
+Reading order: ``client.Client.request`` -> ``calls.threads`` -> ``protocol/functions/routing.lua``
+-> ``node.worker`` -> ``node.dispatcher`` -> an entry, or ``running.lua``, a lane and the handler ->
+``answering.lua`` -> ``calls.multiplexer``.
 
 Names are loaded when they are first used, so that a short command does not pay for all of them.
 """

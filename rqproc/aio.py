@@ -1,6 +1,6 @@
-"""The asyncio client: the same conversations as the blocking one, in one event loop.
+"""The asyncio client: the same calls as the blocking one's, in one event loop.
 
-Must not know anything about requests that ``calls`` and ``conversation`` do not already say.
+Must not know anything about requests that ``calls`` does not already say.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rqproc import calls
 from rqproc.backend import Backend, backend_of
+from rqproc.calls.call import Call
+from rqproc.calls.fallback import Declaring, Fallback, Servable
+from rqproc.calls.requests import Requests, values
+from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable
-from rqproc.keys import Keys
-from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
 from rqproc.nearby import Nearby
 from rqproc.placement import Id
-from rqproc.questions import Question, Questions
+from rqproc.protocol.keys import Keys
 from rqproc.settings import resolve_namespace
 
 
@@ -43,11 +44,11 @@ class AsyncClient:
         nearby: Nearby | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
-        losses = Losses.of(on_lost, app)
+        fallback = Fallback.of(on_lost, app)
         self._backend = backend_of(url, self.keys, app)
-        self._near = self._backend.near_cache(near, losses, app)
-        self._questions = Questions(
-            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby,
+        self._near = self._backend.near_cache(near, fallback, app)
+        self._requests = Requests(
+            self.keys.namespace, fallback, timeout=timeout, near=self._near, nearby=nearby,
             ground=self._backend.ground,
         )  # fmt: skip
         self._asker = self._backend.async_asker()
@@ -60,7 +61,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. The client may be used again."""
-        self._near.close()
+        if self._near:
+            self._near.close()
         await self._asker.close()
         self._backend.close()
 
@@ -75,10 +77,10 @@ class AsyncClient:
         on_lost: OnLost | None = None,
     ) -> Any:
         """Return the value of an id. Raises: as ``Client.request``."""
-        reply = await self.reply(
-            id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost
-        )
-        return reply.value
+        if not args and not kwargs and (found := self._requests.find(id, resource)):
+            return found.value
+        call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
+        return (await self._ask(call)).value(self.keys.namespace)
 
     async def reply(
         self,
@@ -91,11 +93,10 @@ class AsyncClient:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Return the value of an id with its story. Raises: as ``Client.request``."""
-        if not args and not kwargs and (found := self._questions.find(id, resource)):
+        if not args and not kwargs and (found := self._requests.find(id, resource)):
             return found
-        request = calls.request_of(id, resource, args, kwargs)
-        question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
-        return (await self._ask(question)).reply()
+        call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
+        return (await self._ask(call)).reply(self.keys.namespace)
 
     async def request_many(
         self,
@@ -107,27 +108,25 @@ class AsyncClient:
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
-        question = self._questions.many(ids, resource, timeout=timeout, on_lost=on_lost)
-        return (await self._ask(question)).values(return_exceptions=return_exceptions)
+        call, asked, found = self._requests.many(ids, resource, timeout, on_lost)
+        made = (await self._ask(call)).outcomes(self.keys.namespace)
+        outcomes = {id: found.get(id) or made[id] for id in asked} if found else made
+        return values(outcomes, return_exceptions=return_exceptions)
 
-    async def _ask(self, question: Question) -> Question:
-        """Have a question answered. Raises: RedisUnavailable."""
-        question.begin()
-        try:
-            if question.wanted:
+    async def _ask(self, call: Call) -> Call:
+        """Have a call answered. Raises: RedisUnavailable."""
+        if self._near is None and call.on_lost == "wait" and ASKING.get() is None:
+            if call.left:
+                await self._asker.ask(call)
+        elif call.left:
+            with self._requests.begin(call) as pending:
                 try:
-                    await self._asker.ask(question.wanted, question.talk(self._backend.server))
+                    await self._asker.ask(call)
                 except RedisUnavailable as error:
-                    question.fail(error)
-            await self._do_without(question)
-        finally:
-            question.end()
-        return question
+                    pending.failed(error)
+                if errands := pending.errands():
+                    from rqproc import local  # takes long to import, and is rarely wanted
 
-    @staticmethod
-    async def _do_without(question: Question) -> None:
-        """What the cluster could not answer, this process does itself, if it may."""
-        if errands := question.errands():
-            from rqproc import local
-
-            question.served(errands, await local.aserve_many(errands))
+                    places, work = zip(*errands, strict=True)
+                    pending.served(places, await local.aserve_many(work))
+        return call

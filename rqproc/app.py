@@ -17,10 +17,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
 from rqproc.backend import Backend
-from rqproc.calls import check_result_ttl, check_timeout
+from rqproc.calls.call import check_result_ttl, check_timeout
+from rqproc.calls.fallback import check_on_lost
 from rqproc.client import Client
 from rqproc.errors import ConfigError
-from rqproc.losses import check_on_lost
 from rqproc.model import OnLost, Reply
 from rqproc.nearby import Room, ServingNode
 from rqproc.placement import Id, check_resource

@@ -1,7 +1,7 @@
 """Where a client's requests go: the cluster on a server.
 
-Knows links, trunks and single scripts. Must not know what a client makes of an answer. A backend of
-another kind is `local://`, which is this process alone; see ``rqproc.node.alone``.
+Knows connections, and what carries calls. Must not know what a client makes of an answer. A backend
+of another kind is ``local://``, which is this process alone; see ``rqproc.node.alone``.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from rqproc import calls
-from rqproc.calls import Batch
-from rqproc.cluster import Cluster
-from rqproc.conversation import Request
+from rqproc.calls.call import Call
+from rqproc.calls.fallback import Fallback
+from rqproc.calls.jobs import refusal
+from rqproc.calls.threads import Threads
 from rqproc.errors import RqprocError
 from rqproc.ground import Ground
-from rqproc.keys import Keys
 from rqproc.lines import Lines, dial
-from rqproc.link import Command, Dial
-from rqproc.losses import Losses
 from rqproc.model import Location, Membership
 from rqproc.placement import Id
-from rqproc.questions import NoNearCache, near_cache
+from rqproc.protocol.commands import Commands, Sent
+from rqproc.protocol.keys import Keys
 from rqproc.settings import LOCAL, resolve_url
-from rqproc.trunk import Trunk
-from rqproc.wanted import Wanted
+from rqproc.transport.connection import Command, Dial
 
 if TYPE_CHECKING:
     import redis
@@ -35,16 +32,16 @@ if TYPE_CHECKING:
 
 
 class Asker(Protocol):
-    """Carries conversations about calls; shared by threads."""
+    """Has calls answered, until their deadlines; shared by threads. Raises: RedisUnavailable."""
 
-    def ask(self, wanted: Wanted, talk: Request) -> None: ...
+    def ask(self, call: Call) -> None: ...
     def close(self) -> None: ...
 
 
 class AsyncAsker(Protocol):
     """The same for the tasks of an event loop."""
 
-    async def ask(self, wanted: Wanted, talk: Request) -> None: ...
+    async def ask(self, call: Call) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -67,10 +64,12 @@ class Backend(Protocol):
     def async_asker(self) -> AsyncAsker:
         """Return what one asyncio client asks with."""
 
-    def near_cache(self, most: int, losses: Losses, app: object) -> NearCache | NoNearCache:
-        """Return what one client keeps replies in. Raises: ConfigError."""
+    def near_cache(self, most: int, fallback: Fallback, app: object) -> NearCache | None:
+        """Return what one client keeps replies in, None for nothing. Raises: ConfigError."""
 
-    def enqueue(self, sent: Batch) -> list[RqJob | RqprocError]:
+    def enqueue(
+        self, jobs: Sequence[Sent], *, resource: str, ids: Sequence[Id], result_ttl_s: int | None
+    ) -> list[RqJob | RqprocError]:
         """Enqueue jobs; return each, or why it was refused. Raises: RedisUnavailable."""
 
     def membership(self) -> Membership: ...
@@ -85,7 +84,7 @@ class Server:
 
     def __init__(self, dial: Dial, keys: Keys) -> None:
         self._keys = keys
-        self._cluster = Cluster(keys)
+        self._commands = Commands(keys)
         self._lines = Lines(dial)
 
     @property
@@ -97,43 +96,52 @@ class Server:
         return self._lines.dial.ground
 
     def asker(self) -> Asker:
-        return Trunk(self._lines, self._cluster)
+        return Threads(self._lines.dial, self._commands)
 
     def async_asker(self) -> AsyncAsker:
-        from rqproc.atrunk import AsyncTrunk
+        from rqproc.calls.tasks import Tasks
 
-        return AsyncTrunk(self._lines.dial, self._cluster)
+        return Tasks(self._lines.dial, self._commands)
 
-    def near_cache(self, most: int, losses: Losses, app: object) -> NearCache | NoNearCache:
-        return near_cache(most, losses, dial=self._lines.dial, channel=self._keys.dropped, app=app)
+    def near_cache(self, most: int, fallback: Fallback, app: object) -> NearCache | None:
+        if app is None and most == 0 and type(most) is int:
+            return None
+        from rqproc.nearcache import NearCache  # takes a while to import
 
-    def enqueue(self, sent: Batch) -> list[RqJob | RqprocError]:
+        return NearCache(
+            most, fallback.resources, dial=self._lines.dial, channel=self._keys.dropped
+        )
+
+    def enqueue(
+        self, jobs: Sequence[Sent], *, resource: str, ids: Sequence[Id], result_ttl_s: int | None
+    ) -> list[RqJob | RqprocError]:
         from rqproc import rqjob
 
-        refused = self._run("route", self._cluster.route(sent.order))
-        errors = calls.refusals(sent, refused, self._keys)
-        jobs = rqjob.queued(sent, self._keys, self._lines.redis)
-        return [error or job for error, job in zip(errors, jobs, strict=True)]
+        told = self._run(self._commands.enqueue(jobs, result_ttl_s=result_ttl_s))
+        made = rqjob.queued(jobs, self._keys, self._lines.redis)
+        return [
+            refusal(report, resource, id, self._keys.namespace) if report else job
+            for report, id, job in zip(told, ids, made, strict=True)
+        ]
 
     def membership(self) -> Membership:
-        return self._cluster.read_survey(self._run("survey", self._cluster.survey()))
+        return self._commands.read_survey(self._run(self._commands.survey()))
 
     def locate(self, resource: str, ids: Sequence[Id]) -> list[Location]:
-        command = self._cluster.locate(resource, ids)
-        return self._cluster.read_locate(command, self._run("locate", command))
+        command = self._commands.locate(resource, ids)
+        return self._commands.read_locate(command, self._run(command))
 
     def drain(self, node: str) -> bool:
-        return bool(self._run("drain", self._cluster.drain(node)))
+        return bool(self._run(self._commands.drain(node)))
 
     def report_death(self, node: str, *, pid: int, host: str) -> bool:
-        command = self._cluster.report_death(node, pid=pid, host=host)
-        return bool(self._run("leave", command))
+        return bool(self._run(self._commands.report_death(node, pid=pid, host=host)))
 
     def close(self) -> None:
         self._lines.close()
 
-    def _run(self, script: str, command: Command) -> Any:
-        return self._lines.run(self._cluster, script, command)
+    def _run(self, command: Command) -> Any:
+        return self._lines.run(self._commands, command)
 
 
 def backend_of(

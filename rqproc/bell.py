@@ -58,17 +58,23 @@ class Poll:
 
     def __init__(self, link: Readable, bell: Bell | None = None) -> None:
         self._bell = bell
+        self._link_file = link.fileno()
         self._poll = select.poll()
-        self._poll.register(link.fileno(), select.POLLIN)
+        self._poll.register(self._link_file, select.POLLIN)
         if bell:
             self._poll.register(bell.fileno(), select.POLLIN)
 
     def wait(self, timeout_s: float) -> tuple[bool, bool]:
         """Return whether the bell has rung, which is cleared, and whether there is to be read."""
         ready = self._poll.poll(timeout_s * 1000)
-        if not ready or self._bell is None:
-            return False, bool(ready)
-        rung = any(file == self._bell.fileno() for file, _ in ready)
-        if rung:
+        if not ready:
+            return False, False
+        rung = readable = False
+        for file, _ in ready:
+            if file == self._link_file:
+                readable = True
+            else:
+                rung = True
+        if rung and self._bell:
             self._bell.clear()
-        return rung, len(ready) > rung
+        return rung, readable

@@ -1,11 +1,10 @@
 """The blocking client: how a program asks the cluster for values.
 
-Knows conversations and links. Must not know the handlers' code, nor what the scripts do.
+Knows calls and what carries them. Must not know the handlers' code, nor what the functions do.
 
-A request's path: ``Client.reply`` -> ``questions`` -> ``conversation.ask``, which says what is
-to be done -> ``trunk`` and its ``switchboard``, where all threads' requests meet -> route.lua,
-which queues it at its owner || take.lua gives it to ``node.worker`` -> lane -> entry or handler
--> finish.lua -> the stream in which one thread of the client reads for all.
+A request's path: ``Client.request`` makes a ``Call`` -> ``calls.threads`` sends it, ``multiplexer``
+says what -> routing.lua queues it at its owner || ``node.worker`` pops it -> its entry, or a claim
+and the handler -> answering.lua publishes the answer -> one thread of the client reads for all.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rqproc import calls, wire
 from rqproc.backend import Backend, backend_of
-from rqproc.cluster import MOST_TOGETHER
+from rqproc.calls.call import Call, check_result_ttl
+from rqproc.calls.fallback import Declaring, Fallback, Servable
+from rqproc.calls.jobs import jobs_of
+from rqproc.calls.requests import Requests, values
+from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable, RqprocError
-from rqproc.keys import Keys
-from rqproc.losses import Declaring, Losses, Servable
 from rqproc.model import (
     DEFAULT_RESOURCE,
     DEFAULT_TIMEOUT_S,
@@ -26,11 +26,11 @@ from rqproc.model import (
     Membership,
     OnLost,
     Reply,
-    Request,
 )
 from rqproc.nearby import Nearby
 from rqproc.placement import Id, canonical
-from rqproc.questions import Question, Questions
+from rqproc.protocol.commands import MOST_TOGETHER
+from rqproc.protocol.keys import Keys
 from rqproc.settings import resolve_namespace
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class Client:
         nearby: Nearby | None = None,
     ) -> None:
         self.keys = Keys(resolve_namespace(namespace))
-        losses = Losses.of(on_lost, app)
+        fallback = Fallback.of(on_lost, app)
         self._backend = backend_of(url, self.keys, app)
         self._nearby = nearby
-        self._near = self._backend.near_cache(near, losses, app)
-        self._questions = Questions(
-            self.keys, losses, timeout=timeout, near=self._near, nearby=nearby,
+        self._near = self._backend.near_cache(near, fallback, app)
+        self._requests = Requests(
+            self.namespace, fallback, timeout=timeout, near=self._near, nearby=nearby,
             ground=self._backend.ground,
         )  # fmt: skip
         self._asker = self._backend.asker()
@@ -101,7 +101,8 @@ class Client:
 
     def close(self) -> None:
         """Give back the connections. The client may be used again."""
-        self._near.close()
+        if self._near:
+            self._near.close()
         self._asker.close()
         self._backend.close()
 
@@ -129,13 +130,12 @@ class Client:
             OwnerLost, RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
         """
         if not args and not kwargs:
-            if kept := self._near.kept.find(id, resource):
+            if self._near and (kept := self._near.kept.find(id, resource)):
                 return kept.value()
             if self._nearby and (found := self._nearby.find(resource, id)):
                 return found.value
-        request = calls.request_of(id, resource, args, kwargs)
-        question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
-        return self._ask(question).reply().value
+        call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
+        return self._ask(call).value(self.keys.namespace)
 
     def reply(
         self,
@@ -148,11 +148,10 @@ class Client:
         on_lost: OnLost | None = None,
     ) -> Reply:
         """Like ``request``, with the story of the value: node, source, age, time left, token."""
-        if not args and not kwargs and (found := self._questions.find(id, resource)):
+        if not args and not kwargs and (found := self._requests.find(id, resource)):
             return found
-        request = calls.request_of(id, resource, args, kwargs)
-        question = self._questions.one(request, timeout=timeout, on_lost=on_lost)
-        return self._ask(question).reply()
+        call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
+        return self._ask(call).reply(self.namespace)
 
     def request_many(
         self,
@@ -171,8 +170,8 @@ class Client:
         Raises:
             as ``request``.
         """
-        question = self._questions.many(ids, resource, timeout=timeout, on_lost=on_lost)
-        return self._ask(question).values(return_exceptions=return_exceptions)
+        outcomes = self._outcomes(ids, resource, timeout, on_lost)
+        return values(outcomes, return_exceptions=return_exceptions)
 
     def reply_many(
         self,
@@ -187,8 +186,14 @@ class Client:
         Raises:
             InvalidId, ConfigError, RedisUnavailable.
         """
-        question = self._questions.many(ids, resource, timeout=timeout, on_lost=on_lost)
-        return self._ask(question).outcomes
+        return self._outcomes(ids, resource, timeout, on_lost)
+
+    def _outcomes(
+        self, ids: Iterable[Id], resource: str, timeout: float | None, on_lost: OnLost | None
+    ) -> dict[Id, Reply | RqprocError]:
+        call, asked, found = self._requests.many(ids, resource, timeout, on_lost)
+        made = self._ask(call).outcomes(self.namespace)
+        return {id: found.get(id) or made[id] for id in asked} if found else made
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
@@ -200,14 +205,15 @@ class Client:
         Raises:
             as ``request``.
         """
-        request = calls.request_of(id, resource, (), None)
-        question = self._questions.one(
-            request, timeout=timeout, on_lost="wait", function=wire.INVALIDATE
-        )
-        with self._near.dropping(request.resource, request.id):
-            had = self._ask(question).reply().value
+        call = self._requests.one(id, resource, (), None, timeout, "wait", "i")
+        found = call.ids[0]
+        if self._near:
+            with self._near.dropping(resource, found):
+                had = self._ask(call).value(self.namespace)
+        else:
+            had = self._ask(call).value(self.namespace)
         if self._nearby:
-            self._nearby.drop(request.resource, request.id)
+            self._nearby.drop(resource, found)
         return bool(had)
 
     def enqueue(
@@ -227,8 +233,7 @@ class Client:
         Raises:
             Overloaded, RedisUnavailable, InvalidId, ConfigError.
         """
-        request = calls.request_of(id, resource, args, kwargs)
-        (job,) = self._enqueue([request], result_ttl)
+        (job,) = self._enqueue([canonical(id)], resource, args, kwargs, result_ttl)
         if isinstance(job, RqprocError):
             raise job
         return job
@@ -250,10 +255,11 @@ class Client:
         Raises:
             as ``enqueue``.
         """
-        requests = [calls.request_of(id, resource, (), None) for id in ids]
+        asked = [canonical(id) for id in ids]
         found: list[RqJob | RqprocError] = []
-        for first in range(0, len(requests), MOST_TOGETHER):
-            found += self._enqueue(requests[first : first + MOST_TOGETHER], result_ttl)
+        for first in range(0, len(asked), MOST_TOGETHER):
+            some = asked[first : first + MOST_TOGETHER]
+            found += self._enqueue(some, resource, (), None, result_ttl)
         if not return_exceptions:
             for job in found:
                 if isinstance(job, RqprocError):
@@ -261,10 +267,12 @@ class Client:
         return found
 
     def _enqueue(
-        self, requests: Sequence[Request], result_ttl: int | None
-    ) -> list[RqJob | RqprocError]:
-        ttl_s = calls.check_result_ttl(result_ttl)
-        return self._backend.enqueue(calls.batch(requests, kind="job", result_ttl_s=ttl_s))
+        self, ids: Sequence[Id], resource: str, args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None, result_ttl: int | None,
+    ) -> list[RqJob | RqprocError]:  # fmt: skip
+        ttl_s = check_result_ttl(result_ttl)
+        jobs = jobs_of(ids, resource, args, kwargs)
+        return self._backend.enqueue(jobs, resource=resource, ids=ids, result_ttl_s=ttl_s)
 
     # --- the cluster ---
 
@@ -306,24 +314,20 @@ class Client:
 
     # --- inside ---
 
-    def _ask(self, question: Question) -> Question:
-        """Have a question answered. Raises: RedisUnavailable."""
-        question.begin()
-        try:
-            if question.wanted:
+    def _ask(self, call: Call) -> Call:
+        """Have a call answered. Raises: RedisUnavailable."""
+        if self._near is None and call.on_lost == "wait" and ASKING.get() is None:
+            if call.left:
+                self._asker.ask(call)
+        elif call.left:
+            with self._requests.begin(call) as pending:
                 try:
-                    self._asker.ask(question.wanted, question.talk(self.server))
+                    self._asker.ask(call)
                 except RedisUnavailable as error:
-                    question.fail(error)
-            self._do_without(question)
-        finally:
-            question.end()
-        return question
+                    pending.failed(error)
+                if errands := pending.errands():
+                    from rqproc import local  # takes long to import, and is rarely wanted
 
-    @staticmethod
-    def _do_without(question: Question) -> None:
-        """What the cluster could not answer, this process does itself, if it may."""
-        if errands := question.errands():
-            from rqproc import local  # takes long to import, and is rarely wanted
-
-            question.served(errands, local.serve_many(errands))
+                    places, work = zip(*errands, strict=True)
+                    pending.served(places, local.serve_many(work))
+        return call

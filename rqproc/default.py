@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 from rqproc.client import Client
-from rqproc.keys import namespace_of_ingress
 from rqproc.model import DEFAULT_RESOURCE, OnLost
 from rqproc.placement import Id
+from rqproc.protocol.keys import namespace_of_ingress
 
 
 def request(

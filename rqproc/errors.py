@@ -279,6 +279,24 @@ class NameTaken(ConfigError):
         self.lease_left_s = lease_left_s
 
 
+class ProtocolMismatch(ConfigError):
+    """Programs of rqproc that speak different protocols meet in one namespace.
+
+    Attributes:
+        mine: the number of the protocol that this program speaks.
+        others: the numbers of those that live nodes of the namespace speak.
+    """
+
+    def __init__(self, mine: str, others: str, namespace: str) -> None:
+        super().__init__(
+            f"the nodes of namespace {namespace!r} speak protocol {others} of rqproc, this program "
+            f"speaks {mine}: give both the same version of rqproc, or this one a --namespace of "
+            "its own; to move a namespace to another version stop its nodes first"
+        )
+        self.mine = mine
+        self.others = others
+
+
 Build = Callable[[Mapping[str, Any], str, object], RqprocError]
 
 _BUILD: Mapping[str, Build] = {
@@ -307,9 +325,11 @@ def from_remote(
     """Build the error that a report from a script or a node stands for."""
     if report["type"] == "NoLiveNode":
         return NoLiveNode(namespace)
+    if report["type"] == "OtherProtocol":
+        return ProtocolMismatch(report["mine"], report["others"], namespace)
     return _BUILD[report["type"]](report, resource, id)
 
 
-def _key(address: str) -> tuple[str, str]:
-    resource, _, id = address.partition("|")[2].partition(":")
+def _key(text: str) -> tuple[str, str]:
+    resource, _, id = text.partition(":")
     return resource, id

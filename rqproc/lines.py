@@ -1,7 +1,7 @@
-"""The blocking driver of single scripts: a stack of idle links, shared by threads.
+"""Single functions, run by any thread: a stack of idle links.
 
-Knows how to carry out a conversation's steps. Must not know what is being said. Requests, which
-wait for answers, go over a ``trunk`` instead.
+Knows how to carry out one command. Requests, which wait for answers, share one connection instead:
+see ``calls.threads``.
 
 Each thread takes a link off the stack for one packet and puts it back: there are as many links as
 there are packets under way at once. A forked child starts with an empty stack.
@@ -12,22 +12,19 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from rqproc import conversation
-from rqproc.cluster import Cluster
-from rqproc.conversation import Conversation, Pause, Send
-from rqproc.drive import drive
-from rqproc.link import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused
+from rqproc.calls.retry import OUTAGE_S, Patience
+from rqproc.protocol.commands import Commands
 from rqproc.settings import EMBEDDED, server_url
+from rqproc.transport.connection import CONNECT_TIMEOUT_S, Command, Dial, Link, LinkLost, Refused
 
 if TYPE_CHECKING:
     import redis
 
     from rqproc.embedded import Embedded
-
-T = TypeVar("T")
 
 MAX_IDLE_LINKS = 64
 
@@ -79,30 +76,28 @@ class Lines:
         while self._idle:
             self._idle.pop().close()
 
-    def run(self, cluster: Cluster, script: str, command: Command) -> Any:
-        """Run one script; see ``conversation.run``. Raises: RedisUnavailable."""
-        return self.hold(
-            conversation.run(
-                cluster,
-                script,
-                command,
-                server=self.server,
-                clock=self._ground.monotonic,
-                chance=self._ground.chance,
-            )
-        )
+    def run(self, commands: Commands, command: Command) -> Any:
+        """Run one idempotent function, through a short outage if need be; return its reply.
 
-    def hold(self, talk: Conversation[T]) -> T:
-        """Do what a conversation asks for, until it returns."""
-        return drive(talk, self._do, failures=(LinkLost, Refused))
+        Raises:
+            RedisUnavailable: not reachable, or it refuses the command.
+        """
+        patience = Patience(self.server, self._ground.monotonic, chance=self._ground.chance)
+        packet: tuple[Command, ...] = (command,)
+        while True:
+            try:
+                return self.exchange(packet, within_s=OUTAGE_S)[-1]
+            except (LinkLost, Refused) as error:
+                pause = patience.after(error)
+                unknown = isinstance(error, Refused) and error.code == "NOFUNCTION"
+                packet = (commands.load, command) if unknown else (command,)
+                self._ground.sleep(pause.seconds)
 
-    def _do(self, step: Send | Pause) -> list[Any]:
-        if isinstance(step, Pause):
-            self._ground.sleep(step.seconds)
-            return []
-        link = self._take(step.within_s)
+    def exchange(self, commands: Sequence[Command], *, within_s: float) -> list[Any]:
+        """Send commands in one packet; return their replies. Raises: LinkLost, Refused."""
+        link = self._take(within_s)
         try:
-            replies: list[Any] = link.exchange(step.commands, timeout_s=step.within_s)
+            replies: list[Any] = link.exchange(commands, timeout_s=within_s)
         except BaseException as error:
             link.close()  # a reply may still be on its way
             if isinstance(error, LinkLost) or (isinstance(error, Refused) and error.moved):

@@ -23,14 +23,14 @@ from functools import partial
 from itertools import dropwhile
 from typing import Any
 
-from rqproc import wire
+from rqproc.calls.fallback import Errand
 from rqproc.context import CURRENT, Current
 from rqproc.drive import adrive, drive
 from rqproc.errors import LocallyOverloaded, RequestCycle, RequestTimeout, RqprocError, from_remote
 from rqproc.ground import Ground
-from rqproc.losses import Errand
 from rqproc.model import Reply
 from rqproc.placement import Id
+from rqproc.protocol import codec as wire
 from rqproc.turns import Flights, Lanes, Turns, settle
 
 MAX_RUNS = 16

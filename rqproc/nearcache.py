@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
+from rqproc.calls.call import Call
 from rqproc.errors import ConfigError
-from rqproc.link import Dial
-from rqproc.model import Reply, Request
+from rqproc.model import Reply
 from rqproc.near import Expected, Near
 from rqproc.placement import Id
 from rqproc.subscription import Subscription
+from rqproc.transport.connection import Dial
 
 DEFAULT_MOST = 1000
 """Replies that are kept where single resources ask for it, and their client does not say."""
@@ -77,17 +78,16 @@ class NearCache:
         found = {id: self.kept.reply(id, resource) for id in ids}
         return {id: reply for id, reply in found.items() if reply}
 
-    def expect(self, requests: Collection[Request]) -> Expected | None:
-        """Make ready for the replies to requests, all of one resource, that are sent next.
+    def expect(self, call: Call) -> Expected | None:
+        """Make ready for the replies to a call that is sent next.
 
         Returns None where nothing of it is kept here.
         """
-        first = next(iter(requests), None)
-        if first is None or first.args or first.kwargs or not self._keeps(first.resource):
+        if call.kind != "c" or not call.ids or not self._keeps(call.resource):
             return None
         if self._subscription is None:
             self._listen()
-        return self.kept.expect(first.resource, [request.id for request in requests])
+        return self.kept.expect(call.resource, call.ids)
 
     @contextmanager
     def dropping(self, resource: str, id: Id) -> Iterator[None]:

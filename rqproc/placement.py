@@ -1,7 +1,8 @@
 """Which member owns an id: a pure function of the id and the sorted member list.
 
 Knows ids, slots and member names. Must not know Redis, RQ, clocks or the environment: the same
-arithmetic stands in ``scripts/lib.lua``, and the property tests hold the two against each other.
+arithmetic stands in ``protocol/functions/placement.lua``, and the property tests hold the two
+against each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ SLOT_BITS = 53
 MAX_ID_CHARS = 200
 
 _RESOURCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_OTHER = re.compile(rb"[^A-Za-z0-9]")
+_QUOTED = re.compile(rb"_([0-9a-f]{2})")
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
 
@@ -85,16 +88,32 @@ def owner(slot: int, members: Sequence[str]) -> str | None:
 
 
 def address(resource: str, id: Id) -> str:
-    """Return the text under which Redis knows a (resource, id): ``"42|price:42"``.
+    """Return the text under which Redis knows a (resource, id): ``"42-price-42"``.
 
-    The slot leads, so that a script can find the owner without hashing; a resource's name has no
-    colon, so the text is unambiguous.
+    The slot leads, so that a function can find the owner without hashing. All is made of letters,
+    digits and ``_``, of which the ids of RQ's jobs may be made: other bytes stand as ``_`` and two
+    hexadecimal digits, as in "percent-encoding" (RFC 3986).
     """
-    return f"{slot(id)}|{resource}:{id}"
+    return f"{slot(id)}-{quote(resource)}-{quote(str(id))}"
 
 
 def parse_address(text: str) -> tuple[int, str, Id]:
-    """Return ``(slot, resource, id)`` of an address."""
-    number, _, key = text.partition("|")
-    resource, _, id = key.partition(":")
-    return int(number), resource, canonical(id)
+    """Return ``(slot, resource, id)`` of an address.
+
+    Raises:
+        ValueError: it is none. InvalidId: its id is none.
+    """
+    number, resource, id = text.split("-")
+    return int(number), unquote(resource), canonical(unquote(id))
+
+
+def quote(text: str) -> str:
+    """Return text as letters, digits and ``_XX`` for all other bytes of its UTF-8."""
+    if text.isalnum() and text.isascii():
+        return text
+    return _OTHER.sub(lambda found: b"_%02x" % found[0][0], text.encode()).decode()
+
+
+def unquote(text: str) -> str:
+    """Raises: ValueError: ``quote`` returns no such text."""
+    return _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode()).decode()

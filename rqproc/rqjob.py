@@ -11,27 +11,30 @@ from typing import TYPE_CHECKING
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from rqproc.keys import Keys
+from rqproc.placement import parse_address
+from rqproc.protocol.keys import Keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import redis
 
-    from rqproc.calls import Batch
-    from rqproc.cluster import Job as OrderJob
+    from rqproc.protocol.commands import Sent
 
 
-def queued(sent: Batch, keys: Keys, connection: redis.Redis) -> list[Job]:
-    """Return the jobs of an order, much as ``Job.fetch`` would, without asking the server."""
+def queued(jobs: Sequence[Sent], keys: Keys, connection: redis.Redis) -> list[Job]:
+    """Return jobs that were enqueued, much as ``Job.fetch`` would, without asking the server."""
     now = datetime.now(UTC)
-    return [_job(job, keys.ingress, now, connection) for job in sent.order.jobs]
+    return [_job(job, keys.ingress, now, connection) for job in jobs]
 
 
-def _job(sent: OrderJob, origin: str, now: datetime, connection: redis.Redis) -> Job:
+def _job(sent: Sent, origin: str, now: datetime, connection: redis.Redis) -> Job:
     """Fields are set one by one: ``Job.restore`` takes as long as all else that is done."""
     job = Job(sent.id, connection=connection, serializer=JSONSerializer)
-    job.data = sent.data
+    job.data = sent.data.encode() if isinstance(sent.data, str) else sent.data
     job.created_at = job.enqueued_at = now
     job.origin = origin
-    job.description = sent.address.partition("|")[2]
+    _, resource, id = parse_address(sent.address)
+    job.description = f"{resource}:{id}"
     job._status = JobStatus.QUEUED
     return job

@@ -25,8 +25,8 @@ import redis
 from rqproc.client import Client
 from rqproc.embedded import Embedded, Places
 from rqproc.errors import RqprocError
-from rqproc.keys import RQ_PREFIX
 from rqproc.lines import dial
+from rqproc.protocol.keys import RQ_PREFIX
 
 READY_WITHIN_S = 20.0
 LAST_LINES = 12

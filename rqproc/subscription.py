@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rqproc.backoff import Backoff
 from rqproc.errors import RedisUnavailable
-from rqproc.link import Command, Dial, Link, LinkLost, Refused, pack
+from rqproc.transport.backoff import Backoff
+from rqproc.transport.connection import Command, Dial, Link, LinkLost, Refused, pack
 
 log = logging.getLogger("rqproc.near")
 

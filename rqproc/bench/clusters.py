@@ -14,7 +14,7 @@ from secrets import token_hex
 
 from rqproc.bench.ground import Ground
 from rqproc.client import Client
-from rqproc.cluster import Cluster, Limits
+from rqproc.protocol.commands import Commands, Limits
 from rqproc.stage import NodeProcess, swept
 
 ENOUGH_S = 3600.0
@@ -67,17 +67,16 @@ def main_nodes(ground: Ground) -> Iterator[Nodes]:
 def members(ground: Ground, count: int) -> Iterator[Client]:
     """So many members without processes, which hold leases and answer nobody."""
     with _namespace(ground.url) as (client, pids):
-        cluster = Cluster(client.keys)
-        for load in cluster.load("join", "route"):
-            ground.say(load)
+        commands = Commands(client.keys)
+        ground.say(commands.load)
         for number in range(count):
             name = f"m{number}"
-            join = cluster.join(
+            join = commands.join(
                 name, lease_s=ENOUGH_S, nonce=name, limits=LIMITS, pid=os.getpid(),
                 host=socket.gethostname(), versions=("", ""),
             )  # fmt: skip
             pids[name] = os.getpid()
-            cluster.read_join(name, ground.say(join))
+            commands.read_join(name, ground.say(join))
         yield client
 
 

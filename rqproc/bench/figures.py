@@ -31,6 +31,10 @@ class Term:
         return median(self.of(readings))
 
 
+ONE = Term("", "")
+"""Over another term: so many of that in a second, or whatever its unit is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Formula:
     """``over / under``, or ``over`` alone, times ``scale``."""
@@ -41,14 +45,15 @@ class Formula:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        return (self.over, self.under) if self.under else (self.over,)
+        return tuple(term for term in (self.over, self.under) if term and term != ONE)
 
     def rounds(self, readings: Readings) -> list[float]:
         """Return the figure of each round: only what lay side by side is compared."""
-        overs = self.over.of(readings)
+        unders = self.under.of(readings) if self.under else []
+        overs = [1.0] * len(unders) if self.over == ONE else self.over.of(readings)
         if self.under is None:
             return [over * self.scale for over in overs]
-        pairs = zip(overs, self.under.of(readings), strict=True)
+        pairs = zip(overs, unders, strict=True)
         return [over / under * self.scale for over, under in pairs]
 
     def figure(self, readings: Readings) -> float | None:

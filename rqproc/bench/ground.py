@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 import redis
 
 from rqproc.client import Client
-from rqproc.link import Command
+from rqproc.transport.connection import Command
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Ground:
             self.redis.close()
 
     def say(self, command: Command) -> Any:
-        """Send a script's call, as ``Cluster`` makes it; return the reply."""
+        """Send a function's call, as ``Commands`` makes it; return the reply."""
         return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def have(self, make: Callable[[Ground], AbstractContextManager[T]]) -> T:

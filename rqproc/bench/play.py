@@ -17,9 +17,9 @@ from rqproc.bench.machine import machine
 from rqproc.bench.rows import Row, probes_of
 from rqproc.bench.targets import Verdict, judge
 from rqproc.errors import ConfigError, RedisUnavailable
-from rqproc.sentinel import is_url as is_sentinel
 from rqproc.settings import server_url, without_password
 from rqproc.stage import PrivateServer
+from rqproc.transport.sentinel import is_url as is_sentinel
 
 WARM_S = 0.3
 

@@ -13,12 +13,24 @@ def rss_bytes(pid: int) -> int | None:
 
 
 def cpu_s(pid: int) -> float | None:
-    """Return the processor time that a process has used so far, in all its threads."""
+    """Return the processor time that a process has used so far, in all its threads: to the
+    nanosecond where the kernel counts so, of those that still run, else in its ticks.
+    """
+    running_ns = [_read(pid, f"task/{task}/schedstat") for task in _tasks(pid)]
+    if running_ns and all(running_ns):
+        return sum(int(found.split()[0]) for found in running_ns if found) / 1e9
     fields = _read(pid, "stat")
     if fields is None:
         return None
     user, system = fields.rpartition(")")[2].split()[11:13]  # the name before may have spaces
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return [task.name for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
 
 
 def _read(pid: int, name: str) -> str | None:

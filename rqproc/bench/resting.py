@@ -7,7 +7,6 @@ import time
 from functools import cache
 from itertools import count
 
-from rqproc import scripts
 from rqproc.bench import processes, timing
 from rqproc.bench.asking import IDS
 from rqproc.bench.clusters import Nodes, nodes
@@ -15,8 +14,7 @@ from rqproc.bench.figures import Reading
 from rqproc.bench.ground import Ground
 from rqproc.bench.probes import Probe
 from rqproc.bench.work import KEPT
-from rqproc.keys import Keys
-from rqproc.scripts import scripts_of
+from rqproc.protocol.library import library
 
 WARM_REQUESTS = 1000
 
@@ -43,24 +41,22 @@ def _watched(ground: Ground, window_s: float, *, pid: int | None) -> Reading:
 def _used(ground: Ground, pid: int | None) -> Reading:
     """Commands that were sent to the server and that it ran so far, and a process's core seconds.
 
-    What scripts call, no node sends. (We send INFO, which is no command of a node either.)
+    What functions call, no node sends. (We send INFO, which is no command of a node either.)
     """
     used: dict[str, float] = {"sent_per_s": 0, "run_per_s": 0}
     for name, found in ground.redis.info("commandstats").items():
         command = name.removeprefix("cmdstat_")
         if command != "info":
             used["run_per_s"] += found["calls"]
-            used["sent_per_s"] += 0 if command in _called_by_scripts() else found["calls"]
+            used["sent_per_s"] += 0 if command in _called_by_functions() else found["calls"]
     cpu_s = processes.cpu_s(pid) if pid else None
     return used if cpu_s is None else {**used, "cpu_share": cpu_s}
 
 
 @cache
-def _called_by_scripts() -> frozenset[str]:
-    texts = (scripts_of(Keys())[name].text for name in scripts.NAMES)
-    return frozenset(
-        command.lower() for text in texts for command in re.findall(r"call\('([A-Z]+)'", text)
-    )
+def _called_by_functions() -> frozenset[str]:
+    found = re.findall(r"call\('([A-Z]+)'", library().text)
+    return frozenset(command.lower() for command in found)
 
 
 def _memory(ground: Ground, seconds: float) -> Reading:

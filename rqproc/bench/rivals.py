@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,21 @@ from typing import TYPE_CHECKING, Any
 from rqproc.bench import work
 from rqproc.bench.ground import Ground
 from rqproc.errors import RqprocError
-from rqproc.keys import RQ_PREFIX, job_key
+from rqproc.protocol.keys import RQ_PREFIX, job_key
 
 if TYPE_CHECKING:
     from rq import Queue
 
 Ask = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The raw pair: what asks, and the process that answers."""
+
+    ask: Ask
+    pid: int
+
 
 RQ_RESULT_WITHIN_S = 30
 RESULT_TTL_S = 60
@@ -34,7 +44,7 @@ class RivalDidNotAnswer(RqprocError):
 
 
 @contextmanager
-def raw_pair(ground: Ground) -> Iterator[Ask]:
+def raw_pair(ground: Ground) -> Iterator[Pair]:
     """LPUSH there, BLPOP there, LPUSH back, BLPOP back: what two processes need at the least."""
     ping, pong = f"bench-ping-{token_hex(4)}", f"bench-pong-{token_hex(4)}"
 
@@ -46,7 +56,7 @@ def raw_pair(ground: Ground) -> Iterator[Ask]:
     with _removed(ground, ping, pong), _process(command) as echo:
         assert echo.stdout
         echo.stdout.readline()
-        yield ask
+        yield Pair(ask, echo.pid)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the route script takes in the server, with few members and with many."""
+"""What the function route takes in the server, with few members and with many."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, islice
 
-from rqproc import calls
 from rqproc.bench.clusters import members
 from rqproc.bench.figures import Reading
 from rqproc.bench.ground import Ground
 from rqproc.bench.probes import Probe
 from rqproc.bench.rivals import forget_jobs
 from rqproc.bench.work import KEPT
+from rqproc.calls.call import plain
 from rqproc.client import Client
-from rqproc.cluster import Cluster
-from rqproc.model import Request
+from rqproc.protocol.commands import Commands, Sent
 
 CROWD = 500
 BATCH = 200
@@ -28,7 +27,7 @@ class Router:
 
     def __init__(self, ground: Ground, client: Client, size: int) -> None:
         self._ground = ground
-        self._cluster = Cluster(client.keys)
+        self._commands = Commands(client.keys)
         self._queues = [client.keys.queue(f"m{number}") for number in range(size)]
         self._ids = count()
 
@@ -38,24 +37,26 @@ class Router:
         times: list[float] = []
         while time.perf_counter() < end or not times:
             times.append(self._batch())
-        return {"script_s": statistics.median(times)}
+        return {"function_s": statistics.median(times)}
 
     def _batch(self) -> float:
-        orders = [
-            calls.batch([Request(KEPT, id)], kind="call", timeout_s=10.0).order
-            for id in islice(self._ids, BATCH)
-        ]
+        calls = [_call(number) for number in islice(self._ids, BATCH)]
         us, count = self._spent()
-        for order in orders:
-            self._ground.say(self._cluster.route(order))
+        for call in calls:
+            self._ground.say(self._commands.route((call,), timeout_s=10.0))
         now_us, now_count = self._spent()
-        forget_jobs(self._ground, [order.jobs[0].id for order in orders], *self._queues)
+        forget_jobs(self._ground, [call.id for call in calls], *self._queues)
         return (now_us - us) / (now_count - count) / 1e6
 
     def _spent(self) -> tuple[int, int]:
-        """The server's microseconds in scripts, and their calls, so far."""
-        found = self._ground.redis.info("commandstats")["cmdstat_evalsha"]
+        """The server's microseconds in functions, and their calls, so far."""
+        found = self._ground.redis.info("commandstats")["cmdstat_fcall"]
         return found["usec"], found["calls"]
+
+
+def _call(number: int) -> Sent:
+    _, address, data = plain(KEPT, number)
+    return Sent(f"r0-c{number:x}-{address}", address, data)
 
 
 @contextmanager

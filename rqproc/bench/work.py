@@ -7,7 +7,7 @@ import time
 from rqproc.app import App
 from rqproc.placement import Id
 
-KEPT, FRESH, BURNT = "kept", "fresh", "burnt"
+KEPT, FRESH, TOLD, BURNT = "kept", "fresh", "told", "burnt"
 
 BURN_S = 0.002
 
@@ -17,6 +17,7 @@ def declare(url: str | None = None, *, namespace: str | None = None) -> App:
     app = App(url, namespace=namespace)
     app.resource(ttl=3600, name=KEPT)(job)
     app.resource(ttl=0, name=FRESH)(job)
+    app.resource(ttl=0, name=TOLD)(told)
     app.resource(ttl=0, name=BURNT)(burn)
     return app
 
@@ -24,6 +25,11 @@ def declare(url: str | None = None, *, namespace: str | None = None) -> App:
 def job(id: Id) -> Id:
     """Nothing; for stock RQ, too."""
     return id
+
+
+def told(id: Id, amount: int) -> int:
+    """Nothing, with an argument."""
+    return amount
 
 
 def burn(id: Id) -> Id:

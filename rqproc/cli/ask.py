@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from rqproc.calls.fallback import Servable
 from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
-from rqproc.losses import Servable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
 from rqproc.placement import Id, canonical
 from rqproc.settings import LOCAL, resolve_url

@@ -19,11 +19,11 @@ from rqproc.app import App
 from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
-from rqproc.cluster import Joined
 from rqproc.errors import RqprocError
-from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.node.node import Node
+from rqproc.protocol.commands import Joined
+from rqproc.protocol.keys import Keys
 from rqproc.seed import with_demo
 from rqproc.settings import NodeSettings, resolve_namespace, server_url
 

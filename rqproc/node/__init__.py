@@ -2,22 +2,25 @@
 
 ::
 
-      heart ──beat──▶ Redis ◀──adopt── porter (ingress queue)
-        │               │
-     watchdog           │ session: finish, take ▲ ▼ claims
-                        │
-                 worker ──▶ desk ──▶ shelf: an entry answers at once
-                   ▲          │
-                   │          ▼ lane per key
-                   └─outcome─ runner (threads, one event loop)
+      heartbeat ──beat──▶ Redis ◀──adopt── ingress (the queue that any application fills)
+          │                 │
+       watchdog             │ connections: pop, claim ▼  ▲ answer
+                            │
+         leaders ──▶ worker ─▶ session ─▶ intake: a hit is answered from the cache at once
+                                            │
+                                            ▼ claim
+                         dispatcher ─▶ scheduler: a lane for each address ─▶ executor ─▶ runner
 
-* ``worker`` alone touches the desk; every other thread sends it messages and wakes it.
-* ``session`` is the worker's two connections, from one reconciliation to the next failure.
-* ``desk``, ``shelf``, ``lanes`` and ``entries`` are pure: no thread, no socket, no clock of their
-  own. What is on the ``shelf`` other threads may see too, under its lock: through the ``window``,
-  which knows when that may be relied on.
-* ``heart`` keeps the lease and says how long it may be relied on; with ``--strict`` ``watchdog``
-  ends a process that outlives it in a handler.
+* ``worker`` goes through terms and sessions; ``leaders`` says which thread does that just now. All
+  threads that serve share one lock.
+* ``session`` is what is said over one pair of ``connections``, from a reconciliation to the next
+  failure.
+* ``intake``, ``dispatcher``, ``scheduler``, ``lanes``, ``holds``, ``outbox`` and ``cache`` are
+  pure: no thread, no socket, no clock of their own. Other threads may look into the ``cache``
+  alone, under its own lock: through the ``window``, which knows when its entries may be relied on.
+* ``heartbeat`` keeps the lease and says how long it may be relied on; with ``--strict``
+  ``watchdog`` ends a process that outlives it in a handler.
 * ``node`` starts these in one order and stops them in another; ``supervisor`` runs several, and
   ``inside`` one in a thread of a program that goes on.
+* ``alone`` is ``local://``: the same dispatcher in the caller's process, without a server.
 """

@@ -9,30 +9,27 @@ import asyncio
 import math
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, cast
 
-from rqproc import calls, wire
 from rqproc.app import App
-from rqproc.calls import Batch
-from rqproc.cluster import Finish, Order
+from rqproc.calls.call import Call
+from rqproc.calls.fallback import Fallback
+from rqproc.calls.jobs import refusal
 from rqproc.context import ASKING
-from rqproc.conversation import Request as Talk
 from rqproc.errors import ConfigError, RqprocError
-from rqproc.keys import Keys
-from rqproc.losses import Losses
 from rqproc.model import Location, Membership, NodeInfo
 from rqproc.node.localjob import LocalJob, wait_for
 from rqproc.node.place import Place, place_apart, place_of
-from rqproc.node.solo import EPOCH, NAME, Solo, answer_of
+from rqproc.node.solo import EPOCH, NAME, Solo
 from rqproc.placement import Id, address, slot
-from rqproc.questions import NoNearCache
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Sent
+from rqproc.protocol.keys import Keys
 from rqproc.settings import LOCAL
-from rqproc.wanted import Wanted
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -69,32 +66,28 @@ class LocalBackend:
         self.ground = place.ground
 
     def asker(self) -> LocalAsker:
-        return LocalAsker(self._place, self._worker)
+        return LocalAsker(self._place)
 
     def async_asker(self) -> AsyncLocalAsker:
-        return AsyncLocalAsker(self._place, self._worker)
+        return AsyncLocalAsker(self._place)
 
-    @property
-    def _worker(self) -> str:
-        return self._keys.queue_name(NAME)
-
-    def near_cache(self, most: int, losses: Losses, app: object) -> NoNearCache:
+    def near_cache(self, most: int, fallback: Fallback, app: object) -> None:
         """Nothing is nearer than this process. Raises: ConfigError."""
         if type(most) is not int or most < 0:
             from rqproc.nearcache import check_near
 
             check_near(most)
-        return NoNearCache()
 
-    def enqueue(self, sent: Batch) -> list[RqJob | RqprocError]:
-        order, clock = sent.order, self.ground.suspend_proof
-        jobs = [
-            LocalJob(job, origin=self._keys.ingress, result_ttl=order.result_ttl_s, clock=clock)
-            for job in order.jobs
+    def enqueue(
+        self, jobs: Sequence[Sent], *, resource: str, ids: Sequence[Id], result_ttl_s: int | None
+    ) -> list[RqJob | RqprocError]:
+        origin, clock = self._keys.ingress, self.ground.suspend_proof
+        made = [LocalJob(job, origin=origin, result_ttl=result_ttl_s, clock=clock) for job in jobs]
+        told = self._place.solo.enqueue(jobs, made)
+        return [
+            refusal(report, resource, id, self._keys.namespace) if report else cast("RqJob", job)
+            for report, id, job in zip(told, ids, made, strict=True)
         ]
-        refused = self._place.solo.enqueue(order, jobs)
-        errors = calls.refusals(sent, refused, self._keys)
-        return [error or cast("RqJob", job) for error, job in zip(errors, jobs, strict=True)]
 
     def membership(self) -> Membership:
         tally, held, _, _ = self._place.solo.survey()
@@ -103,7 +96,7 @@ class LocalBackend:
             incarnation=f"{NAME}:{os.getpid()}",
             state="member",
             lease_left_s=math.inf,
-            queue=self._worker,
+            queue=self._keys.queue_name(NAME),
             queued=0,
             held=held,
             stuck=tally.stuck,
@@ -137,66 +130,64 @@ class LocalBackend:
 
 
 class _Listener:
-    """Hears the answers to one order in a solo's thread, and keeps them for who asks.
+    """Gives a call its answers, in a solo's thread.
 
     Args:
-        left: how many there are to be.
         told: called when all are there, or none will come.
     """
 
-    def __init__(self, left: int, worker: str, told: Callable[[], object]) -> None:
-        self._left = left
-        self._worker = worker
+    def __init__(self, call: Call, told: Callable[[], object]) -> None:
+        self._call = call
         self._told = told
-        self._heard: deque[Callable[[], wire.Answer]] = deque()
         self._failure: BaseException | None = None
 
-    def hear(self, finish: Finish) -> None:
-        self._keep(partial(answer_of, finish, worker=self._worker))
+    def hear(self, place: int, text: str, report: str) -> None:
+        rest = text.partition(" ")[2].encode()
+        self._take(place, _advised(rest) if rest.startswith(b"error ") else rest)
 
-    def refuse(self, id: str, report: bytes) -> None:
-        self._keep(partial(wire.refusal, id, report))
+    def refuse(self, place: int, report: bytes) -> None:
+        self._take(place, codec.refusal(report))
 
     def fail(self, error: BaseException) -> None:
         self._failure = error
         self._told()
 
-    def _keep(self, answer: Callable[[], wire.Answer]) -> None:
-        self._heard.append(answer)
-        self._left -= 1
-        if not self._left:
+    def _take(self, place: int, answer: bytes | codec.Answer) -> None:
+        self._call.take(place, answer)
+        if not self._call.left:
             self._told()
 
-    def tell(self, wanted: Wanted) -> None:
-        """Hand over what was heard. Raises: RuntimeError: there will be no more."""
-        while self._heard:
-            answer = self._heard.popleft()()
-            report = answer.report
-            if report and report["type"] == "UnknownResource":
-                answer = answer._replace(report={**report, "advice": ADVICE})
-            wanted.take(answer)
+    def check(self) -> None:
+        """Raises: RuntimeError: there will be no more answers."""
         if self._failure:
             raise RuntimeError(f"what serves {LOCAL} here has died") from self._failure
+
+
+def _advised(rest: bytes) -> codec.Answer:
+    """Read an error; who has no such resource is told what to do here."""
+    answer = codec.decode_answer(rest)
+    if answer.report and answer.report["type"] == "UnknownResource":
+        return answer._replace(report={**answer.report, "advice": ADVICE})
+    return answer
 
 
 class LocalAsker:
     """Asks from threads. It is an ``Asker``."""
 
-    def __init__(self, place: Place, worker: str) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
-        self._worker = worker
 
-    def ask(self, wanted: Wanted, talk: Talk) -> None:
-        talk.close()  # nothing of what it would say is needed here
+    def ask(self, call: Call) -> None:
         solo, told = self._place.solo, Event()
-        listener = _Listener(len(wanted), self._worker, told.set)
+        listener = _Listener(call, told.set)
+        left_s = call.deadline - self._place.ground.monotonic()
+        names = solo.submit(call, listener, left_s=left_s, parent=_parent(call, solo))
         try:
-            solo.submit(wanted.order, listener, parent=_parent(wanted.order, solo))
-            wait_for(told, wanted.order.timeout_s)
-            listener.tell(wanted)
+            wait_for(told, left_s)
+            listener.check()
         finally:
-            if wanted:
-                solo.give_up(wanted.order)
+            if call.left:
+                solo.give_up(names)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -205,24 +196,23 @@ class LocalAsker:
 class AsyncLocalAsker:
     """Asks from the tasks of any number of event loops. It is an ``AsyncAsker``."""
 
-    def __init__(self, place: Place, worker: str) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
-        self._worker = worker
 
-    async def ask(self, wanted: Wanted, talk: Talk) -> None:
-        talk.close()
+    async def ask(self, call: Call) -> None:
         loop = asyncio.get_running_loop()
         solo, told = self._place.solo, asyncio.Event()
-        listener = _Listener(len(wanted), self._worker, partial(_tell, loop, told))
+        listener = _Listener(call, partial(_tell, loop, told))
+        left_s = call.deadline - self._place.ground.monotonic()
+        names = solo.submit(call, listener, left_s=left_s, parent=_parent(call, solo))
         try:
-            solo.submit(wanted.order, listener, parent=_parent(wanted.order, solo))
             with suppress(TimeoutError):
-                async with asyncio.timeout(wanted.order.timeout_s):
+                async with asyncio.timeout(left_s):
                     await told.wait()
-            listener.tell(wanted)
+            listener.check()
         finally:
-            if wanted:
-                solo.give_up(wanted.order)
+            if call.left:
+                solo.give_up(names)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -233,7 +223,7 @@ def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
         loop.call_soon_threadsafe(told.set)
 
 
-def _parent(order: Order, solo: Solo) -> str:
+def _parent(call: Call, solo: Solo) -> str:
     """Whose run asks, if it is one of this solo: an address of another is not the same id."""
     run = ASKING.get()
-    return order.parent if run and run.by is solo.runner else ""
+    return call.parent if run and run.by is solo.runner else ""

@@ -16,7 +16,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from rqproc.backoff import Backoff
+from rqproc.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     import redis

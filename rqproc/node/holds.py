@@ -1,51 +1,51 @@
-"""What this node has taken and not finished, by claim and by address. Pure bookkeeping."""
+"""What this node has taken and whose end is not acknowledged, by id and by address."""
 
 from __future__ import annotations
 
-from rqproc.cluster import Claim
+from collections.abc import Collection, Iterator
+
+from rqproc.node.runs import Taken
 
 
 class Holds:
-    """Claims that are held, and when the caller of each gives up (None for never)."""
+    """Calls and jobs, and runs that keep their address for nobody."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[int, float | None]] = {}
-        self._busy: dict[str, int] = {}
+        self._taken: dict[bytes, Taken] = {}
+        self._busy: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._taken)
 
-    def __contains__(self, claim: Claim) -> bool:
-        held = self._held.get(claim.id)
-        return held is not None and held[0] == claim.token
+    def __iter__(self) -> Iterator[Taken]:
+        return iter(self._taken.values())
 
-    def add(self, claim: Claim, due: float | None) -> None:
-        self._held[claim.id] = (claim.token, due)
-        self._busy[claim.address] = self._busy.get(claim.address, 0) + 1
+    @property
+    def ids(self) -> Collection[bytes]:
+        return self._taken
 
-    def due(self, claim: Claim) -> float | None:
-        """Return when the caller gives up."""
-        return self._held[claim.id][1]
+    def add(self, taken: Taken) -> None:
+        """Raises: ValueError: this id is known."""
+        if taken.id in self._taken:
+            raise ValueError(f"{taken.name} is held")
+        self._taken[taken.id] = taken
+        self._busy[taken.key] = self._busy.get(taken.key, 0) + 1
 
-    def remove(self, claim: Claim) -> None:
-        del self._held[claim.id]
-        left = self._busy[claim.address] - 1
+    def remove(self, id: bytes) -> None:
+        """One that is not known is left alone."""
+        taken = self._taken.pop(id, None)
+        if taken is None:
+            return
+        left = self._busy[taken.key] - 1
         if left:
-            self._busy[claim.address] = left
+            self._busy[taken.key] = left
         else:
-            del self._busy[claim.address]
+            del self._busy[taken.key]
 
-    def count(self, address: str) -> int:
-        """How many claims of this address are held."""
-        return self._busy.get(address, 0)
-
-    def busy(self, address: str) -> bool:
-        """Whether any claim of this address is held."""
-        return address in self._busy
-
-    def addresses(self) -> frozenset[str]:
-        return frozenset(self._busy)
+    def count(self, key: bytes) -> int:
+        """How many of an address there are."""
+        return self._busy.get(key, 0)
 
     def clear(self) -> None:
-        self._held.clear()
+        self._taken.clear()
         self._busy.clear()

@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from rqproc.app import App
-from rqproc.cluster import Joined
 from rqproc.errors import ConfigError
-from rqproc.keys import Keys, check_node_name
 from rqproc.lines import dial
 from rqproc.nearby import Room
 from rqproc.node.node import Node
+from rqproc.protocol.commands import Joined
+from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.seed import with_demo
 from rqproc.settings import NodeSettings
 

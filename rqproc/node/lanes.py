@@ -6,8 +6,8 @@ Pure: it decides what may start, and starts nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Collection, Hashable, Iterator
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -17,12 +17,12 @@ class Lanes(Generic[T]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: dict[str, deque[T]] = {}
-        self._running: set[str] = set()
-        self._paused: set[str] = set()
-        self._ready: deque[str] = deque()
+        self._waiting: dict[Hashable, deque[T]] = {}
+        self._running: set[Hashable] = set()
+        self._paused: set[Hashable] = set()
+        self._ready: deque[Hashable] = deque()
 
-    def add(self, key: str, item: T) -> None:
+    def add(self, key: Hashable, item: T) -> None:
         lane = self._waiting.get(key)
         if lane is not None:
             lane.append(item)
@@ -43,17 +43,17 @@ class Lanes(Generic[T]):
         self._running.add(key)
         return item
 
-    def done(self, key: str) -> None:
+    def done(self, key: Hashable) -> None:
         self._running.remove(key)
         self._paused.discard(key)
         if key in self._waiting:
             self._ready.append(key)
 
-    def pause(self, key: str) -> None:
+    def pause(self, key: Hashable) -> None:
         """What runs here does nothing for now: it counts no more towards the limit."""
         self._paused.add(key)
 
-    def go_on(self, key: str) -> None:
+    def go_on(self, key: Hashable) -> None:
         """It runs again, though the limit may be reached: it cannot be made to wait."""
         self._paused.discard(key)
 
@@ -61,7 +61,7 @@ class Lanes(Generic[T]):
         """All items that have not been started."""
         return (item for lane in self._waiting.values() for item in lane)
 
-    def drop(self, key: str) -> list[T]:
+    def drop(self, key: Hashable) -> list[T]:
         """Forget what waits behind the item that runs; return it."""
         return list(self._waiting.pop(key, ()))
 
@@ -71,7 +71,7 @@ class Lanes(Generic[T]):
         self._ready.clear()
 
     @property
-    def paused(self) -> Collection[str]:
+    def paused(self) -> Collection[Any]:
         """The keys whose work does nothing for now."""
         return self._paused
 

@@ -17,8 +17,8 @@ from enum import Enum, StrEnum
 from threading import Event
 from typing import Any
 
-from rqproc.cluster import Finish
-from rqproc.cluster import Job as OrderJob
+from rqproc.placement import parse_address
+from rqproc.protocol.commands import Sent
 
 RESULT_TTL_S = 500.0
 FAILURE_TTL_S = 86400.0
@@ -67,11 +67,12 @@ class LocalJob:
     """
 
     def __init__(
-        self, sent: OrderJob, *, origin: str, result_ttl: int | None, clock: Callable[[], float]
+        self, sent: Sent, *, origin: str, result_ttl: int | None, clock: Callable[[], float]
     ) -> None:
         self.id = sent.id
         self.origin = origin
-        self.description = sent.address.partition("|")[2]
+        _, resource, id = parse_address(sent.address)
+        self.description = f"{resource}:{id}"
         self.result_ttl = result_ttl
         self.created_at = self.enqueued_at = self.started_at = datetime.now(UTC)
         self.ended_at: datetime | None = None
@@ -136,14 +137,14 @@ class LocalJob:
 
     # --- what a solo tells ---
 
-    def hear(self, finish: Finish) -> None:
-        body = b64decode(finish.body)
-        if finish.report:
+    def hear(self, place: int, text: str, report: str) -> None:
+        body = b64decode(text)
+        if report:
             self._end(ResultType.FAILED, exc_string=zlib.decompress(body).decode())
         else:
             self._end(ResultType.SUCCESSFUL, return_value=json.loads(body))
 
-    def refuse(self, id: str, report: bytes) -> None:
+    def refuse(self, place: int, report: bytes) -> None:
         """It was never handed out."""
 
     def fail(self, error: BaseException) -> None:

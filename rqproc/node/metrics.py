@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rqproc.cluster import Tally
 from rqproc.errors import ConfigError
+from rqproc.protocol.commands import Tally
 
 COUNTERS = {
     "rqproc_hits": ("Requests answered from an entry.", "hits"),

@@ -13,28 +13,39 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import cached_property
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rqproc.app import Resource
-from rqproc.cluster import Cluster, Joined, Limits, Tally
+from rqproc.calls.retry import Patience
 from rqproc.errors import NameTaken, RedisUnavailable
-from rqproc.keys import Keys, check_node_name
-from rqproc.lines import Lines
-from rqproc.link import Dial
-from rqproc.node.desk import Desk, functions
-from rqproc.node.entries import Entries
-from rqproc.node.heart import Heart
+from rqproc.node.cache import Cache
+from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.heartbeat import Heartbeat
+from rqproc.node.ingress import Ingress
 from rqproc.node.lanes import Lanes
-from rqproc.node.porter import Porter
+from rqproc.node.reader import functions
 from rqproc.node.runs import Run
 from rqproc.node.term import Term
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.window import Window
 from rqproc.node.worker import Worker
+from rqproc.protocol import loading
+from rqproc.protocol.commands import Commands, Joined, Limits, OtherBuild, Tally
+from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.settings import NodeSettings
+from rqproc.transport.connection import Command, Dial, Link, LinkLost, Refused
+
+if TYPE_CHECKING:
+    import redis
 
 log = logging.getLogger("rqproc.node")
+
+T = TypeVar("T")
+
+CALL_S = 3.0
+"""Seconds for the reply to one function."""
 
 MOST_DERIVED_NAMES = 1000
 RENEWED_S = 0.1
@@ -70,8 +81,7 @@ class Node:
         self._dial = dial
         self._ground = dial.ground
         self._keys = keys
-        self._cluster = Cluster(keys)
-        self._lines = Lines(dial)
+        self._commands = Commands(keys)
         self._resources = resources
         self._given_name = check_node_name(name) if name else None
         self._parent = parent
@@ -101,15 +111,17 @@ class Node:
             RedisUnavailable: not reachable at the start.
         """
         name, joined, term = self._first_join()
-        desk = self._make_desk(name)
-        worker = self._make_worker(name, desk, term)
-        window = self.window = Window(name, desk.shelf, lambda: worker.term)
+        dispatcher = self._make_dispatcher(name)
+        worker = self._make_worker(name, dispatcher, term)
+        window = self.window = Window(name, dispatcher.cache, lambda: worker.term)
         self._worker = worker
-        porter = Porter(self._dial, self._cluster, functions(self._resources), failed=worker.fail)
-        heart = self._make_heart(worker, porter)
+        ingress = Ingress(
+            self._dial, self._commands, functions(self._resources), failed=worker.fail
+        )
+        heartbeat = self._make_heartbeat(worker, ingress)
         with self._ground.threads(1, name="rqproc-dependents") as self._after:
-            heart.start()
-            porter.start()
+            heartbeat.start()
+            ingress.start()
             if self._stopping.is_set():  # asked to before there was a worker
                 self.stop()
             ready(name, joined)
@@ -118,11 +130,10 @@ class Node:
                 finished = worker.run()
             finally:
                 window.close()
-                porter.stop()
-                heart.stop()
+                ingress.stop()
+                heartbeat.stop()
                 if finished:  # else a handler may still run: its ids wait for the lease's end
                     self._leave(name, worker.term)
-                self._lines.close()
         return finished
 
     def stop(self) -> None:
@@ -176,9 +187,27 @@ class Node:
                 self._stopping.wait(min(error.lease_left_s, 0.5) + 0.05)
 
     def _join(self, name: str) -> tuple[Joined, Term]:
-        self._lines.close()  # an idle link may lead to a server that hangs, or was replaced
         sent_at = self._ground.suspend_proof()
-        sent = self._cluster.join(
+
+        def join(link: Link) -> Joined:
+            nonlocal sent_at
+            sent_at = self._ground.suspend_proof()
+            return self._commands.read_join(name, self._call(link, self._join_command(name)))
+
+        def join_or_load(link: Link) -> Joined:
+            try:
+                return join(link)
+            except OtherBuild:
+                loading.load(link, self._commands, dial=self._dial, timeout_s=CALL_S)
+                return join(link)
+
+        joined = self._talk(join_or_load)
+        trusted_until = sent_at + self.settings.trust_s
+        clock = self._ground.suspend_proof
+        return joined, Term(joined.incarnation, trusted_until, clock, joined.epoch)
+
+    def _join_command(self, name: str) -> Command:
+        return self._commands.join(
             name,
             lease_s=self.settings.lease_s,
             nonce=self._nonce,
@@ -187,11 +216,6 @@ class Node:
             host=socket.gethostname(),
             versions=_versions(),
         )
-        joined = self._cluster.read_join(name, self._lines.run(self._cluster, "join", sent))
-        trusted_until = sent_at + self.settings.trust_s
-        return joined, Term(
-            joined.incarnation, trusted_until, self._ground.suspend_proof, joined.epoch
-        )
 
     @property
     def _limits(self) -> Limits:
@@ -199,28 +223,53 @@ class Node:
         return Limits(settings.max_queue, settings.max_waiters, settings.concurrency)
 
     def _leave(self, name: str, term: Term) -> None:
+        leave = self._commands.leave(name, term.incarnation)
         try:
-            leave = self._cluster.leave(name, term.incarnation)
-            self._lines.run(self._cluster, "leave", leave)
+            self._talk(lambda link: self._call(link, leave))
         except RedisUnavailable as error:
             log.warning("left without a word, the lease will run out: %s", error)
 
+    # --- single functions, each over a connection of its own ---
+
+    def _talk(self, talk: Callable[[Link], T]) -> T:
+        """Do what is idempotent, through a short outage if need be.
+
+        Raises:
+            RedisUnavailable, ConfigError.
+        """
+        ground = self._ground
+        patience = Patience(self.server, ground.monotonic, chance=ground.chance)
+        while True:
+            try:
+                link = self._dial.connect()
+                try:
+                    return talk(link)
+                finally:
+                    link.close()
+            except (LinkLost, Refused) as error:
+                ground.sleep(patience.after(error).seconds)
+
+    def _call(self, link: Link, command: Command) -> Any:
+        return loading.run(link, self._commands, command, dial=self._dial, timeout_s=CALL_S)
+
     # --- parts ---
 
-    def _make_desk(self, name: str) -> Desk:
-        return Desk(
+    def _make_dispatcher(self, name: str) -> Dispatcher:
+        settings = self.settings
+        return Dispatcher(
             name,
             self._resources,
-            entries=Entries(self.settings.max_entries, self._ground.suspend_proof),
-            lanes=Lanes[Run](self.settings.concurrency),
+            cache=Cache(name, settings.max_entries),
+            lanes=Lanes[Run](settings.concurrency),
             clock=self._ground.suspend_proof,
+            max_waiters=settings.max_waiters,
         )
 
-    def _make_worker(self, name: str, desk: Desk, term: Term) -> Worker:
+    def _make_worker(self, name: str, dispatcher: Dispatcher, term: Term) -> Worker:
         return Worker(
             self._dial,
-            self._cluster,
-            desk,
+            self._commands,
+            dispatcher,
             term=term,
             settings=self.settings,
             node=name,
@@ -229,20 +278,22 @@ class Node:
             watch=self._watch,
         )
 
-    def _make_heart(self, worker: Worker, porter: Porter) -> Heart:
+    def _make_heartbeat(self, worker: Worker, ingress: Ingress) -> Heartbeat:
         def moved() -> None:
             worker.reconnect()
-            porter.reconnect()
+            ingress.reconnect()
 
-        return Heart(
+        return Heartbeat(
             self._dial,
-            self._cluster,
+            self._commands,
             self.settings,
             term=lambda: worker.term,
             tally=self.tally,
+            most_taken=worker.most_taken,
             wake=worker.wake,
             failed=worker.fail,
             moved=moved,
+            lost=lambda bare: worker.reconnect(bare=bare),
             watch=self._watch,
             may_live=lambda: self._parent is None or os.getppid() == self._parent,
         )
@@ -250,9 +301,12 @@ class Node:
     def _enqueue_dependents(self, job_ids: Sequence[str]) -> None:
         from rqproc.node import dependents
 
-        self._after.submit(dependents.enqueue, job_ids, self._lines.redis).add_done_callback(
-            _log_failure
-        )
+        self._after.submit(dependents.enqueue, job_ids, self._redis).add_done_callback(_log_failure)
+
+    @cached_property
+    def _redis(self) -> redis.Redis:
+        """An ordinary redis-py client of the same server, made at its first use."""
+        return self._dial.client()
 
 
 def _log_failure(future: Future[None]) -> None:

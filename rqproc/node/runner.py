@@ -12,11 +12,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from rqproc import wire
 from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.ground import Clock, Ground, Thread
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
 from rqproc.placement import parse_address
+from rqproc.protocol import codec
 
 Report = Callable[[Run, Outcome | Slot], None]
 
@@ -45,7 +45,20 @@ class Runner:
         self._under_way: set[Run] = set()
         self._tasks: set[Future[None]] = set()  # a loop alone does not keep its tasks alive
 
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have a thread do something else than a run."""
+        self._threads.submit(work)
+
+    def expect(self, run: Run) -> None:
+        """It is about to be run by ``run``, in the calling thread."""
+        self._under_way.add(run)
+
+    def run(self, run: Run) -> None:
+        """Run a plain function, in the calling thread."""
+        self._run(run)
+
     def start(self, run: Run) -> None:
+        """Have a run begun by another thread, or by the event loop."""
         self._under_way.add(run)
         if run.resource.is_async:
             task = asyncio.run_coroutine_threadsafe(self._run_async(run), self._event_loop())
@@ -73,9 +86,9 @@ class Runner:
         try:
             context.run(self._enter, run)
             value = context.run(_call, run)
-            outcome: Outcome = Done(at=self._ground.suspend_proof(), text=wire.encode_value(value))
+            outcome: Outcome = Done(at=self._ground.suspend_proof(), text=codec.encode_value(value))
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            outcome = Failed(*wire.told(error))
+            outcome = Failed(*codec.told(error))
         self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
@@ -83,7 +96,7 @@ class Runner:
             self._enter(run)  # in the context of this task alone
             outcome: Outcome = await _awaited(run, self._ground.suspend_proof)
         except BaseException as error:  # noqa: BLE001
-            outcome = Failed(*wire.told(error))
+            outcome = Failed(*codec.told(error))
         self._end(run, outcome)
 
     def _enter(self, run: Run) -> None:
@@ -138,7 +151,7 @@ async def _awaited(run: Run, clock: Clock) -> Outcome:
     try:
         async with asyncio.timeout(run.resource.timeout_s) as limit:
             made = await value
-            return Done(at=clock(), text=wire.encode_value(made))
+            return Done(at=clock(), text=codec.encode_value(made))
     except TimeoutError:
         if not limit.expired():
             raise

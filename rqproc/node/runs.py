@@ -1,4 +1,4 @@
-"""What passes between desk and runner: a handler's run, who waits for it, what came of it."""
+"""What passes between dispatcher and runner: a handler's run, who waits for it, what came of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rqproc import wire
 from rqproc.app import Resource
-from rqproc.cluster import Claim
 from rqproc.model import Request
+from rqproc.protocol import codec
+from rqproc.protocol.codec import Serializer
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """A handler's value, as JSON text.
 
-    ``at``: when the handler returned it, on the desk's clock, or the future for "now": its age does
-    not wait for the worker to hear of it.
+    ``at``: when the handler returned it, on the dispatcher's clock, or the future for "now": its
+    age does not wait for the worker to hear of it.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Failed:
 
     @property
     def report(self) -> str:
-        return wire.failure_report(self.type, self.reason, self.traceback)
+        return codec.failure_report(self.type, self.reason, self.traceback)
 
     @property
     def text(self) -> str:
@@ -53,13 +53,22 @@ class Overdue:
 
     @property
     def report(self) -> str:
-        return wire.overdue_report(self.timeout_s, stuck=self.stuck)
+        return codec.overdue_report(self.timeout_s, stuck=self.stuck)
 
     @property
     def text(self) -> str:
         return f"HandlerTimeout: not done after {self.timeout_s:g} s\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It is answered with an error without having been run."""
+
+    report: str
+    text: str
+
+
+Failure = Failed | Overdue | Refused
 Outcome = Done | Failed | Overdue
 
 Slot = Literal["given back", "wanted again"]
@@ -67,16 +76,33 @@ Slot = Literal["given back", "wanted again"]
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
-    """A claim that waits for a run's end.
+class Taken:
+    """A call or a job that this node has taken, until the server has acknowledged its end.
 
     Attributes:
-        due: moment, on the desk's clock, at which its caller gives up; None for never.
+        id: as the cluster knows it.
+        address: of what it asks for; ``key`` is the same as bytes, by which all is looked up here.
+        token: of its claim; 0 where it has none, since it joined a run.
+        due: moment, on the dispatcher's clock, at which its caller gives up; None if that is
+            unknown, or never.
+        serializer: of a job, in which it wants its value; None of a call.
+        ended: it has its answer, which may still be on its way to the server.
+        holds: it is a run that nobody is answered for any more, but keeps its id from others.
     """
 
-    claim: Claim
-    call: wire.Call
-    due: float | None
+    id: bytes
+    address: str
+    key: bytes
+    token: int = 0
+    due: float | None = None
+    serializer: Serializer | None = None
+    ended: bool = False
+    holds: bool = False
+
+    @property
+    def name(self) -> str:
+        """The id as text."""
+        return self.id.decode(errors="surrogateescape")
 
 
 @dataclass(slots=True, eq=False)
@@ -91,22 +117,23 @@ class Run:
     """
 
     address: str
+    key: bytes
     resource: Resource[..., Any]
     request: Request
     token: int
-    waiting: list[Waiting] = field(default_factory=list)
+    waiting: list[Taken] = field(default_factory=list)
     keeps: bool = True
     overdue_at: float | None = None
-    hold: Claim | None = None
+    hold: Taken | None = None
     asks: int = 0
 
     @property
     def deadline(self) -> float | None:
         return self.waiting[0].due if self.waiting else None
 
-    def orphan(self) -> Claim:
-        """Answer nobody any more; return the claim that keeps its address from others."""
+    def orphan(self) -> Taken:
+        """Answer nobody any more; return what keeps its address from others."""
         self.waiting.clear()
         self.keeps = False
-        self.hold = Claim(f"~{self.token}", self.token, self.address, "call", "", 0, b"", 0)
+        self.hold = Taken(b"~%d" % self.token, self.address, self.key, self.token, holds=True)
         return self.hold

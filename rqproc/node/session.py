@@ -1,168 +1,240 @@
-"""A session: the two connections of a node's worker, from its reconciliation until one breaks.
+"""A session: what a node asks and tells a server over one pair of connections.
 
-Knows links and the scripts' calls. Must not know what becomes of a claim.
+Knows the dispatcher, the connections and the protocol's commands. Must not know threads, terms that
+end, nor how a handler is run.
 
-Per batch one packet goes out on the pull link: the finishes of the last one, a blocking look at the
-queue, and the take of the next. BLMOVE of a list onto itself changes nothing and blocks while it is
-empty: a pop that can lose nothing. What ends while that packet waits at the server (a handler's
-run) goes out on the push link.
+A server that has lost what it knew gives out nothing until all nodes have said what they run: the
+session settles. In the middle of a session that is an error, since this node has not told, either.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from rqproc import wire
-from rqproc.bell import Bell
-from rqproc.cluster import Claim, Cluster, Finish, FinishMany
-from rqproc.link import Command, Dial, LinkLost, pack
+from rqproc.ground import Clock
+from rqproc.node.connections import Connections
+from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.intake import Asks
+from rqproc.node.term import Term
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Claimed, Commands, LeaseLost, Settling
+from rqproc.transport.connection import Command
 
-BLOCK_S = 5.0
-GRACE_S = 2.0
-PATIENCE_S = BLOCK_S + GRACE_S
-FINISH_REPLY_BYTES = 4  # "*0\r\n"; less than any other reply, and than any error
-SCRIPTS = ("take", "finish", "reconcile", "drain")
+SETTLE_S = 0.1
+"""How often a node asks whether a server that is another one gives out requests again."""
 
-Expected = Sequence[Finish | FinishMany] | Literal["look", "take"]
+ACKNOWLEDGED_S = 0.02
+"""How long the server's word on an answer is left unread where nothing else happens."""
+
+HITS_TOGETHER = 16
+"""So many batches of answers from entries are sent before the server's word on them is read."""
 
 
 class Session:
-    """Connected from the start.
+    """Args: ended: called with the ids of finished jobs that others depend on.
 
-    Args:
-        number: higher than that of any session of this incarnation before.
-        bell: rung by other threads; it ends ``wait`` too.
-
-    Raises:
-        LinkLost, RedisUnavailable: no connection.
+    Attributes:
+        draining: the server has been told that this node is no member any more.
     """
 
     def __init__(
-        self, dial: Dial, cluster: Cluster, *, node: str, incarnation: str, number: int, bell: Bell
-    ) -> None:
-        self._cluster = cluster
-        self._node = node
-        self._incarnation = incarnation
-        self._number = number
-        self._monotonic = dial.ground.monotonic
-        self._expected: deque[Expected] = deque()
-        self._asked: tuple[tuple[int, int, int], bytes] = ((0, 0, 0), b"")
-        self._due = 0.0
-        self._pull = dial.connect(timeout_s=GRACE_S)
-        try:
-            self._push = dial.connect(timeout_s=GRACE_S)
-        except Exception:
-            self._pull.close()
-            raise
-        self._poll = dial.ground.poll(self._pull, bell)
+        self, connections: Connections, commands: Commands, dispatcher: Dispatcher, term: Term, *,
+        clock: Clock, ended: Callable[[Sequence[str]], None],
+    ) -> None:  # fmt: skip
+        self._connections = connections
+        self._commands = commands
+        self._dispatcher = dispatcher
+        self._term = term
+        self._clock = clock
+        self._ended = ended
+        self._settles_at: float | None = 0.0
+        self._most_popped = 0
+        self.draining = False
 
-    def close(self) -> list[Finish | FinishMany]:
-        """Close; return the finishes of which nobody knows whether they were carried out."""
-        self._pull.close()
-        self._push.close()
-        unsure = [f for sent in self._expected if not isinstance(sent, str) for f in sent]
-        self._expected.clear()
-        return unsure
+    def open(self, *, rejoined: bool, bare: bool) -> None:
+        """Reconcile; see ``Connections.reconcile``.
+
+        Raises:
+            LinkLost, Refused, LeaseLost, SessionSuperseded, ConfigError.
+        """
+        known = self._dispatcher.known()
+        claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
+        self._dispatcher.learn(claimed.epoch, claimed.members)
+
+    def close(self) -> None:
+        """Close the connections: what may have been lost with them is done again by the next."""
+        self._dispatcher.again(self._connections.close())
+        self._dispatcher.intake.abandon()
 
     @property
-    def is_asking(self) -> bool:
-        """Whether a packet is under way on the pull link."""
-        return bool(self._expected)
+    def settles_in_s(self) -> float | None:
+        """Seconds until the server is asked again whether it has settled; None once it has."""
+        return None if self._settles_at is None else max(0.0, self._settles_at - self._clock())
 
-    def reconcile(self, held: Iterable[Claim], *, rejoined: bool) -> Any:
-        """Open it at the server; return the reply, for ``Cluster.read_take``.
+    def most_popped(self) -> int:
+        """Return how many ids have come at once since it was asked last."""
+        most, self._most_popped = self._most_popped, 0
+        return most
+
+    @property
+    def is_popping(self) -> bool:
+        return self._connections.is_popping
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether any ending is not acknowledged."""
+        return self._connections.unsure > 0
+
+    # --- taking ---
+
+    def serve_hits(self, most: int, until: float, patience_s: float) -> bool:
+        """Answer calls from entries as long as nothing else happens; return whether the bell rang.
+
+        This is the path of a hit, from the pop to the answer.
 
         Args:
-            held, rejoined: see ``Cluster.reconcile``.
+            most: how many ids may be taken at once.
+            until: moment on the term's clock at which other things must be looked at.
 
         Raises:
             LinkLost, Refused.
         """
-        reconcile = self._cluster.reconcile(
-            self._incarnation,
-            session=self._number,
-            server=self._pull.server_id(timeout_s=GRACE_S),
-            rejoined=rejoined,
-            held=held,
-        )
-        commands = (*self._cluster.load(*SCRIPTS), reconcile)
-        return self._pull.exchange(commands, timeout_s=GRACE_S)[-1]
+        connections, clock = self._connections, self._term.clock
+        dispatcher, intake = self._dispatcher, self._dispatcher.intake
+        batches = 0
+        while True:
+            rung, readable = connections.wait(patience_s)
+            if rung or not readable or clock() >= until:
+                return rung  # what has come is read when the lease has been looked at
+            ids = connections.popped()
+            if len(ids) > self._most_popped:
+                self._most_popped = len(ids)
+            intake.take(ids)
+            if endings := dispatcher.collect():
+                connections.answer(endings, draining=self.draining)
+                batches += 1
+                if patience_s > ACKNOWLEDGED_S:
+                    patience_s = ACKNOWLEDGED_S
+            if intake.has_asks or not most or batches == HITS_TOGETHER:
+                return False
+            if not connections.is_popping:  # it may be, where ids came with the replies before
+                connections.pop(most)
 
-    def ask(self, finishes: Sequence[Finish | FinishMany], *, epoch: int, most: int) -> None:
-        """Send what is finished, and ask for up to ``most`` claims.
+    def ask_all(self, most: int) -> None:
+        """Ask the server for whatever is wanted of it, until nothing is.
+
+        Args:
+            most: how many ids may be taken after that; 0 for none.
 
         Raises:
-            LinkLost.
+            LinkLost, Refused, LeaseLost, SessionSuperseded.
+            Settling: in the middle of a session the server has lost what it knew.
         """
-        packet = self._look_and_take(epoch, most, int(time.time()))
-        if finishes:
-            finish = self._cluster.finish(self._incarnation, finishes)
-            packet = pack((finish,)) + packet
-            self._expected.append(finishes)
-        self._expected += ("look", "take")
-        self._due = self._monotonic() + PATIENCE_S
-        self._pull.send(packet, timeout_s=GRACE_S)
-        if finishes:
-            self._pull.sleep_through(FINISH_REPLY_BYTES)
+        dispatcher = self._dispatcher
+        while dispatcher.intake.has_asks:
+            self.push_out()
+            if groups := dispatcher.intake.groups():
+                self._read_groups(groups)
+            asks = dispatcher.intake.asks()
+            most = max(0, most - len(asks.claims))
+            self._ask(asks, most if asks.last and self._settles_at is None else 0)
+        if dispatcher.has_endings:
+            self.push_out()
 
-    def _look_and_take(self, epoch: int, most: int, second: int) -> bytes:
-        """The part of the packet that is the same, batch for batch, for up to a second."""
-        wanted = (epoch, most, second)
-        if self._asked[0] != wanted:
-            queue = self._cluster.keys.queue(self._node)
-            look: Command = ("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S)
-            take = self._cluster.take(
-                self._incarnation, session=self._number, epoch=epoch, most=most, at=wire.utc()
-            )
-            self._asked = (wanted, pack((look, take)))
-        return self._asked[1]
+    def _read_groups(self, groups: Sequence[bytes]) -> None:
+        inc, commands = self._term.incarnation, self._commands
+        texts = self._connections.read([commands.group(group, inc) for group in groups])
+        for group, text in zip(groups, texts, strict=True):
+            self._dispatcher.intake.read_group(group, text)
+        self.push_out()
 
-    def finish(self, finishes: Sequence[Finish | FinishMany], *, draining: bool) -> Sequence[bytes]:
-        """Send what is finished on the push link; return the reply.
+    def pop(self, most: int) -> None:
+        """Wait for up to so many ids, if the server gives out any. Raises: as ``ask_all``."""
+        if most and not self._connections.is_popping and self._has_settled():
+            self._connections.pop(most)
+
+    def _has_settled(self) -> bool:
+        if self._settles_at is None:
+            return True
+        if self._clock() < self._settles_at:
+            return False
+        try:
+            self._take_in(self._connections.ask((self._claim(()),))[0])
+        except Settling as error:
+            self._settles_at = self._clock() + min(error.left_s, SETTLE_S)
+            return False
+        self._settles_at = None
+        return True
+
+    def _ask(self, asks: Asks, most: int) -> None:
+        if packet := self._compose(asks):
+            for reply in self._connections.ask(packet, then_pop=most):
+                self._take_in(reply)
+        self._dispatcher.intake.go_on()
+
+    def _compose(self, asks: Asks) -> list[Command]:
+        commands, number = self._commands, self._connections.number
+        packet: list[Command] = []
+        if asks.settles:
+            inc, at, epoch = self._term.incarnation, codec.utc(), self._dispatcher.cache.epoch
+            packet += [
+                commands.settle(inc, *settle, session=number, epoch=epoch, at=at)
+                for settle in asks.settles
+            ]
+        if asks.claims or asks.wants_view:
+            packet.append(self._claim(asks.claims))
+        return packet
+
+    def _claim(self, ids: Sequence[bytes]) -> Command:
+        return self._commands.claim(
+            self._term.incarnation, ids, session=self._connections.number,
+            epoch=self._dispatcher.cache.epoch, at=codec.utc(),
+        )  # fmt: skip
+
+    def _take_in(self, reply: Any) -> None:
+        """Take in the reply to a claim. Raises: LeaseLost, SessionSuperseded, Settling."""
+        claimed = self._commands.read_claim(reply)
+        self._dispatcher.learn(claimed.epoch, claimed.members)
+        if self._term.over:
+            raise LeaseLost
+        for claim in claimed.claims:
+            due = None if claim.what == "lost" else self._due(claim.deadline_ms, claimed)
+            self._dispatcher.receive(claim, due=due)
+
+    def _due(self, deadline_ms: int, claimed: Claimed) -> float | None:
+        if not deadline_ms:
+            return None
+        return self._term.clock() + (deadline_ms - claimed.now_ms) / 1000
+
+    # --- telling ---
+
+    def push_out(self) -> None:
+        """Send what has ended. Raises: LinkLost, Refused."""
+        if endings := self._dispatcher.collect():
+            self._connections.answer(endings, draining=self.draining)
+
+    def acknowledge(self) -> bool:
+        """Take in what the server has said of what was sent, so far; return whether it has.
 
         Raises:
             LinkLost, Refused.
         """
-        command = self._cluster.finish(self._incarnation, finishes, draining=draining)
-        reply: Sequence[bytes] = self._push.exchange((command,), timeout_s=GRACE_S)[0]
-        return reply
+        acknowledged = self._connections.acknowledged()
+        for endings, dependents in acknowledged:
+            self._dispatcher.acknowledged(endings)
+            if dependents:
+                self._ended([id.decode() for id in dependents])
+        return bool(acknowledged)
+
+    def finish(self) -> None:
+        """Send what is left, and wait for the server's word. Raises: LinkLost, Refused."""
+        self.push_out()
+        self._connections.finish()
+        self.acknowledge()
 
     def drain(self) -> None:
-        """Say that this node is no member any more.
-
-        Raises:
-            LinkLost, Refused.
-        """
-        drain = self._cluster.drain(self._node, self._incarnation)
-        self._push.exchange((drain,), timeout_s=GRACE_S)
-        self._pull.sleep_through(0)  # from now on an acknowledgement alone matters
-
-    def wait(self, patience_s: float) -> bool:
-        """Wait for the server or the bell, and take in bytes; return whether the bell has rung.
-
-        Raises:
-            LinkLost: the connection broke, or the server does not answer in time.
-        """
-        rung, readable = self._poll.wait(patience_s)
-        if readable:
-            self._pull.receive(wait=False)
-        elif self._expected and self._monotonic() > self._due:
-            raise LinkLost("the server does not answer")
-        return rung
-
-    def replies(self) -> Iterator[tuple[Sequence[Finish | FinishMany], Any]]:
-        """What has come: a take's reply with no finishes, or the reply to finishes.
-
-        Raises:
-            Refused.
-        """
-        while self._expected:
-            arrived, reply = self._pull.next_reply()
-            if not arrived:
-                return
-            expected = self._expected.popleft()
-            if expected != "look":
-                yield () if expected == "take" else expected, reply
+        """Say, once, that this node is no member any more. Raises: LinkLost, Refused."""
+        if not self.draining:
+            self._connections.drain()
+            self.draining = True

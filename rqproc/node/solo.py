@@ -1,34 +1,35 @@
-"""The worker of a node without a cluster: what is asked in this process, it gives to its desk.
+"""The worker of a node without a cluster: what is asked in this process, it gives to a dispatcher.
 
-Knows desk and runner, and does what route, take and finish do for a node on a server: it refuses
-what is too much or would close a circle, gives out tokens, and brings each answer to its caller.
-Must not know clients, event loops or processes.
+Knows dispatcher and runner, and does what route, claim and answer do for a node on a server: it
+refuses what is too much or would close a circle, gives out tokens, and brings each answer to its
+caller. Must not know clients, event loops or processes.
 
-One thread owns all of it, as a worker's does; callers and handlers leave messages. So no caller can
-be interrupted in the middle of the desk's work, whatever its signals are.
+One thread owns all of it; callers and handlers leave messages. So no caller can be interrupted in
+the middle of the dispatcher's work, whatever its signals are.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from rqproc import wire
 from rqproc.app import Resource
-from rqproc.cluster import Claim, Finish, FinishMany, Job, Order, Tally
+from rqproc.calls.call import Call
 from rqproc.ground import Ground
-from rqproc.node.desk import Desk
-from rqproc.node.entries import Entries
+from rqproc.node.cache import Cache
+from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
 from rqproc.node.waits import Waits
+from rqproc.placement import parse_address
+from rqproc.protocol.commands import Claim, Ending, Sent, Tally
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
@@ -42,16 +43,18 @@ ALIVE_S = 1.0
 END_S = 1.0
 """A solo waits for no handler, so it takes no longer to end; nor may it keep a program from it."""
 
-CallKind = Literal["call", "part"]
-
 T = TypeVar("T")
 
 
 class Caller(Protocol):
     """Who waits for answers. It is told by the solo's thread, which has no time to lose."""
 
-    def hear(self, finish: Finish) -> None: ...
-    def refuse(self, id: str, report: bytes) -> None: ...
+    def hear(self, place: int, text: str, report: str) -> None:
+        """One has ended: ``text`` is the answer to a call, as it would be published; of a job what
+        RQ would keep of it, and of an error the ``report``.
+        """
+
+    def refuse(self, place: int, report: bytes) -> None: ...
     def fail(self, error: BaseException) -> None:
         """There will be no answer."""
 
@@ -68,9 +71,12 @@ class Survey(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """A call that has no answer yet; ``parent`` is the address whose run waits for it."""
+    """A call that has no answer yet: who waits for which of its own, and the address whose run
+    does.
+    """
 
     caller: Caller
+    place: int
     parent: str
 
 
@@ -87,13 +93,14 @@ class Solo:
     ) -> None:  # fmt: skip
         self._settings = settings
         self._clock = clock = ground.suspend_proof
-        self._desk = Desk(
-            NAME, resources, entries=Entries(settings.max_entries, clock),
-            lanes=Lanes(settings.concurrency), clock=clock,
+        self._dispatcher = Dispatcher(
+            NAME, resources, cache=Cache(NAME, settings.max_entries),
+            lanes=Lanes(settings.concurrency), clock=clock, max_waiters=settings.max_waiters,
         )  # fmt: skip
-        self._desk.learn(EPOCH, (NAME,))
+        self._dispatcher.learn(EPOCH, (NAME,))
         # From the clock, so that a program's later runs have higher ones too.
         self._tokens = count(int(ground.now() * 1e6))
+        self._numbers = count()
         self._waits = Waits()
         self._pending: dict[str, _Pending] = {}
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -104,36 +111,46 @@ class Solo:
 
     # --- called from other threads ---
 
-    def submit(self, order: Order, caller: Caller, *, parent: str) -> None:
-        """Take in calls; each is answered or refused, unless it is given up before.
+    def submit(self, call: Call, caller: Caller, *, left_s: float, parent: str) -> list[str]:
+        """Take in a call; each of its ids is answered or refused, unless it is given up before.
 
-        ``parent``: the address of the run that asks, if this solo runs it.
+        Args:
+            left_s: seconds until its caller gives up.
+            parent: the address of the run that asks, if this solo runs it.
+
+        Returns:
+            what its ids are known by, for ``give_up``.
         """
-        due = self._clock() + order.timeout_s
-        self._post(partial(self._submit, order, caller, due, parent))
+        number, due = next(self._numbers), self._clock() + left_s
+        named = [
+            (f"r0-{call.kind}{number:x}_{place}-{call.addresses[place]}", place)
+            for place in call.missing()
+        ]
+        self._post(partial(self._submit, call, named, caller, due, parent))
+        return [name for name, _ in named]
 
-    def enqueue(self, order: Order, callers: Iterable[Caller]) -> list[bytes]:
+    def enqueue(self, jobs: Sequence[Sent], callers: Iterable[Caller]) -> list[bytes]:
         """Take in jobs, each with a caller of its own; return for each b"" or its refusal."""
         return self._call(
             lambda: [
-                self._enter(job, "job", caller)
-                for job, caller in zip(order.jobs, callers, strict=True)
+                self._enter(job, "job", _Pending(caller, 0, ""))
+                for job, caller in zip(jobs, callers, strict=True)
             ]
         )
 
-    def give_up(self, order: Order) -> None:
+    def give_up(self, names: Iterable[str]) -> None:
         """Nobody waits any more for what has no answer: it is not begun, if it was not."""
-        self._post(partial(self._give_up, order))
+        self._post(partial(self._give_up, names))
 
     def survey(self) -> Survey:
-        desk = self._desk
+        dispatcher, pending = self._dispatcher, self._pending
         return self._call(
-            lambda: Survey(desk.tally(), desk.held, len(self._pending), len(self._waits))
+            lambda: Survey(dispatcher.tally(), dispatcher.held, len(pending), len(self._waits))
         )
 
     def holds(self, address: str) -> bool:
         """Whether any request of an address is under way."""
-        return self._call(lambda: self._desk.held_of(address) > 0)
+        return self._call(lambda: self._dispatcher.held_of(address) > 0)
 
     def stop(self) -> None:
         """End soon. What runs then runs on for nobody."""
@@ -177,7 +194,7 @@ class Solo:
             self.runner.stop()
 
     def _next(self) -> Callable[[], object] | None:
-        overdue_at = self._desk.overdue_at
+        overdue_at = self._dispatcher.scheduler.overdue_at
         left_s = None if overdue_at is None else max(0.0, overdue_at - self._clock())
         try:
             return self._inbox.get(timeout=left_s)
@@ -186,81 +203,81 @@ class Solo:
 
     def _work_off(self) -> None:
         """Start what may run now, and bring the answers that there are."""
-        self._desk.mind_the_time()
-        while run := self._desk.next_run():
+        dispatcher = self._dispatcher
+        dispatcher.scheduler.mind_the_time()
+        while run := dispatcher.scheduler.next_run():
             self.runner.start(run)
-        finishes = self._desk.collect()
-        for finish in finishes:
-            assert not isinstance(finish, FinishMany)  # calls are received one by one
-            self._answer(finish)
-        self._desk.acknowledged(finishes)
+        endings = dispatcher.collect()
+        for ending in endings:
+            self._answer(ending)
+        dispatcher.acknowledged(endings)
 
-    def _answer(self, finish: Finish) -> None:
+    def _answer(self, ending: Ending) -> None:
         """Given up, or answered before where a stuck run has ended: then nobody hears it."""
-        id = finish.claim.id
-        if pending := self._pending.pop(id, None):
-            self._waits.end(pending.parent, id)
-            if finish.outcome != "expired":
-                pending.caller.hear(finish)
+        how, name, _, text, extra = map(str, ending)
+        if pending := self._pending.pop(name, None):
+            self._waits.end(pending.parent, name)
+            if not how.endswith(":expired"):
+                pending.caller.hear(pending.place, text, extra if how.startswith("job") else "")
 
     def _take_in(self, run: Run, news: Outcome | Slot) -> None:
         if isinstance(news, str):
-            self._desk.change_slot(run, news)
+            self._dispatcher.scheduler.change_slot(run, news)
         else:
-            self._desk.complete(run, news)
+            self._dispatcher.scheduler.complete(run, news)
 
-    def _submit(self, order: Order, caller: Caller, due: float, parent: str) -> None:
-        for job in order.jobs:
-            kind: CallKind = "call" if job.data else "part"
-            if refused := self._enter(job, kind, caller, due=due, parent=parent):
-                caller.refuse(job.id, refused)
+    def _submit(
+        self, call: Call, named: Sequence[tuple[str, int]], caller: Caller, due: float, parent: str
+    ) -> None:
+        for name, place in named:
+            data = b"" if call.kind == "c" else call.data(place)
+            sent = Sent(name, call.addresses[place], data)
+            if refused := self._enter(sent, "call", _Pending(caller, place, parent), due=due):
+                caller.refuse(place, refused)
 
     def _enter(
-        self, job: Job, kind: CallKind | Literal["job"], caller: Caller, *,
-        due: float | None = None, parent: str = "",
+        self, sent: Sent, what: Literal["call", "job"], pending: _Pending, *,
+        due: float | None = None,
     ) -> bytes:  # fmt: skip
-        """Give a request to the desk; return b"", or the report of why not."""
-        if refusal := self._refusal(job, parent):
+        """Give a request to the dispatcher; return b"", or the report of why not."""
+        if refusal := self._refusal(sent, pending.parent):
             return json.dumps(refusal).encode()
-        self._pending[job.id] = _Pending(caller, parent)
-        claim = Claim(job.id, next(self._tokens), job.address, kind, "", 0, job.data, 0)
-        self._desk.receive(claim, due=due)
+        self._pending[sent.id] = pending
+        data = sent.data.encode() if isinstance(sent.data, str) else sent.data
+        claim = Claim(sent.id, what, sent.address, next(self._tokens), 0, data)
+        self._dispatcher.receive(claim, due=due)
         return b""
 
-    def _refusal(self, job: Job, parent: str) -> dict[str, object] | None:
-        """What route.lua refuses. A node holds as many requests as may wait for it."""
-        limits, desk = self._settings, self._desk
-        held = desk.held_of(job.address)
+    def _refusal(self, sent: Sent, parent: str) -> dict[str, object] | None:
+        """What the functions refuse. A node holds as many requests as may wait for it."""
+        limits, dispatcher = self._settings, self._dispatcher
+        held = dispatcher.held_of(sent.address)
         if held >= limits.max_waiters:
             return _too_many("Crowded", held, limits.max_waiters)
-        queued = desk.held - desk.held_by_paused - limits.max_queue
+        waiting = dispatcher.held - dispatcher.scheduler.held_by_paused
+        queued = waiting - limits.max_queue
         if queued >= limits.max_queue:
             return _too_many("Overloaded", queued, limits.max_queue)
-        if parent and (way := self._waits.add(parent, job.id, job.address)):
-            return {"type": "RequestCycle", "way": way}
+        if parent and (way := self._waits.add(parent, sent.id, sent.address)):
+            return {"type": "RequestCycle", "way": [_readable(address) for address in way]}
         return None
 
-    def _give_up(self, order: Order) -> None:
-        left = {job.id for job in order.jobs if job.id in self._pending}
-        for id in left:
-            self._waits.end(self._pending.pop(id).parent, id)
+    def _give_up(self, names: Iterable[str]) -> None:
+        left = {name for name in names if name in self._pending}
+        for name in left:
+            self._waits.end(self._pending.pop(name).parent, name)
         if left:
-            self._desk.give_up(left)
+            self._dispatcher.scheduler.give_up({name.encode() for name in left})
 
 
 def _nothing() -> None:
     """Time has passed: what has taken too long is to be minded."""
 
 
+def _readable(address: str) -> str:
+    _, resource, id = parse_address(address)
+    return f"{resource}:{id}"
+
+
 def _too_many(type: str, queued: int, limit: int) -> dict[str, object]:
     return {"type": type, "node": NAME, "queued": queued, "limit": limit}
-
-
-def answer_of(finish: Finish, *, worker: str) -> wire.Answer:
-    """Return what a caller on a server would read of a finish."""
-    fields = [b"rqproc", finish.note.encode(), b"worker_name", worker.encode()]
-    if finish.report:
-        fields += (b"rqproc_error", finish.report.encode())
-    else:
-        fields += (b"return_value", finish.body.encode())
-    return wire.answer(fields)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Term:
-    """Renewed by the heart, read by others; each field is written whole, by one thread.
+    """Renewed by the heartbeat, read by others; each field is written whole, by one thread.
 
     Attributes:
         epoch: the cluster's, as the last heartbeat was told it. A node that has not seen the member

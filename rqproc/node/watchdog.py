@@ -27,7 +27,7 @@ Trusted = Callable[[], float]
 
 
 class Watch(Protocol):
-    """What the worker and the heart tell."""
+    """What the worker and the heartbeat tell."""
 
     def busy(self, running: bool, trusted_s: Trusted) -> None:
         """Whether handlers run."""

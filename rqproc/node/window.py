@@ -1,13 +1,13 @@
 """The window: answers from a node's entries for the program that the node lives in, at once.
 
-Knows the shelf, the term and what may be relied on. Any thread may look through it; must not know
+Knows the cache, the term and what may be relied on. Any thread may look through it; must not know
 the worker. Only what the node has an entry of is found here. All else goes through Redis, which
 alone can say that an id is in no other place.
 
 An entry that is found was, at the moment of the look, one that a request through Redis would have
 been answered with, but for this: who owns what is the server's to say, and the node learns of a
-change by its next take or heartbeat. Until that was answered its program may be given the value of
-an id that another node owns by now, and was perhaps told to drop.
+change by its queue or its next heartbeat. Until that was answered its program may be given the
+value of an id that another node owns by now, and was perhaps told to drop.
   1. b joins and is the owner of 42.    2. Someone invalidates 42: b is asked, and has nothing.
   3. The program is given a's entry of 42, which is older than step 2.
   4. a's next heartbeat is told the new epoch: from now on nothing is found, until a's worker has
@@ -15,7 +15,8 @@ an id that another node owns by now, and was perhaps told to drop.
 So it lasts for a heartbeat and a round trip; where heartbeats fail, until the lease may not be
 relied on, which ends all. The program's own invalidations drop a's entry too, see ``drop``.
 
-While a is the owner an invalidation is answered by a's own desk, and nothing older is found after:
+While a is the owner an invalidation is answered by a's own dispatcher, and nothing older is found
+after:
   1. The worker takes the invalidation.     2. It drops the entry, and lets nobody keep what is
      being computed.     3. It collects the answer and sends it: whoever gets that and then looks,
      looks after 2. Who had found the entry before 2 had asked before the invalidation was over.
@@ -29,9 +30,9 @@ from functools import lru_cache
 from threading import Lock
 
 from rqproc.model import Reply
-from rqproc.node.shelf import Shelf
+from rqproc.node.cache import Cache
 from rqproc.node.term import Term
-from rqproc.placement import SLOT_BITS, Id, address, canonical
+from rqproc.placement import Id, address, canonical
 
 _value = json.JSONDecoder().raw_decode
 """Reads what a node has written itself: no space around it, nothing after it."""
@@ -44,9 +45,9 @@ class Window:
         term: gives the present term; a node that has rejoined has a new one.
     """
 
-    def __init__(self, node: str, shelf: Shelf, term: Callable[[], Term]) -> None:
+    def __init__(self, node: str, cache: Cache, term: Callable[[], Term]) -> None:
         self._node = node
-        self._shelf = shelf
+        self._cache = cache
         self._term = term
         self._open = True
         self._counting = Lock()
@@ -66,7 +67,7 @@ class Window:
         """
         term = self._term()
         id, place = _addressed(resource, id)
-        entry = self._shelf.glance(place, epoch=term.epoch)
+        entry = self._cache.look(place, term.clock(), epoch=term.epoch)
         if entry is None:
             return None
         # The lease comes after the entry: who is stopped in between finds his lease too old.
@@ -79,22 +80,23 @@ class Window:
         with self._counting:
             self.hits += 1
         age_s = max(0.0, now - entry.computed_at)
-        return Reply(id, _value(entry.text)[0], self._node, "hit", age_s, left_s, entry.token)
+        value = _value(entry.text.decode())[0]
+        return Reply(id, value, self._node, "hit", age_s, left_s, entry.token)
 
     def drop(self, resource: str, id: Id) -> None:
         """Drop what is kept of an id: this program has had it invalidated, be it elsewhere."""
-        self._shelf.drop(_addressed(resource, id)[1])
+        self._cache.drop(_addressed(resource, id)[1], self._term().clock())
 
 
-def _addressed(resource: str, id: Id) -> tuple[Id, str]:
-    """Return the canonical id and its address, in less time than ``placement`` for most ids."""
-    if type(id) is int and 0 <= id < 1 << SLOT_BITS:
-        return id, address(resource, id)
-    if type(id) is str:
-        return _addressed_text(resource, id)
-    return canonical(id), address(resource, canonical(id))
+def _addressed(resource: str, id: object) -> tuple[Id, bytes]:
+    """Return the canonical id and its address. Raises: InvalidId."""
+    try:
+        return _of_hashable(resource, id)
+    except TypeError:  # it cannot be looked up: it is no id either
+        return canonical(id), b""
 
 
-@lru_cache(maxsize=4096)
-def _addressed_text(resource: str, id: str) -> tuple[Id, str]:
-    return canonical(id), address(resource, canonical(id))
+@lru_cache(maxsize=4096, typed=True)
+def _of_hashable(resource: str, id: object) -> tuple[Id, bytes]:
+    found = canonical(id)
+    return found, address(resource, found).encode()

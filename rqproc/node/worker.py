@@ -1,50 +1,50 @@
-"""The worker: takes requests, hands them to the desk, and sends the answers.
+"""The worker: serves a node's queue from its first term to its end.
 
-Knows the desk, the session and the runner. One thread owns all of it; others leave messages and
-wake it.
+Knows terms, sessions and the runner. It is in one of these states::
 
-After a broken connection nobody knows which packets were carried out, so a new session begins:
-  1. reconcile names a new session; a take of an older one, late on its way, claims nothing by then.
-  2. It tells all that this node has taken: claims the desk has never seen are received.
-  3. Finishes that were not acknowledged are sent again; the script leaves alone what it has had.
+            ┌──────────── joins anew ◀── lease lost ──┐
+            ▼                                         │
+       connecting ──reconciled──▶ settling ──▶ serving ──drain──▶ draining ──▶ over
+            ▲                                │        │
+            └────── outside (pauses) ◀───────┴────────┘ connection lost
+
+* settling: the server has lost what it knew, and gives out nothing for now.
+* outside: there is no connection; what handlers return is taken in, entries are forgotten in time.
+* draining: this node is no member any more; it finishes what it has taken.
+
+Which thread does it is told in ``leaders``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from rqproc.backoff import Backoff
-from rqproc.cluster import (
-    Cluster,
-    Finish,
-    FinishMany,
-    LeaseLost,
-    ManyClaims,
-    SessionSuperseded,
-    Settling,
-    Tally,
-)
 from rqproc.errors import RedisUnavailable
-from rqproc.link import Dial, LinkLost, Refused
-from rqproc.node.desk import Desk
+from rqproc.node.connections import PATIENCE_S, Connections
+from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.executor import Executor
+from rqproc.node.leaders import Leaders
+from rqproc.node.outage import Outage
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
-from rqproc.node.session import PATIENCE_S, Session
-from rqproc.node.spell import Spell
+from rqproc.node.session import ACKNOWLEDGED_S, Session
 from rqproc.node.term import Term
 from rqproc.node.watchdog import Watch
+from rqproc.protocol.commands import Commands, LeaseLost, SessionSuperseded, Settling, Tally
 from rqproc.settings import NodeSettings
+from rqproc.transport.backoff import Backoff
+from rqproc.transport.connection import Dial, LinkLost, Refused
 
 log = logging.getLogger("rqproc.node")
 
 TALLY_S = 0.25
-SETTLE_S = 0.1
-"""How often a node asks whether a server that is another one gives out requests again."""
-
 TAKE_MOST = 256
+DISTRUST_S = 10.0
+"""For so long after a lost connection a pop of it may still come late, and take a mark with it."""
+
+FAILURES = (LinkLost, Refused, RedisUnavailable, SessionSuperseded)
+"""After these a new session begins."""
 
 
 class Worker:
@@ -58,34 +58,36 @@ class Worker:
     """
 
     def __init__(
-        self, dial: Dial, cluster: Cluster, desk: Desk, *, settings: NodeSettings, node: str,
-        term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None], watch: Watch,
+        self, dial: Dial, commands: Commands, dispatcher: Dispatcher, *, settings: NodeSettings,
+        node: str, term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
+        watch: Watch,
     ) -> None:  # fmt: skip
         self._dial = dial
         ground = dial.ground
         self._monotonic = ground.monotonic
-        self._cluster = cluster
-        self._desk = desk
+        self._commands = commands
+        self._dispatcher = dispatcher
         self._join = join
         self._ended = ended
-        self._watch = watch
         self._name = node
         self._max_held = settings.max_queue
         self._drain_s = settings.drain_s
-        self._runner = Runner(node, cluster.keys.namespace, ground=ground, report=self._report)
-        self._news: deque[tuple[Run, Outcome | Slot]] = deque()
-        self._bell = ground.bell()
+        self._leaders = Leaders(
+            ground, serve=self._serve, work_off=self._work_off, close=self._close_session
+        )
+        runner = Runner(node, commands.keys.namespace, ground=ground, report=self._report)
+        self._leaders.runner = runner
+        self._bell = self._leaders.bell
+        self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
         self._stop_by: float | None = None
-        self._failure: Exception | None = None
         self._session: Session | None = None
         self._sessions = 0
         self._rejoined = False
-        self._ask_after = 0.0
-        self._drained = False
+        self._bare = False
         self._moved = False
-        self._spell = Spell(log, "connection to Redis", clock=ground.monotonic)
+        self._outage = Outage(log, "connection to Redis", clock=ground.monotonic)
         self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=ground.chance)
-        self._tally = (0.0, desk.tally())
+        self._tally = (0.0, dispatcher.tally())
         self.term = term
 
     # --- called from other threads ---
@@ -98,8 +100,11 @@ class Worker:
         self._stop_by = self._monotonic() + within_s
         self._bell.ring()
 
-    def reconnect(self) -> None:
-        """Begin a new session: the server may be somewhere else by now."""
+    def reconnect(self, *, bare: bool = False) -> None:
+        """Begin a new session: the server may be somewhere else by now, or has lost what was on its
+        way here. ``bare``: it was found without functions.
+        """
+        self._bare = self._bare or bare
         self._moved = True
         self._bell.ring()
 
@@ -107,16 +112,16 @@ class Worker:
         """Return the counts as they were, up to a quarter of a second ago."""
         return self._tally[1]
 
+    def most_taken(self) -> int:
+        """Return the most that this node may have known to be taken at once since it was asked
+        last: with what came at once, as much may have been on its way back.
+        """
+        session = self._session
+        return self._dispatcher.held + (2 * session.most_popped() if session else 0)
+
     def fail(self, error: Exception) -> None:
         """End at once with an error: a thread that the node cannot do without has died."""
-        self._failure = error
-        self._bell.ring()
-
-    def _report(self, run: Run, news: Outcome | Slot) -> None:
-        self._news.append((run, news))
-        self._bell.ring()
-
-    # --- the worker's own thread ---
+        self._leaders.fail(error)
 
     def run(self) -> bool:
         """Serve; return whether everything held was finished.
@@ -124,224 +129,222 @@ class Worker:
         Raises:
             Exception: what ``fail`` was given.
         """
+        self._leaders.run()
+        return self._dispatcher.idle
+
+    # --- a handler's thread ---
+
+    def _report(self, run: Run, news: Outcome | Slot) -> None:
+        self._executor.hear(run, news)
+        self._leaders.help()
+
+    def _work_off(self) -> bool:
+        """Answer what a handler has come to; return whether nothing is left to do at once."""
+        session = self._session
+        if session is None:
+            return False
         try:
-            while not self._is_over():
-                try:
-                    if self.term.over:  # by the heart's word, it may be
-                        self._end_term()
-                        if self._is_over():
-                            break
-                        self._begin_term()
-                    self._serve_session()
-                except LeaseLost:
+            self._mind_the_lease()
+            self._executor.take_in_news()
+            self._executor.start_runs()
+            session.push_out()
+            session.acknowledge()
+        except LeaseLost:
+            return False
+        except FAILURES as error:
+            self._moved = True
+            self._bare = self._bare or _lacks_functions(error)
+            return False
+        self._executor.mind_the_time()
+        settled = session.is_popping and not self._dispatcher.intake.has_asks
+        return settled and not self._draining
+
+    # --- the leader: terms and sessions ---
+
+    def _serve(self) -> Run | None:
+        """Serve; return a run for this thread, None when it is over.
+
+        Raises:
+            Exception: what ``fail`` was given.
+        """
+        while not self._is_over():
+            try:
+                if self.term.over:  # by the heartbeat's word, it may be
                     self._end_term()
-                except (LinkLost, Refused, RedisUnavailable, SessionSuperseded) as error:
-                    self._spell.goes_on(error)
-                    self._wait_outside(self._backoff.next_s())
-        finally:
-            self._close_session()
-            self._runner.stop()
-            self._bell.close()
-        return self._desk.idle
+                    if self._is_over():
+                        break
+                    self._begin_term()
+                run = self._serve_session(self._session or self._open_session())
+                if run:
+                    return run
+            except LeaseLost:
+                self._end_term()
+            except Settling:  # a new session tells what runs here
+                self._close_session()
+            except FAILURES as error:
+                self._outside(error)
+        return None
 
     def _is_over(self) -> bool:
-        if self._failure:
-            raise self._failure
+        self._leaders.check()
         if not self._draining:
             return False
         if self._stop_by is None:  # by a word from elsewhere
             self._stop_by = self._monotonic() + self._drain_s
         if self._monotonic() >= self._stop_by:
             return True
-        return self._desk.idle and not self._news
+        return self._dispatcher.idle and not self._executor.has_news
 
     def _end_term(self) -> None:
         self._close_session()
-        self._desk.forget()
+        self._dispatcher.forget()
         self.term.over = True
         if self._draining:
             self._stop_by = self._monotonic()  # what was held is others' by now
-        self._mind_the_runs()  # what still runs may meet others' from now on
+        self._executor.mind_the_time()  # what still runs may meet others' from now on
 
     def _begin_term(self) -> None:
         self.term = self._join()
         self._rejoined = True
         log.warning("joined anew as %s", self.term.incarnation)
 
-    def _wait_outside(self, pause_s: float) -> None:
-        """Without a connection: outcomes are taken in, and entries forgotten in time."""
+    def _outside(self, error: Exception) -> None:
+        """A connection is lost: pause, take in outcomes, and forget entries in time."""
+        self._bare = self._bare or _lacks_functions(error)
+        self._outage.goes_on(error)
         self._close_session()
         self._moved = False
-        end = self._monotonic() + pause_s
-        while (left_s := end - self._monotonic()) > 0 and not (self._failure or self._moved):
+        left_s = self._backoff.next_s()
+        end = self._monotonic() + left_s
+        while left_s > 0 and not (self._leaders.failure or self._moved):
             self._bell.wait(left_s)
-            self._take_in_news()
-            self._mind_the_runs()
+            left_s = end - self._monotonic()
+            self._executor.take_in_news()
+            self._executor.mind_the_time()
             if not self.term.trusted:
-                self._desk.forget_entries()
+                self._dispatcher.forget_entries()
 
-    def _serve_session(self) -> None:
-        """Connect, reconcile, and serve until over or the connection breaks."""
+    def _open_session(self) -> Session:
         self._moved = False
-        session = self._open_session()
-        self._spell.is_over()
+        self._sessions += 1
+        leaders, inc = self._leaders, self.term.incarnation
+        connections = Connections(
+            self._dial, self._commands, node=self._name, incarnation=inc, number=self._sessions,
+            bell=leaders.bell, lock=leaders.lock,
+        )  # fmt: skip
+        session = self._session = Session(
+            connections, self._commands, self._dispatcher, self.term, clock=self._monotonic,
+            ended=self._ended,
+        )  # fmt: skip
+        if self._sessions > 1:
+            self._dispatcher.intake.distrust_entries(DISTRUST_S)
+        bare, self._bare = self._bare, False
+        try:
+            session.open(rejoined=self._rejoined, bare=bare)
+        except BaseException:
+            self._bare = self._bare or bare
+            raise
+        self._outage.is_over()
+        return session
+
+    def _close_session(self) -> None:
+        if self._session:
+            self._session.close()
+            self._session = None
+
+    # --- the leader: one session ---
+
+    def _serve_session(self, session: Session) -> Run | None:
+        """Serve until over or the connection breaks, or until there is a run for this thread."""
         # The lease comes first: who is not sure of it starts nothing, who has lost it must end.
         while not self._is_over():
             if self._moved:
                 raise LinkLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
-            self._mind_the_drain(session)
-            self._start_runs()
-            self._mind_the_runs()
-            self._send(session)
+            if self._draining:
+                session.drain()
+            self._executor.mind_the_time()
+            if run := self._advance(session):
+                return run
             self._count()
             if not self._is_over():
                 self._wait(session)
-        if finishes := self._desk.collect():
-            self._push_out(session, finishes)
+        session.finish()
+        return None
 
-    def _send(self, session: Session) -> None:
-        """Finishes go with the next look at the queue; where none can be sent now, on their own."""
-        if not self._may_ask(session):
-            if finishes := self._desk.collect():
-                self._push_out(session, finishes)
-            if not (finishes and self._may_ask(session)):  # what is finished makes room
-                return
-        self._ask_after = 0.0
-        most = min(TAKE_MOST, self._room)
-        session.ask(self._desk.collect(), epoch=self._desk.epoch, most=most)
+    def _advance(self, session: Session) -> Run | None:
+        """Send what has ended, start what may run, and ask for more; return what this thread is to
+        run.
+        """
+        session.ask_all(self._most)
+        run = self._executor.start_runs(leave_one=True)
+        while self._dispatcher.intake.has_asks:
+            session.ask_all(0)
+            run = run or self._executor.start_runs(leave_one=True)
+        session.push_out()
+        session.pop(self._most)
+        return run
 
-    def _may_ask(self, session: Session) -> bool:
-        if session.is_asking or self._draining or self._room <= 0:
-            return False
-        return not self._ask_after or self._monotonic() >= self._ask_after
+    def _wait(self, session: Session) -> None:
+        """Serve hits, until something else happens; take in what that is."""
+        until, patience_s = self._look_again(session)
+        rung = session.serve_hits(self._most, until, patience_s)
+        if session.acknowledge():
+            self._backoff.reset()  # the connection does its work
+        if rung:
+            self._executor.take_in_news()
 
     @property
-    def _room(self) -> int:
-        """How many more requests this node may hold; the rest wait in its queue.
+    def _most(self) -> int:
+        """How many ids may be taken now: the rest wait in the queue.
 
-        What waits for handlers that do nothing themselves must not fill it: these may wait for what
-        is in the queue.
+        What waits for handlers that do nothing themselves must not fill this node: these may wait
+        for what is in the queue.
         """
-        return self._max_held - self._desk.held + self._desk.held_by_paused
+        if self._draining:
+            return 0
+        room = self._max_held - self._dispatcher.held
+        if room < TAKE_MOST:
+            room += self._dispatcher.scheduler.held_by_paused
+        return min(TAKE_MOST, max(0, room))
 
     @property
     def _draining(self) -> bool:
         return self._stop_by is not None or self.term.draining
 
-    def _open_session(self) -> Session:
-        self._sessions += 1
-        self._drained = False  # the server may have forgotten
-        session = self._session = Session(
-            self._dial,
-            self._cluster,
-            node=self._name,
-            incarnation=self.term.incarnation,
-            number=self._sessions,
-            bell=self._bell,
-        )
-        reply = session.reconcile(self._desk.unfinished(), rejoined=self._rejoined)
-        self._take_in(reply)
-        return session
-
-    def _close_session(self) -> None:
-        if self._session:
-            self._desk.again(self._session.close())
-            self._session = None
-
-    def _push_out(self, session: Session, finishes: Sequence[Finish | FinishMany]) -> None:
-        try:
-            reply = session.finish(finishes, draining=self._drained)
-        except (LinkLost, Refused):
-            self._desk.again(finishes)
-            raise
-        self._acknowledge(finishes, reply)
-
-    def _wait(self, session: Session) -> None:
-        """Wait for the server, an outcome or a message, and take in what has come."""
-        if session.wait(self._patience_s()):
-            self._take_in_news()
-        for finishes, reply in session.replies():
-            if finishes:
-                self._acknowledge(finishes, reply)
-                if self._drained:
-                    session.drain()  # these were sent before it: what waits for them goes on
-            else:
-                self._take_in(reply)
-
-    def _count(self) -> None:
-        """Publish the counts, for other threads: they may not look into the desk."""
-        now = self._monotonic()
-        if now - self._tally[0] >= TALLY_S:
-            self._tally = (now, self._desk.tally())
-
-    def _patience_s(self) -> float:
-        """Seconds until something must be looked at even if nothing happens."""
-        left_s = PATIENCE_S
-        if self._ask_after:
-            left_s = max(0.0, self._ask_after - self._monotonic())
-        if (overdue_at := self._desk.overdue_at) is not None:
-            left_s = min(left_s, max(0.0, overdue_at - self.term.clock()))
-        if self._desk.changed_since(self._tally[1]):
+    def _look_again(self, session: Session) -> tuple[float, float]:
+        """Return when something must be looked at even if nothing happens: as a moment of the
+        term's clock, and in seconds.
+        """
+        now, scheduler = self.term.clock(), self._dispatcher.scheduler
+        left_s = TALLY_S if scheduler.running else PATIENCE_S
+        if (settles_in_s := session.settles_in_s) is not None:
+            left_s = min(left_s, settles_in_s)
+        if (overdue_at := scheduler.overdue_at) is not None:
+            left_s = min(left_s, max(0.0, overdue_at - now))
+        if self._dispatcher.changed_since(self._tally[1]):
             left_s = min(left_s, TALLY_S)
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - self._monotonic()))
-        return min(left_s, max(0.05, self.term.trusted_until - self.term.clock()))
+        if (trusted_s := self.term.trusted_until - now) > 0:
+            left_s = min(left_s, trusted_s)
+        patience_s = min(left_s, ACKNOWLEDGED_S) if session.is_unsure else left_s
+        return now + min(left_s, TALLY_S), patience_s
 
-    def _take_in(self, reply: Sequence[Any]) -> None:
-        try:
-            taken = self._cluster.read_take(reply)
-        except Settling as error:
-            self._ask_after = self._monotonic() + min(error.left_s, SETTLE_S)
-            return
-        self._ask_after = 0.0
-        self._desk.learn(taken.epoch, taken.members)
-        self._mind_the_lease()
-        for claim in taken.in_turn():
-            due = self._due(claim.deadline_ms, taken.now_ms)
-            if isinstance(claim, ManyClaims):
-                self._desk.receive_many(claim, due=due)
-            else:
-                self._desk.receive(claim, due=due)
+    # --- what goes on beside it ---
 
-    def _due(self, deadline_ms: int, now_ms: int) -> float | None:
-        return self.term.clock() + (deadline_ms - now_ms) / 1000 if deadline_ms else None
-
-    def _acknowledge(self, finishes: Sequence[Finish | FinishMany], reply: Sequence[bytes]) -> None:
-        self._desk.acknowledged(finishes)
-        self._backoff.reset()  # the connection does its work
-        if reply:
-            self._ended([id.decode() for id in reply])
-
-    def _take_in_news(self) -> None:
-        while self._news:
-            run, news = self._news.popleft()
-            if isinstance(news, str):
-                self._desk.change_slot(run, news)
-            else:
-                self._desk.complete(run, news)
-
-    def _start_runs(self) -> None:
-        while self.term.trusted and (run := self._desk.next_run()):
-            # Before it starts: it may never let go of the interpreter.
-            self._watch.busy(True, self._trusted_s)
-            self._runner.start(run)
-
-    def _trusted_s(self) -> float:
-        return self.term.trusted_s
-
-    def _mind_the_runs(self) -> None:
-        self._desk.mind_the_time()
-        self._watch.busy(self._desk.running, self._trusted_s)
+    def _count(self) -> None:
+        """Publish the counts, for other threads: they may not look into the dispatcher."""
+        now = self._monotonic()
+        if now - self._tally[0] >= TALLY_S:
+            self._tally = (now, self._dispatcher.tally())
 
     def _mind_the_lease(self) -> None:
         if self.term.over:
             raise LeaseLost
         if not self.term.trusted:
-            self._desk.forget_entries()
+            self._dispatcher.forget_entries()
 
-    def _mind_the_drain(self, session: Session) -> None:
-        """Say once, however the drain began, that this node is no member any more."""
-        if self._draining and not self._drained:
-            session.drain()
-            self._drained = True
+
+def _lacks_functions(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.code == "NOFUNCTION"

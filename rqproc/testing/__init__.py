@@ -2,7 +2,7 @@
 
 Everything that can be got wrong about a cluster can be tried here: concurrent callers, expiry,
 nodes that die, stand still or are cut off, a server that goes away, a reply that is lost.
-``LocalCluster`` runs the real client, the real nodes and the real scripts, on fakeredis and a
+``LocalCluster`` runs the real client, the real nodes and the real functions, on fakeredis and a
 virtual clock; ``RealCluster`` runs the same tests on the embedded server with real processes.
 ``plugin`` gives both to pytest as the fixture ``rqproc_cluster``.
 

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from rqproc.keys import RQ_PREFIX
+from rqproc.protocol.keys import RQ_PREFIX
 from rqproc.stage import Doing
 from rqproc.torture import book, soak
 from rqproc.torture.app import TTL_S
@@ -148,7 +148,7 @@ def _history(plan: Plan, place: Arena, faults: list[Fault]) -> History:
 def _left_keys(place: Arena) -> list[str]:
     """Return the keys that neither expire nor are meant to outlast the nodes."""
     keys = place.client.keys
-    lasting = {f"{keys.state}{name}" for name in ("epoch", "token", "pulse", "server")}
+    lasting = {f"{keys.state}{name}" for name in ("epoch", "token", "pulse", "server", "leases")}
     lasting |= {f"{RQ_PREFIX}:{name}" for name in ("queues", f"finished:{keys.ingress}")}
     lasting.add(f"{RQ_PREFIX}:failed:{keys.ingress}")
     return sorted(

@@ -19,8 +19,7 @@ from rq import Queue
 from servers import PrivateServer
 
 from rqproc import AsyncClient, Client
-from rqproc.keys import Keys
-from rqproc.scripts import Scripts
+from rqproc.protocol.library import library
 
 STEADY = ("--lease", "10", "--heartbeat", "0.3")
 CUTS = 12
@@ -94,7 +93,7 @@ def test_nodes_whose_connections_are_cut_run_each_request_once(
     assert proxy.cuts >= 10
     assert load.failures == []
     assert_exactly_once(load, book, "charge", asked)
-    assert book.redis.hlen(f"rqproc:{cluster.namespace}:holders") == 0
+    assert book.redis.hlen(f"rqproc:{cluster.namespace}:2:holders") == 0
 
 
 def test_jobs_of_the_ingress_queue_survive_the_cuts_of_those_who_carry_them(
@@ -142,7 +141,7 @@ def test_a_node_that_cannot_rejoin_at_once_goes_on_trying(
     cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
 ) -> None:
     (node,) = cluster.start("a", url=proxy.url)
-    join = Scripts(Keys(cluster.namespace))["join"].sha.encode()
+    join = library().function("join").encode()
     seen = threading.Event()
 
     def swallow(chunk: bytes) -> bool:
@@ -169,7 +168,7 @@ def test_a_node_that_is_told_to_stop_after_its_lease_leaves_its_successor_alone(
     (id,) = ids(1)
     job = cluster.client.enqueue(id, "gated")
     book.started("gated", id)
-    beat = Scripts(Keys(cluster.namespace))["beat"].sha.encode()
+    beat = library().function("beat").encode()
     proxy.swallow = lambda chunk: beat in chunk  # it is cut off, and cannot know
     kit.eventually(lambda: cluster.client.members() == (), within_s=4)
     cluster.start("a")  # as a supervisor, or a container's, would

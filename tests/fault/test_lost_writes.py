@@ -93,8 +93,8 @@ def test_a_take_that_the_server_has_lost_is_held_again(
         book.started("gated", id)
         with server.client() as redis:
             (inc,) = (n.incarnation for n in cluster.client.membership().nodes if n.name == owner)
-            ((job_id, _),) = redis.hgetall(f"rqproc:lost:taken:{inc}").items()
-            redis.delete("rqproc:lost:holders", f"rqproc:lost:taken:{inc}")
+            ((job_id, _),) = redis.hgetall(f"rqproc:lost:2:claims:{inc}").items()
+            redis.delete("rqproc:lost:2:holders", f"rqproc:lost:2:claims:{inc}")
             other = "b" if owner == "a" else "a"
             redis.lpush(f"rq:queue:rqproc.lost.{owner}", job_id)
             redis.zrem("rqproc:lost:members", str(owner))  # as if it had begun to drain since

@@ -34,7 +34,7 @@ def test_it_joins_anew_and_answers_with_no_value_from_before(cluster: Cluster, i
         _pause(cluster, "a")
         load.all_ids_answered()
         _go_on(cluster, "a")
-        cluster.nodes["a"].says("joined anew as a@")
+        cluster.nodes["a"].says("joined anew as a#")
         load.all_ids_answered()
     after = _incarnations(cluster)
     assert after["a"] != before["a"]

@@ -97,8 +97,8 @@ def _members(server: Server) -> list[bytes]:
     with server.client() as client:
         client.select(2)
         assert client.role()[0] == b"master"
-        found: list[bytes] = client.zrange("rqproc:shop:members", 0, -1)
-        return found
+        found: list[bytes] = client.zrange("rqproc:shop:2:members", 0, -1)
+        return [member.partition(b"#")[0] for member in found]
 
 
 def _errors(load: Load) -> set[type]:

@@ -21,7 +21,7 @@ from integration.kit import Book
 from servers import PrivateServer
 
 from rqproc import App, AsyncClient, current
-from rqproc.conversation import OUTAGE_S
+from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import OwnerLost, RedisUnavailable
 
 LONG = ("--lease", "6", "--heartbeat", "0.5")

@@ -12,8 +12,7 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 from servers import PrivateServer
 
-from rqproc.keys import Keys
-from rqproc.scripts import Scripts
+from rqproc.protocol.library import library
 
 ENDED = (1, -signal.SIGSEGV)
 """The watchdog reads the stacks of threads that run, which may crash: an end, too."""
@@ -23,9 +22,10 @@ STRICT = (*kit.BRISK, "--strict")
 
 def _partition(proxy: Proxy, namespace: str) -> None:
     """Its heartbeats do not arrive any more, and it cannot know why."""
-    scripts = Scripts(Keys(namespace))
-    shas = [scripts[name].sha.encode() for name in ("beat", "join", "finish", "take")]
-    proxy.swallow = lambda chunk: any(sha in chunk for sha in shas)
+    names = [
+        library().function(name).encode() for name in ("beat", "join", "answer", "claim", "settle")
+    ]
+    proxy.swallow = lambda chunk: any(name in chunk for name in names)
 
 
 def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
@@ -37,7 +37,7 @@ def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
         asked = pool.submit(cluster.client.request, id, "gated", args=("first",), timeout=15)
         book.started("gated", id)
         _partition(proxy, cluster.namespace)
-        leases = f"rqproc:{cluster.namespace}:leases"
+        leases = f"rqproc:{cluster.namespace}:2:leases"
         assert node.wait() in ENDED
         assert book.redis.zcard(leases) == 1, "the cluster has not given it up yet"
         assert "Timeout" in node.stderr or "strict" in node.stderr

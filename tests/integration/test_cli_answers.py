@@ -118,7 +118,7 @@ def test_the_json_of_node_list(line: Line, client: Client, book: Book, ids: Fres
     assert (two["state"], two["held"], two["queued"]) == ("member", 1, 0)
     assert two["queue"] == "rqproc.shop.n2"
     assert two["host"] == socket.gethostname()
-    assert re.fullmatch(r"n2@\d+", two["incarnation"])
+    assert re.fullmatch(r"n2#\d+", two["incarnation"])
     assert 0 < two["lease_left_s"] <= 10
 
 

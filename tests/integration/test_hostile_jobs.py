@@ -300,14 +300,16 @@ def _write(pipe: redis.Redis, job_id: bytes, fields: dict[str, Any] | str | None
 def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    """What a dead node leaves is placed anew by whichever script comes first."""
+    """What a dead node leaves is placed anew by whichever function comes first."""
     doomed, _ = cluster.start("a", "b")
     (id,) = ids(1)
     doomed.signal(signal.SIGSTOP)
     with book.redis.pipeline() as pipe:
         _write(pipe, b"foreign", {"data": GOOD})
         _write(pipe, b"good", _charge(id))
-        pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}.a", "foreign", "gone", "good")
+        _push_behind_the_pop(
+            pipe, f"rq:queue:rqproc.{cluster.namespace}.a", "foreign", "gone", "good"
+        )
         pipe.execute()
     kit.eventually(lambda: cluster.client.members() == ("b",), within_s=4)
     kit.eventually(lambda: book.count("charge", id) == 1)
@@ -324,14 +326,23 @@ def test_an_odd_address_in_a_dead_nodes_queue_loses_nothing_else(
     with book.redis.pipeline() as pipe:
         _write(pipe, b"odd", {**OURS, "rqproc_address": "hello"})
         _write(pipe, b"good", _charge(id))
-        pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}.a", "odd", "good")
+        _push_behind_the_pop(pipe, f"rq:queue:rqproc.{cluster.namespace}.a", "odd", "good")
         pipe.execute()
     kit.eventually(lambda: "a" not in _members(cluster), within_s=4)
     kit.eventually(lambda: book.count("charge", id) == 1, within_s=WITHIN_S)
 
 
+def _push_behind_the_pop(pipe: Any, queue: str, *ids: str) -> None:
+    """What a node's blocking pop takes is the node's: these lie there when it has been given
+    one.
+    """
+    pipe.rpush(queue, "not-a-job")
+    pipe.execute()
+    pipe.rpush(queue, *ids)
+
+
 def _members(cluster: Cluster) -> tuple[str, ...]:
-    """The members; where a script fails, none that anyone could rely on."""
+    """The members; where a function fails, none that anyone could rely on."""
     with contextlib.suppress(RqprocError):
         return cluster.client.members()
     return ("a",)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rqproc.link import FLOW_S, Dial, Link, LinkLost
+from rqproc.transport.connection import FLOW_S, Dial, Link, LinkLost
 
 PONG = b"+PONG\r\n"
 

@@ -360,6 +360,6 @@ def test_where_a_node_may_not_tell_callers_an_invalidation_fails(
     url = f"unix://mute@{cluster.url.removeprefix('unix://')}?password=s3cret"
     cluster.start("a", url=url)
     assert cluster.client.request(id, "price")["n"] == 1
-    with pytest.raises(HandlerFailed, match=f"NotPublished.*rqproc:{cluster.namespace}:dropped"):
+    with pytest.raises(HandlerFailed, match=f"NotPublished.*rqproc:{cluster.namespace}:2:dropped"):
         cluster.client.invalidate(id, "price")
     assert cluster.client.request(id, "price")["n"] == 2, "its owner has dropped it all the same"

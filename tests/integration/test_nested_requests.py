@@ -69,7 +69,7 @@ def test_a_circle_that_has_been_left_is_none(cluster: Cluster, book: Book, ids: 
     one, two = ids(2)
     assert cluster.client.request(one, "chain", args=(two,)) == [one, two]
     assert cluster.client.request(two, "chain", args=(one,)) == [two, one]
-    waits = kit.eventually(lambda: book.redis.keys(f"rqproc:{cluster.namespace}:waits:*") or True)
+    waits = kit.eventually(lambda: book.redis.keys(f"rqproc:{cluster.namespace}:2:waits:*") or True)
     assert waits is True or all(book.redis.pttl(key) > 0 for key in waits)
 
 

@@ -333,7 +333,7 @@ def test_a_node_that_has_left_leaves_no_keys(cluster: Cluster, book: Book, ids: 
     assert node.stop() == 0
     left = {key.decode() for key in book.redis.scan_iter(f"*{cluster.namespace}*")}
     assert left <= {
-        f"rqproc:{cluster.namespace}:{name}" for name in ("epoch", "token", "pulse", "server")
+        f"rqproc:{cluster.namespace}:2:{name}" for name in ("epoch", "token", "pulse", "server")
     }
 
 

@@ -19,7 +19,7 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Line
 
 from rqproc import App, AsyncClient, Client, Reply, current
-from rqproc.conversation import OUTAGE_S
+from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import (
     ConfigError,
     HandlerFailed,

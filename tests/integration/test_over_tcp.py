@@ -25,6 +25,7 @@ from servers import PrivateServer
 
 from rqproc import AsyncClient, Client
 from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.protocol.library import PROTOCOL
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,8 @@ def test_a_near_cache_listens_over_tls(
             assert caller.reply(id, "price").source == "near"
             cluster.client.invalidate(id, "price")
             kit.eventually(lambda: caller.request(id, "price")["n"] == 2)
-        kit.eventually(lambda: not shop_redis.client_list(_type="pubsub"))
+        channel = f"rqproc:tls-near:{PROTOCOL}:dropped"
+        kit.eventually(lambda: shop_redis.pubsub_numsub(channel) == [(channel.encode(), 0)])
 
 
 def test_a_certificate_that_cannot_be_verified_is_told(front: TlsFront) -> None:

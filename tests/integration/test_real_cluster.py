@@ -318,10 +318,10 @@ def test_a_reply_is_lost_of_a_script_that_was_carried_out(cluster: RealCluster) 
     cluster.request(charge, 1, 1)
     with cluster.hold(charge, 1) as held:
         cluster.lose_reply()
-        before = cluster._network.scripts("client")
+        before = cluster._network.functions("client")
         call = cluster.start(charge, 1, 2)
         held.wait()
-        assert cluster._network.scripts("client") > before
+        assert cluster._network.functions("client") > before
     assert call.result() == 2
 
 

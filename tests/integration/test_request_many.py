@@ -217,7 +217,7 @@ def test_nothing_is_left_of_many_that_were_answered(cluster: Cluster, ids: Fresh
         cluster.client.request_many(asked, "price")
     with kit.redis.Redis.from_url(cluster.url) as server:
         for name in ("holders", "waiting"):
-            assert not server.exists(f"rqproc:{cluster.namespace}:{name}")
+            assert not server.exists(f"rqproc:{cluster.namespace}:2:{name}")
         left = [
             key for key in server.scan_iter("rq:job:*") if b"many" in server.hgetall(key).values()
         ]  # type: ignore[operator]

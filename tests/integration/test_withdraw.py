@@ -1,22 +1,28 @@
-"""The script that takes calls back, on a clock that only the test moves."""
+"""The function that takes calls back, on a clock that only the test moves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import pytest
 import redis
 
-from rqproc import wire
-from rqproc.cluster import Claim, Cluster, Finish, Job, Limits, Order, Tally
-from rqproc.keys import Keys, job_key, results_key
-from rqproc.link import Command, Dial, Link
-from rqproc.scripts import NAMES, VIRTUAL_CLOCK, Scripts
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Claim, Commands, Limits, Sent, Tally
+from rqproc.protocol.keys import Keys, job_key
+from rqproc.protocol.library import build
+from rqproc.transport.connection import Command, Dial, Link
 
 KEYS = Keys("w")
-CLUSTER = Cluster(KEYS, Scripts(KEYS, clock=VIRTUAL_CLOCK))
+VIRTUAL_CLOCK = """local function clock()
+  local ms = tonumber(call('GET', K.node .. 'clock') or 0)
+  return ms, ms * 1000
+end
+"""
+COMMANDS = Commands(KEYS, build(clock=VIRTUAL_CLOCK))
 LEASE_MS = 1000
 
 
@@ -26,7 +32,7 @@ class Bench:
     def __init__(self, link: Link, client: redis.Redis) -> None:
         self._link = link
         self.redis = client
-        self._link.exchange(CLUSTER.load(*NAMES), timeout_s=5)
+        self.say(COMMANDS.load)
         self.at(1_000_000)
 
     def at(self, ms: int) -> None:
@@ -41,36 +47,48 @@ class Bench:
         return reply
 
     def join(self, name: str) -> str:
-        joining = CLUSTER.join(
+        joining = COMMANDS.join(
             name, lease_s=LEASE_MS / 1000, nonce=name, limits=Limits(9, 9, 9), pid=1, host="h",
             versions=("3", "3.11"),
         )  # fmt: skip
-        return CLUSTER.read_join(name, self.say(joining)).incarnation
+        return COMMANDS.read_join(name, self.say(joining)).incarnation
 
     def beat(self, inc: str) -> None:
-        CLUSTER.read_beat(self.say(CLUSTER.beat(inc, lease_s=LEASE_MS / 1000, tally=Tally())))
+        beat = COMMANDS.beat(inc, lease_s=LEASE_MS / 1000, tally=Tally())
+        COMMANDS.read_beat(self.say(beat))
 
     def take(self, inc: str) -> list[Claim]:
-        taking = CLUSTER.take(inc, session=0, epoch=0, most=9, at=wire.utc())
-        return list(CLUSTER.read_take(self.say(taking)).claims)
+        """What a node has in its queue, and may run."""
+        queue = KEYS.queue(inc.partition("#")[0])
+        ids = self.redis.lpop(queue, 9) or []
+        claiming = COMMANDS.claim(inc, ids, session=0, epoch=0, at=codec.utc())
+        claims = COMMANDS.read_claim(self.say(claiming)).claims
+        return [claim for claim in claims if claim.what == "call"]
 
     def finish(self, inc: str, claim: Claim) -> None:
-        note = wire.note(claim.id, "miss", token=claim.token)
-        body = wire.return_value("1", "json")
-        self.say(CLUSTER.finish(inc, [Finish(claim, "ok", body, note)]))
+        payload = codec.encode_answer(claim.id, "miss", "1", node="a", token=claim.token)
+        ending = COMMANDS.call("", claim.id, claim.address, payload, 60.0)
+        self.say(COMMANDS.answer(inc, [ending]))
 
-    def route(self, order: Order) -> None:
-        self.say(CLUSTER.route(order))
+    def route(self, calls: Sequence[Sent], *, again: bool = False) -> Any:
+        return self.say(COMMANDS.route(calls, timeout_s=10.0, again=again))
 
-    def withdraw(self, order: Order) -> int:
-        taken_back: int = self.say(CLUSTER.withdraw(order, timeout_s=5.0))
-        return taken_back
+    def withdraw(self, calls: Sequence[Sent]) -> list[Any]:
+        """For each call the report of why it was withdrawn, "answered", or None where it was
+        not.
+        """
+        told = self.say(COMMANDS.withdraw(calls, timeout_s=5.0))
+        return [_told(payload) for payload in told]
 
-    def answers(self, order: Order) -> dict[str, Any]:
-        """The reports of errors by job id, None for a value."""
-        entries: Any = self.redis.xrange(results_key(order.reply))
-        flats = ([part for pair in fields.items() for part in pair] for _, fields in entries)
-        return {found.job_id: found.report for found in map(wire.answer, flats)}
+    def open(self, inc: str) -> int:
+        return int(self.redis.zcard(f"{KEYS.state}open:{inc}"))
+
+
+def _told(payload: bytes) -> Any:
+    if not payload:
+        return None
+    _, source, *_, body = payload.split(b" ", 6)
+    return json.loads(body) if source == b"error" else "answered"
 
 
 @pytest.fixture
@@ -79,148 +97,150 @@ def bench(url: str) -> Iterator[Bench]:
         yield Bench(link, client)
 
 
-def call(*slots: int, reply: str = "") -> Order:
-    jobs = tuple(Job(f"j{slot}", f"{slot}|r:{slot}", b"[]") for slot in slots)
-    return Order("call", jobs, 10.0, reply or jobs[0].id)
+def call(*slots: int) -> list[Sent]:
+    return [Sent(f"r0-c{slot}-{slot}-r-{slot}", f"{slot}-r-{slot}", b"[]") for slot in slots]
+
+
+def lost(silent_ms: int, node: str = "a") -> dict[str, Any]:
+    return {"type": "OwnerLost", "node": node, "silent_ms": silent_ms}
 
 
 def test_what_waits_at_a_node_that_beats_is_not_lost_however_long(bench: Bench) -> None:
     inc = bench.join("a")
-    order = call(1)
-    bench.route(order)
+    bench.route(call(1))
     for _ in range(8):
         bench.later(LEASE_MS // 2)
-        assert bench.withdraw(order) == 0
+        assert bench.withdraw(call(1)) == [None]
         bench.beat(inc)
-    assert [claim.id for claim in bench.take(inc)] == ["j1"]
+    assert [claim.id for claim in bench.take(inc)] == [call(1)[0].id]
 
 
 def test_what_a_node_that_beats_has_taken_is_not_lost(bench: Bench) -> None:
     inc = bench.join("a")
-    order = call(1)
-    bench.route(order)
+    bench.route(call(1))
     (claim,) = bench.take(inc)
     bench.later(LEASE_MS // 2)
-    assert bench.withdraw(order) == 0
+    assert bench.withdraw(call(1)) == [None]
     bench.finish(inc, claim)
-    assert bench.answers(order) == {"j1": None}
+    assert bench.withdraw(call(1)) == ["answered"]
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_what_a_silent_node_has_is_withdrawn_and_told_so(bench: Bench, taken: bool) -> None:
     inc = bench.join("a")
-    order = call(1)
-    bench.route(order)
+    bench.route(call(1))
     claims = bench.take(inc) if taken else []
     bench.later(LEASE_MS // 2 + 1)
-    assert bench.withdraw(order) == 1
-    report = {"type": "OwnerLost", "node": "a", "silent_ms": LEASE_MS // 2 + 1}
-    assert bench.answers(order) == {"j1": report}
-    assert 60_000 < bench.redis.pttl(results_key("j1")) <= 65_000
+    report = lost(LEASE_MS // 2 + 1)
+    assert bench.withdraw(call(1)) == [report]
+    kept_ms = bench.redis.pttl(f"{KEYS.state}withdrawn:{call(1)[0].id}")
+    assert 60_000 < kept_ms <= 65_000
     bench.beat(inc)  # it goes on
     assert bench.take(inc) == []
     for claim in claims:
         bench.finish(inc, claim)
-    assert bench.answers(order) == {"j1": report}, "a late answer is none"
-    assert not bench.redis.exists(KEYS.state + "holders", f"{KEYS.state}taken:{inc}")
+    assert bench.withdraw(call(1)) == [report], "a late answer is none"
+    assert not bench.redis.exists(KEYS.state + "holders", f"{KEYS.state}claims:{inc}")
+    assert bench.open(inc) == 0
 
 
-def test_what_was_withdrawn_is_not_queued_by_a_route_that_comes_late(bench: Bench) -> None:
+def test_what_was_withdrawn_is_not_queued_by_one_who_asks_again_late(bench: Bench) -> None:
     inc = bench.join("a")
-    alone, shared = call(1), call(2, 3, reply="both")
-    for order in (alone, shared):
-        bench.route(order)
+    bench.route(call(1, 2, 3))
     bench.later(LEASE_MS // 2 + 1)
-    assert [bench.withdraw(alone), bench.withdraw(shared)] == [1, 2]
+    reports = bench.withdraw(call(1, 2, 3))
+    assert reports == [lost(LEASE_MS // 2 + 1)] * 3
     bench.beat(inc)
-    for order in (alone, shared):
-        bench.route(order)
-        assert bench.withdraw(order) == 0, "it is answered"
+    assert [_told(payload) for payload in bench.route(call(1, 2, 3), again=True)] == reports
+    assert bench.withdraw(call(1, 2, 3)) == reports, "it is told the same again"
     assert bench.take(inc) == []
 
 
-def test_of_calls_in_one_stream_only_the_silent_nodes_are_withdrawn(bench: Bench) -> None:
+def test_only_the_silent_nodes_calls_are_withdrawn(bench: Bench) -> None:
     first, second = bench.join("a"), bench.join("b")
-    order = call(2, 3, 4, 5, reply="all")
-    bench.route(order)
+    bench.route(call(2, 3, 4, 5))
     (_, answered) = bench.take(first)
     bench.finish(first, answered)
     bench.later(LEASE_MS // 2 + 1)
     bench.beat(second)
-    assert bench.withdraw(order) == 1
-    told = bench.answers(order)
-    assert told["j4"] is None
-    assert told["j2"]["node"] == "a"
-    assert {claim.id for claim in bench.take(second)} == {"j3", "j5"}
+    assert bench.withdraw(call(2, 3, 4, 5)) == [lost(LEASE_MS // 2 + 1), None, "answered", None]
+    assert {claim.address for claim in bench.take(second)} == {"3-r-3", "5-r-5"}
+
+
+def test_calls_of_a_group_are_withdrawn_from_its_silent_nodes_alone(bench: Bench) -> None:
+    first, second = bench.join("a"), bench.join("b")
+    group, addresses = "r0-g7", ["2-r-2", "3-r-3"]
+    bench.say(COMMANDS.scatter(group, b"[]", addresses, timeout_s=10.0))
+    parts = [
+        Sent(f"r0-c7_{place}-{address}", address, b"[]", group)
+        for place, address in enumerate(addresses)
+    ]
+    bench.later(LEASE_MS // 2 + 1)
+    bench.beat(second)
+    assert bench.withdraw(parts) == [lost(LEASE_MS // 2 + 1), None]
+    bench.beat(first)
+    text = bench.say(COMMANDS.group(group, first))
+    settling = COMMANDS.settle(
+        first, group, len(text), "", [(parts[0].id, b"[]")], session=0, epoch=0, at=codec.utc()
+    )
+    assert COMMANDS.read_claim(bench.say(settling)).claims == (), "it is not run any more"
 
 
 def test_what_lies_in_a_silent_nodes_queue_is_lost_though_it_is_anothers_by_now(
     bench: Bench,
 ) -> None:
     bench.join("b")
-    order = call(2)
-    bench.route(order)
+    bench.route(call(2))
     bench.later(LEASE_MS // 2 + 1)
     bench.join("a")  # the owner of 2 by now; but only b can send it on
-    assert bench.withdraw(order) == 1
+    assert bench.withdraw(call(2)) == [lost(LEASE_MS // 2 + 1, "b")]
 
 
 def test_a_call_that_the_server_has_forgotten_is_lost(bench: Bench) -> None:
     bench.join("a")
-    order = call(1)
-    assert bench.withdraw(order) == 1
-    assert bench.answers(order) == {"j1": {"type": "OwnerLost", "node": "", "silent_ms": 0}}
+    assert bench.withdraw(call(1)) == [lost(0, "")]
 
 
 def test_what_is_answered_is_not_lost(bench: Bench) -> None:
     inc = bench.join("a")
-    order = call(1, 2, reply="both")
-    bench.route(order)
+    bench.route(call(1, 2))
     for claim in bench.take(inc):
         bench.finish(inc, claim)
     bench.later(LEASE_MS // 2 + 1)
-    assert bench.withdraw(order) == 0
-    assert bench.answers(order) == {"j1": None, "j2": None}
+    assert bench.withdraw(call(1, 2)) == ["answered", "answered"]
 
 
 def test_the_last_node_is_silent_while_it_has_its_grace(bench: Bench) -> None:
     bench.join("a")
-    order = call(1)
-    bench.route(order)
+    bench.route(call(1))
     bench.later(LEASE_MS + 1)
-    assert bench.withdraw(order) == 1
-    report = {"type": "OwnerLost", "node": "a", "silent_ms": LEASE_MS}
-    assert bench.answers(order) == {"j1": report}
+    assert bench.withdraw(call(1)) == [lost(LEASE_MS)]
 
 
 def test_where_no_member_lives_it_is_said_so(bench: Bench) -> None:
     inc = bench.join("a")
-    order = call(1)
-    bench.route(order)
-    bench.say(CLUSTER.leave("a", inc))
-    assert bench.withdraw(order) == 1
-    assert bench.answers(order) == {"j1": {"type": "NoLiveNode"}}
-    assert not bench.redis.exists(job_key("j1"))
+    bench.route(call(1))
+    bench.say(COMMANDS.leave("a", inc))
+    assert bench.withdraw(call(1)) == [{"type": "NoLiveNode"}]
+    assert not bench.redis.exists(job_key(call(1)[0].id))
     assert bench.take(bench.join("b")) == []
 
 
 def test_what_the_last_node_runs_while_it_drains_is_not_lost(bench: Bench) -> None:
     inc = bench.join("a")
-    running, waiting = call(1), call(2)
-    bench.route(running)
+    bench.route(call(1))
     (claim,) = bench.take(inc)
-    bench.route(waiting)
-    bench.say(CLUSTER.drain("a"))
-    assert [bench.withdraw(running), bench.withdraw(waiting)] == [0, 1]
+    bench.route(call(2))
+    bench.say(COMMANDS.drain("a"))
+    assert bench.withdraw(call(1, 2)) == [None, {"type": "NoLiveNode"}]
     bench.finish(inc, claim)
-    assert bench.answers(running) == {"j1": None}
+    assert bench.withdraw(call(1)) == ["answered"]
 
 
 def test_a_node_that_does_not_tell_its_lease_is_given_all_of_it(bench: Bench) -> None:
-    """One that joined before nodes told it."""
+    """One whose hash somebody has cut short."""
     bench.join("a")
     bench.redis.hdel(KEYS.state + "node:a", "lease")
-    order = call(1)
-    bench.route(order)
+    bench.route(call(1))
     bench.later(LEASE_MS - 1)
-    assert bench.withdraw(order) == 0
+    assert bench.withdraw(call(1)) == [None]

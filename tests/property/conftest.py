@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from stage import Stage
+from callers import Callers
 
 
 @pytest.fixture
-def stage(url: str) -> Iterator[Stage]:
-    stage = Stage(url)
+def stage(url: str) -> Iterator[Callers]:
+    stage = Callers(url)
     yield stage
     stage.world.close()

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from world import View
+from world import MARK, View
 
-from rqproc.cluster import Claim, Job
-from rqproc.wire import Answer
+from rqproc.protocol.commands import Claim
 
 MAX_ATTEMPTS = 3
 LEASE_MS = 1000
@@ -23,7 +22,7 @@ REFUSED_MS = 60_000
 
 
 def name_of(inc: str) -> str:
-    return inc.partition("@")[0]
+    return inc.partition("#")[0]
 
 
 @dataclass
@@ -36,6 +35,9 @@ class Roll:
         server: the run id that nodes have last told of.
         told: those that have said to this server process what they run.
         settles_at: until then nothing is given out.
+        marks: for each member, how many epoch marks its queue has had.
+        popped: how many of them it has taken from there.
+        needs: how many stand before a request in its queue.
     """
 
     leases: dict[str, int] = field(default_factory=dict)
@@ -46,28 +48,27 @@ class Roll:
     server: str = ""
     told: set[str] = field(default_factory=set)
     settles_at: int = 0
-
-    def doomed(self, now: int) -> list[str]:
-        """Whoever the next script will drop."""
-        late = [inc for inc, expiry in self.leases.items() if expiry <= now]
-        quiet = now - self.pulse > LEASE_MS // 2
-        return [inc for inc in late if inc in self.graced or not quiet]
+    marks: Counter[str] = field(default_factory=Counter)
+    popped: Counter[str] = field(default_factory=Counter)
+    needs: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def reap(self, now: int) -> list[str]:
         """Drop whoever's lease has run out; return the incarnations."""
-        dead = self.doomed(now)
-        for inc in dead:
-            self.drop(inc)
+        late = [inc for inc, expiry in self.leases.items() if expiry <= now]
+        quiet = now - self.pulse > LEASE_MS // 2
+        dead = [inc for inc in late if inc in self.graced or not quiet]
+        self.drop(*dead)
         for inc, expiry in self.leases.items():
             if expiry <= now:
                 self.graced.add(inc)
                 self.leases[inc] = now + LEASE_MS // 2
         return dead
 
-    def drop(self, inc: str) -> None:
-        del self.leases[inc]
-        self.graced.discard(inc)
-        self.retire(name_of(inc))
+    def drop(self, *incs: str) -> None:
+        for inc in incs:
+            del self.leases[inc]
+            self.graced.discard(inc)
+        self.retire(*incs)
 
     def beat(self, inc: str, now: int) -> None:
         self.leases[inc] = now + LEASE_MS
@@ -77,7 +78,7 @@ class Roll:
     def reconcile(self, inc: str, server: str, now: int) -> None:
         """A node has said to a server process what it runs."""
         if self.server not in ("", server):
-            self.epoch += 1000
+            self._changed(1000)
             self.told.clear()
             self.settles_at = now + LEASE_MS
         self.server = server
@@ -85,24 +86,54 @@ class Roll:
         if self.leases.keys() <= self.told:
             self.settles_at = 0
 
-    def retire(self, name: str) -> None:
-        if name in self.members:
-            self.members.remove(name)
-            self.epoch += 1
+    def retire(self, *incs: str) -> None:
+        if gone := self.members.intersection(incs):
+            self.members -= gone
+            self._changed(len(gone))
 
     def join(self, inc: str, now: int) -> None:
         self.beat(inc, now)
-        self.members.add(name_of(inc))
-        self.epoch += 1
+        self._changed(1)
+        self.members.add(inc)  # it has no mark: it is told
+
+    def _changed(self, by: int) -> None:
+        self.epoch += by
+        self.marks.update(self.members)
 
     def incarnation(self, name: str) -> str | None:
         return next((inc for inc in self.leases if name_of(inc) == name), None)
 
     def check(self, view: View) -> None:
-        assert view.members == tuple(sorted(self.members)), "the members are the live names, sorted"
+        assert view.members == tuple(sorted(self.members)), "the members are the live, sorted"
         assert view.leases == self.leases, "leases"
         assert view.epoch == self.epoch, "the epoch rises at every change of the members alone"
         assert view.nodes == {name_of(inc): inc for inc in self.leases}, "nodes"
+        for inc in self.members:
+            self._check_marks(inc, view)
+
+    def note(self, view: View) -> None:
+        """What has been routed by now lies behind the marks that there are by now."""
+        for inc in self.members:
+            for id in view.open.get(inc, ()):
+                group = id.partition("_")[0].replace("-c", "-g")  # a call's that was routed so
+                need = self.needs.get((inc, group), self.marks[inc])
+                self.needs.setdefault((inc, id), need)
+
+    def _check_marks(self, inc: str, view: View) -> None:
+        """What was routed after a change lies behind its mark, in every member's queue."""
+        passed = self.popped[inc]
+        for id in view.queue_of(inc):
+            if id == MARK:
+                passed += 1
+            elif (inc, id) in self.needs and id in view.open[inc]:
+                assert passed >= self.needs[inc, id], "what is routed after a change is behind it"
+        assert passed == self.marks[inc], "each change leaves one mark"
+
+
+State = Literal["unsent", "open", "answered", "hit", "refused", "withdrawn", "over"]
+"""What is known of a request: ``unsent``: nothing, or the server has forgotten it; ``open``: an
+answer is owed; ``answered``: by a run; ``over``: nobody is owed an answer any more (cancelled,
+deleted, expired, given up)."""
 
 
 @dataclass
@@ -110,35 +141,49 @@ class Wanted:
     """One request, and what may become of it.
 
     Attributes:
-        over: nobody is owed an answer any more (cancelled, deleted, expired, refused).
-        refused: by route.
-        gone: its job hash was deleted.
-        withdrawn: by its caller; its node may still have it.
+        group, place: what a call was sent with; '' and 0 where it was sent alone.
+        got: its caller has had an answer.
+        asked: how often its caller has asked.
+        acked: the caller has removed the answer that was kept.
+        gone: its hash was deleted.
         junk: what is wrong with it, where it never was a request: nodes must get rid of it.
-        foreign: another application enqueued it; ``copies`` times, with ``ttl_s``.
-        expect: the one value or report that its stream may show; None while there is none.
+        foreign: another application enqueued it, with ``ttl_s``.
+        adrift: it lay in a node's queue but was never routed there: nothing brings it back.
+        due: what its caller is told, in turn, and what it has heard.
     """
 
-    job: Job
+    id: str
+    address: str
     kind: Literal["call", "job", "part"]
-    reply: str
+    data: bytes
+    caller: str = ""
+    group: str = ""
+    place: int = 0
     deadline_ms: int = 0
     lost: int = 0
-    over: bool = False
-    refused: bool = False
+    state: State = "unsent"
+    got: bool = False
+    asked: int = 0
+    acked: bool = False
     gone: bool = False
-    withdrawn: bool = False
     junk: str = ""
     foreign: bool = False
-    copies: int = 1
+    adrift: bool = False
     ttl_s: int = 0
-    expect: str | None = None
-    answers: list[Answer] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
 
     def open_at(self, now: int) -> bool:
         """Whether an answer is still owed."""
-        expired = 0 < self.deadline_ms <= now
-        return not (self.expect or self.over or self.junk or expired)
+        return self.state == "open" and not self.late_at(now) and not self.junk
+
+    def late_at(self, now: int) -> bool:
+        return 0 < self.deadline_ms <= now
+
+    def tell(self, word: str, state: State) -> None:
+        """Its caller is told so."""
+        self.due.append(word)
+        self.state = state
 
 
 class Ledger:
@@ -146,137 +191,143 @@ class Ledger:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Wanted] = {}
+        self.by_part: dict[str, str] = {}
         self.top_token = 0
         self.deaths: dict[str, tuple[int, int]] = {}
-        self.early: list[Answer] = []  # to what has just been sent
 
     def __getitem__(self, id: str) -> Wanted:
         return self.by_id[id]
 
     def add(self, wanted: Wanted) -> Wanted:
-        self.by_id[wanted.job.id] = wanted
-        early, self.early = self.early, []
-        self.hear(early)
+        self.by_id[wanted.id] = wanted
+        if wanted.group:
+            self.by_part[wanted.id.rpartition(f"-{wanted.address}")[0]] = wanted.id
         return wanted
 
     @property
-    def streams(self) -> set[str]:
-        return {wanted.reply for wanted in self.by_id.values()}
+    def groups(self) -> list[str]:
+        return list(dict.fromkeys(w.group for w in self.by_id.values() if w.group))
 
-    def died(self, taken: Mapping[str, str], now: int) -> None:
-        """A node died that had taken these, oldest first: it may have run the first of some ids."""
+    def find(self, id: str) -> Wanted:
+        """Find by an id, or by what one in a group's answer begins with."""
+        return self.by_id[self.by_part.get(id, id)]
+
+    def hear(self, view: View, *, deaf: Iterable[str]) -> None:
+        """``deaf``: callers that have lost their connection."""
+        for id, word in view.heard:
+            wanted = self.find(id)
+            wanted.heard.append(word)
+            wanted.got = wanted.got or wanted.caller not in deaf
+        for id, words in view.results.items():
+            self.by_id[id].heard = words
+
+    # --- deaths ---
+
+    def died(self, view: View, inc: str, now: int) -> None:
+        """A node died that ran these, oldest first: it may have been the first of some ids."""
         ran: dict[str, str] = {}
-        for id, address in taken.items():
+        for id, (_, address) in view.claims[inc].items():
             if len(ran) < LANES:
                 ran.setdefault(address, id)
-        for address in ran:
+        for address, id in ran.items():
             self.deaths[address] = (self.deaths.get(address, (0, 0))[0] + 1, now)
-        for id in ran.values():
             wanted = self.by_id.get(id)
-            if not wanted or wanted.gone or (wanted.over and wanted.kind == "job"):
-                continue
-            if wanted.withdrawn:
-                continue
-            wanted.lost += 1
-            if wanted.lost >= MAX_ATTEMPTS:
-                wanted.expect = "NodeLost"
+            if wanted and id in view.open[inc] and view.about[id].status in ("queued", "started"):
+                wanted.lost += 1
 
     def ended(self, address: str) -> None:
         """A run of this address has ended: it does not kill every node."""
         self.deaths.pop(address, None)
 
-    def kills(self, address: str, now: int) -> bool:
-        """Whether requests of this address are refused for now."""
+    def kills(self, address: str, now: int) -> int:
+        """How many nodes have died on an address, where that is so many that it is refused."""
         deaths, last = self.deaths.get(address, (0, 0))
-        return deaths >= MAX_ATTEMPTS and now - last < REFUSED_MS
+        return deaths if deaths >= MAX_ATTEMPTS and now - last < REFUSED_MS else 0
 
-    def given_up(self, answers: Iterable[Answer], now: int) -> None:
-        """A take has answered these rather than given them out."""
-        for answer in answers:
-            wanted = self.by_id.get(answer.job_id)
-            if wanted and answer_of(answer) == "NodeLost" and not wanted.expect:
-                assert self.kills(wanted.job.address, now), "nobody is given up without a reason"
-                wanted.expect = "NodeLost"
+    # --- claims ---
 
     def claimed(self, claim: Claim, now: int) -> None:
-        """A node was given this claim."""
+        """A node was given the right to run this."""
         wanted = self.by_id[claim.id]
-        assert not self.kills(claim.address, now), "what kills nodes is not given out"
-        assert claim.token > self.top_token, "tokens only rise"
-        self.top_token = claim.token
-        told = (claim.address, claim.data, claim.kind, claim.reply, claim.deadline_ms)
-        job = wanted.job
-        known = (job.address, job.data, wanted.kind, wanted.reply, wanted.deadline_ms)
+        assert wanted.open_at(now), f"{claim.id} is {wanted.state}: it is not run (again)"
+        told = (claim.what == "job", claim.address, claim.data, claim.deadline_ms)
+        known = (wanted.kind == "job", wanted.address, wanted.data, wanted.deadline_ms)
         assert told == known, "a claim is the request as it was routed"
-        assert claim.lost == wanted.lost or claim.kind == "part", "attempts"
+        assert claim.token > self.top_token, "tokens only rise"
         assert wanted.lost < MAX_ATTEMPTS, "a request is not tried again for ever"
-        assert wanted.open_at(now), "what nobody waits for is not given out"
+        assert not self.kills(claim.address, now), "what kills nodes is not given out"
+        self.top_token = claim.token
 
-    def told_again(self, claim: Claim, now: int) -> None:
-        """A node was told of a claim whose take it has not seen."""
-        wanted = self.by_id[claim.id]
-        if wanted.open_at(now):
-            told = (claim.address, claim.kind, claim.reply, claim.deadline_ms)
-            known = (wanted.job.address, wanted.kind, wanted.reply, wanted.deadline_ms)
-            assert told == known, "a session tells what the take did"
-
-    def hear(self, answers: Iterable[Answer]) -> None:
-        for answer in answers:
-            if answer.job_id in self.by_id:
-                self.by_id[answer.job_id].answers.append(answer)
-            else:
-                self.early.append(answer)
+    # --- checks ---
 
     def check(self, view: View, now: int) -> None:
         places = view.places()
-        for ids in view.taken.values():
-            for id in ids:
-                at = view.parts.get(id.rpartition(":")[0], {}).get(id, ("*", ""))[0]
-                assert at == "*" or self.by_id[id].copies > 1, "what is taken is marked so"
-        assert places.keys() <= self.by_id.keys(), "only known requests are anywhere"
-        assert not self.early, "only known requests are answered"
-        for id, wanted in self.by_id.items():
-            self._check_places(wanted, places[id], now)
-            self._check_answers(wanted)
-            if wanted.open_at(now) and wanted.kind == "job":
-                self._check_status(wanted, view)
+        strangers = places.keys() - self.by_id.keys() - set(self.groups)
+        assert not strangers, "only known requests are anywhere"
+        for wanted in self.by_id.values():
+            self._check_places(wanted, places.get(wanted.id, []), view, now)
+            assert wanted.heard == wanted.due, f"{wanted.id}: what is due is told, and no more"
+            self._check_kept(wanted, view)
+            self._check_job(wanted, places.get(wanted.id, []), view, now)
 
-    def _check_places(self, wanted: Wanted, places: int, now: int) -> None:
+    def _check_places(self, wanted: Wanted, places: list[str], view: View, now: int) -> None:
+        outside = [*view.ingress, *view.intermediate].count(wanted.id) if wanted.foreign else 0
+        if wanted.junk or wanted.adrift:
+            return
+        if wanted.gone:  # what was open when its hash was deleted stays so until a node looks
+            assert places or not wanted.open_at(now), f"{wanted.id} is lost"
+            return
         if wanted.open_at(now):
-            assert 1 <= places <= wanted.copies, f"{wanted.job.id} is in {places} places"
-        elif wanted.expect and not wanted.withdrawn:
-            assert places < wanted.copies, "it is answered"
+            count = len(places)
+            assert count + outside >= 1, f"{wanted.id} is lost"
+            assert count <= 1 or wanted.foreign, f"{wanted.id} is in {count} places"
+        elif wanted.state in ("answered", "hit", "refused") and wanted.kind != "job":
+            assert not places, f"{wanted.id} is {wanted.state}"
         else:
-            assert places <= wanted.copies, "nobody waits for it"
+            assert len(places) <= 1 or wanted.foreign, f"{wanted.id}: nobody waits for it"
 
-    def _check_answers(self, wanted: Wanted) -> None:
-        shown = [answer_of(answer) for answer in wanted.answers]
-        if wanted.expect and not wanted.gone:
-            assert shown == [wanted.expect], f"{wanted.job.id}: exactly one answer, the right one"
+    @staticmethod
+    def _check_kept(wanted: Wanted, view: View) -> None:
+        left_ms = view.about[wanted.id].kept_ms if wanted.junk != "text" else -2
+        if wanted.kind != "job" and wanted.state in ("answered", "withdrawn") and not wanted.acked:
+            assert left_ms > 0, f"{wanted.id}: its answer is kept, for some time: {wanted}"
         else:
-            assert not shown, f"{wanted.job.id}: an answer that nobody gave"
+            assert left_ms == -2, f"{wanted.id}: an answer that nobody asks for is not kept"
 
-    def _check_status(self, wanted: Wanted, view: View) -> None:
-        taken = any(wanted.job.id in ids for ids in view.taken.values())
-        status, lost = view.about[wanted.job.id]
-        assert status == ("started" if taken else "queued"), "RQ's status"
-        assert lost == wanted.lost, "attempts"
-
-
-def answer_of(answer: Answer) -> str:
-    """Return what an answer says, in a word that ``Wanted.expect`` may have."""
-    if answer.report is None:
-        return str(answer.value)
-    return str(answer.report.get("message", answer.report["type"]))
+    @staticmethod
+    def _check_job(wanted: Wanted, places: list[str], view: View, now: int) -> None:
+        """Its hash, as RQ's tools see it."""
+        if not wanted.open_at(now) or wanted.junk or wanted.id not in view.about:
+            return
+        about = view.about[wanted.id]
+        alone = any(wanted.id in ids for ids in view.open.values()) or wanted.id in view.waiting
+        if wanted.kind != "job":
+            assert not alone or about.left_ms > 0, "the hash of a call will expire"
+        elif places and not wanted.foreign:
+            runs = any(wanted.id in ids for ids in view.claims.values())
+            assert about.status == ("started" if runs else "queued"), "RQ's status"
+        if alone:
+            assert about.lost == wanted.lost, "attempts"
 
 
 def check_holds(view: View) -> None:
-    """One incarnation at most has taken an address, and ``holders`` says so."""
-    taken = Counter((a, inc) for inc, ids in view.taken.items() for a in ids.values())
-    assert len({address for address, _ in taken}) == len(taken), "one place for each address"
-    implied = {address: f"{inc} {count}" for (address, inc), count in taken.items()}
-    assert view.holders == implied, "holders are what is taken"
+    """One incarnation at most runs an address, it lives, and ``holders`` says so."""
+    runs = Counter((a, inc) for inc, ids in view.claims.items() for _, a in ids.values())
+    assert len({address for address, _ in runs}) == len(runs), "one place for each address"
+    implied = {address: f"{inc} {count}" for (address, inc), count in runs.items()}
+    assert view.holders == implied, "holders are what is claimed"
     live = set(view.leases)
-    assert all(inc in live for inc, ids in view.taken.items() if ids), "the dead hold nothing"
+    assert all(inc in live for inc, ids in view.claims.items() if ids), "the dead hold nothing"
+    assert all(inc in live for inc, ids in view.open.items() if ids), "nor is anything open there"
     names = {name_of(inc) for inc in live}
     assert all(name in names for name, ids in view.queues.items() if ids), "nor have they queues"
+
+
+def check_order(dead: Iterable[str], before: View, after: View) -> None:
+    """What is recovered keeps the order in which it was routed."""
+    moments: Mapping[str, int] = {
+        id: moment for inc in dead for id, moment in before.open[inc].items()
+    }
+    for name, queue in after.queues.items():
+        new = [id for id in queue if id in moments and id not in before.queues[name]]
+        assert new == sorted(new, key=moments.__getitem__), "recovered in order"

@@ -8,19 +8,19 @@ request must have come to its one end.
 
 from __future__ import annotations
 
-from boxes import Boxes
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from outside import coin, group_picks, id_picks, limits, names, picks
-from simnode import SimNode, zombie
-from stage import IDS, LEASE_MS
+from ledger import LEASE_MS
+from outside import Outside, coin, group_picks, id_picks, limits, names, picks, seldom
+from simnode import SimNode, is_group
+from stage import IDS
 from world import NODE_NAMES
 
-from rqproc.cluster import Beaten, Finish, LeaseLost, SessionSuperseded, Tally
 from rqproc.placement import address, parse_address
+from rqproc.protocol.commands import Beaten, Commands, LeaseLost, SessionSuperseded, Tally
 
 
-class Protocol(Boxes):
+class Protocol(Outside):
     """What may happen to nodes, and with them all that may happen."""
 
     @initialize(count=st.integers(1, 4), limit=limits)
@@ -37,23 +37,51 @@ class Protocol(Boxes):
             stage.open_session(stage.start_any_node())
         return stage.nodes[pick % len(stage.nodes)]
 
+    def seeing_node(self, pick: int) -> SimNode:
+        """One that has a session."""
+        node = self.node(pick)
+        if node.blind:
+            self.stage.open_session(node)
+        return node if node in self.stage.nodes else self.seeing_node(pick)
+
+    def taking_node(self, pick: int) -> SimNode:
+        """One that has taken something."""
+        node = self.seeing_node(pick)
+        if not node.taken:
+            self.feed(node)
+            self.stage.pop(node, 9)
+        return node
+
     def busy_node(self, pick: int) -> SimNode:
-        """A node that believes to hold something."""
+        """One that runs something, if that may be."""
         if busy := [node for node in self.stage.nodes if node.known]:
             return busy[pick % len(busy)]
-        node = self.node(pick)
-        self.take(pick, 128, False)
+        node = self.taking_node(pick)
+        self.claim_all(node)
         return node if node in self.stage.nodes else self.node(pick)
+
+    def claim_all(self, node: SimNode) -> None:
+        self.stage.claim(node, [id for id in node.taken if not is_group(id)])
+        for group in [id for id in node.taken if is_group(id)]:
+            if node in self.stage.nodes:
+                self.settle_one(node, group, 0)
+
+    def settle_one(self, node: SimNode, group: str, mask: int, *, lost: bool = False) -> None:
+        if group not in node.texts and not self.stage.read_group(node, group):
+            del node.taken[group], node.texts[group]
+            return
+        self.stage.settle(node, group, mask, lost=lost)
 
     def feed(self, node: SimNode) -> None:
         """Let there be something for it to take."""
-        mine = [i for i in IDS if self.stage.view.target(address("r", i)) == node.name]
-        if mine and not self.stage.view.queues[node.name]:
+        owners = self.stage.view
+        mine = [i for i in IDS if owners.owner(address("r", i)) == node.inc]
+        if mine and not any(id != "epoch" for id in owners.queues[node.name]):
             picked = [IDS.index(id) for id in mine]
             if node.pid % 2:
-                self.call(picked[:1], 5.0, shared=False, twice=False)
+                self.ask(picked[:2], 5.0, "c", late=False)
             else:
-                self.ask_for_many(picked, 5.0, only=None, twice=False)
+                self.ask_for_many(picked, 5.0, late=False)
 
     # --- nodes ---
 
@@ -63,44 +91,30 @@ class Protocol(Boxes):
             self.stage.open_session(node)
 
     @rule(first=picks, second=picks)
-    def two_nodes_take_and_another_joins(self, first: int, second: int) -> None:
+    def two_nodes_run_and_another_joins(self, first: int, second: int) -> None:
         """What many schedules need, and chance alone would seldom bring about."""
-        self.take(first, 2, False)
-        self.take(second, 2, False)
+        for pick in (first, second):
+            node = self.taking_node(pick)
+            self.claim_all(node)
         self._join_any(first)
 
-    @rule(pick=picks, ids=id_picks)
-    def requests_wait_while_a_node_joins(self, pick: int, ids: list[int]) -> None:
-        self.call(ids, 5.0, shared=True, twice=False)
+    @rule(pick=picks, ids=group_picks, together=coin)
+    def requests_wait_while_a_node_joins(self, pick: int, ids: list[int], together: bool) -> None:
+        if together:
+            self.ask_for_many(ids, 5.0, late=False)
+        else:
+            self.ask(ids, 5.0, "c", late=False)
         self._join_any(pick)
-        self.take(pick, 128, False)
-
-    @rule(pick=picks, ids=group_picks)
-    def many_wait_while_a_node_joins(self, pick: int, ids: list[int]) -> None:
-        self.ask_for_many(ids, 5.0, only=None, twice=False)
-        self._join_any(pick)
-        self.take(pick, 128, False)
-
-    @rule(ids=group_picks)
-    def many_are_asked_for_again_where_nobody_lived(self, ids: list[int]) -> None:
-        stage = self.stage
-        for inc in list(stage.roll.leases):
-            stage.leave(inc)
-        stage.nodes.clear()
-        order = stage.new_group(ids, timeout_s=5.0)
-        stage.orders.append(order)
-        stage.scatter(order, quiet=True)
-        stage.open_session(stage.start_any_node())
-        stage.scatter(order)
+        self.stage.pop(self.seeing_node(pick), 9)
 
     @rule(pick=picks, together=coin)
-    def what_is_held_is_asked_for(self, pick: int, together: bool) -> None:
+    def what_is_run_is_asked_for(self, pick: int, together: bool) -> None:
         for claim in list(self.busy_node(pick).known.values())[:1]:
             id = IDS.index(parse_address(claim.address)[2])
             if together:
-                self.ask_for_many([id, id + 1], 5.0, only=None, twice=False)
+                self.ask_for_many([id, id + 1], 5.0, late=False)
             else:
-                self.call([id], 5.0, shared=False, twice=False)
+                self.ask([id], 5.0, "c", late=False)
 
     def _join_any(self, pick: int) -> None:
         if free := [name for name in NODE_NAMES[:4] if name not in self.stage.view.nodes]:
@@ -122,75 +136,182 @@ class Protocol(Boxes):
 
     def _beat(self, node: SimNode) -> None:
         stage = self.stage
-        reply = stage.script(
-            stage.cluster.beat(node.inc, lease_s=LEASE_MS / 1000, tally=Tally(hits=1))
+        reply = stage.function(
+            stage.commands.beat(node.inc, lease_s=LEASE_MS / 1000, tally=Tally(hits=1))
         )
         try:
-            beaten = stage.cluster.read_beat(reply)
+            beaten = stage.commands.read_beat(reply)
         except LeaseLost:
             stage.lose(node)
             return
-        state = "member" if node.name in stage.roll.members else "draining"
-        assert beaten == Beaten(stage.roll.epoch, state)
+        state = "member" if node.inc in stage.roll.members else "draining"
+        taken = len(stage.view.open[node.inc]) - len(stage.view.queue_of(node.inc))
+        assert beaten == Beaten(stage.roll.epoch, state, taken)  # type: ignore[arg-type]
         stage.roll.beat(node.inc, stage.now)
         if state == "draining" and not node.drained:
             stage.drain(node.name, node.inc)
             node.drained = True
+        if taken > len(node.taken) + len(node.runs) and not node.blind:
+            stage.open_session(node)  # it was sent more than it has got
 
-    @rule(pick=picks, most=st.sampled_from((1, 2, 128)), lost=st.sampled_from((False, False, True)))
-    def take(self, pick: int, most: int, lost: bool) -> None:
-        node = self.node(pick)
-        if node.blind:
-            self.stage.open_session(node)
+    @rule(
+        pick=picks,
+        most=st.sampled_from((1, 2, 128)),
+        lost=st.sampled_from(("no", "no", "no", "lost", "unnoticed")),
+    )
+    def pop(self, pick: int, most: int, lost: str) -> None:
+        node = self.seeing_node(pick)
         self.feed(node)
-        if node in self.stage.nodes:
-            self.stage.take(node, most, lost=lost)
+        self.stage.pop(node, most, lost=lost != "no", notices=lost == "lost")
+
+    @rule(pick=picks, mask=st.sampled_from((15, 15, 5, 10)), lost=seldom)
+    def claim(self, pick: int, mask: int, lost: bool) -> None:
+        node = self.taking_node(pick)
+        ids = [id for id in node.taken if not is_group(id)]
+        ids = [id for place, id in enumerate(ids) if mask >> place % 4 & 1]
+        self.stage.claim(node, ids, lost=lost)
 
     @rule(pick=picks)
-    def reconnect(self, pick: int) -> None:
-        self.stage.open_session(self.busy_node(pick))
+    def a_node_reads_a_group(self, pick: int) -> None:
+        node = self.taking_node(pick)
+        for group in [id for id in node.taken if is_group(id)][:1]:
+            self.stage.read_group(node, group)
+
+    @rule(pick=picks, mask=st.sampled_from((0, 15, 5, 10, 7)), lost=seldom)
+    def settle(self, pick: int, mask: int, lost: bool) -> None:
+        node = self.taking_node(pick)
+        for group in [id for id in node.taken if is_group(id)][:1]:
+            self.settle_one(node, group, mask, lost=lost)
+
+    @rule(pick=picks, count=st.integers(1, 3), again=seldom)
+    def calls_are_answered_from_entries(self, pick: int, count: int, again: bool) -> None:
+        """Calls that were not claimed, and groups as a whole; ``again``: their reply was lost."""
+        node, stage = self.taking_node(pick), self.stage
+        plain = [id for id in node.taken if not is_group(id) and id.startswith("r")][:count]
+        endings = [node.hit(id) for id in plain]
+        for group in [id for id in node.taken if is_group(id)][:1]:
+            text = node.texts.get(group) or stage.read_group(node, group)
+            places = text.split()[::2]
+            if places:
+                node.sent_texts[group] = text
+                payload = node.group_answer(group, places)
+                endings.append(Commands.many(group, payload, len(text)))
+            node.texts.pop(group, None)
+            node.taken.pop(group)
+        for _ in range(1 + again):
+            if endings:
+                stage.answer(node, endings)
+        for id in plain:
+            del node.taken[id]
+        node.done += endings
 
     @rule(pick=picks)
-    def a_take_of_an_older_session_arrives(self, pick: int) -> None:
-        node, stage = self.node(pick), self.stage
+    def calls_join_a_run(self, pick: int) -> None:
+        node = self.busy_node(pick)
+        places = {claim.address for claim in node.known.values()}
+        wanted = [self.stage.ledger.by_id.get(id) for id in node.taken]
+        joined = [w for w in wanted if w and w.kind != "job" and w.address in places]
+        if joined:
+            self.stage.answer(node, [node.joined(w.id, w.address) for w in joined])
+            for w in joined:
+                del node.taken[w.id]
+
+    @rule(pick=picks, forgets=coin)
+    def reconnect(self, pick: int, forgets: bool) -> None:
+        self.stage.open_session(self.busy_node(pick), forgets=forgets)
+
+    @rule(pick=picks)
+    def packets_of_an_older_session_arrive(self, pick: int) -> None:
+        node, stage = self.taking_node(pick), self.stage
         stage.open_session(node)
         if node not in stage.nodes:
             return
         self.feed(node)
+        stage.pop(node, 9)
+        for group in [id for id in node.taken if is_group(id)][:1]:
+            stage.read_group(node, group)
         before = stage.world.dump()
-        reaped = any(expiry <= stage.now for expiry in stage.roll.leases.values())
-        taken = stage.ask_to_take(node, 9, session=node.session - 1)
-        assert taken is (SessionSuperseded if stage.live(node) else LeaseLost)
-        assert reaped or stage.world.dump() == before, "it changes nothing"
+        calm = all(expiry > stage.now for expiry in stage.roll.leases.values())
+        late = SessionSuperseded if stage.live(node) else LeaseLost
+        told = [stage.ask_to_claim(node, list(node.taken), session=node.session - 1)]
+        for group in [id for id in node.taken if is_group(id)][:1]:
+            told.append(stage.settle(node, group, 5, session=node.session - 1))
+        for one in told:
+            assert one is late or not stage.live(node)
+        assert not calm or stage.world.dump() == before, "they change nothing"
 
     @rule(
         pick=picks,
         mask=st.integers(1, 15),
         ok=st.sampled_from((True, True, False)),
-        together=coin,
-        lost=st.sampled_from((False, False, True)),
+        outcome=st.sampled_from(("", "", ":stuck", ":stuck", ":dropped", ":expired")),
+        lost=seldom,
     )
-    def finish(self, pick: int, mask: int, ok: bool, together: bool, lost: bool) -> None:
+    def runs_end(self, pick: int, mask: int, ok: bool, outcome: str, lost: bool) -> None:
         node = self.busy_node(pick)
         claims = [c for place, c in enumerate(node.known.values()) if mask >> place % 4 & 1]
+        claims = [claim for claim in claims if claim.id not in node.unsure]
+        if outcome == ":stuck":
+            claims = claims[:1]
         if mask % 2:
             claims.reverse()
-        finishes = node.outcomes(claims, self.stage.now, ok=ok, together=together)
-        if not finishes:
+        endings = [self._ending(node, claim, outcome, ok=ok) for claim in claims]
+        if not endings:
             return
-        self.stage.finish(node, finishes)
-        for claim in claims:
-            if lost:
-                node.unsure.add(claim.id)
+        self.stage.answer(node, endings)
+        for claim, ending in zip(claims, endings, strict=True):
+            if str(ending[0]).endswith(":stuck"):
+                late = node.ending(claim, ":ended", ok=ok)
+                node.stuck[claim.id] = claim, late
+                del node.known[claim.id]
+            elif lost:
+                node.unsure[claim.id] = ending
             else:
                 del node.known[claim.id]
-        node.done += [] if lost else finishes
+                node.done.append(ending)
+        node.blind = node.blind or lost
 
-    @precondition(lambda self: any(node.done for node in self.stage.nodes))
+    def _ending(self, node: SimNode, claim, outcome: str, *, ok: bool):  # type: ignore[no-untyped-def]
+        late = 0 < claim.deadline_ms <= self.stage.now
+        if outcome == ":expired" and not late:
+            outcome = ""
+        if outcome == ":dropped" and (claim.what == "job" or not ok):
+            outcome = ""
+        return node.ending(claim, outcome, ok=ok)
+
+    @rule(pick=picks, reconnects=coin)
+    def an_answer_is_lost_on_its_way(self, pick: int, reconnects: bool) -> None:
+        self.busy_node(pick)
+        self.a_caller_hears_nothing()
+        self.runs_end(pick, 15, True, "", False)
+        self.stage.deaf.clear()
+        if reconnects:
+            self.stage.lose_connection()
+        else:
+            for order in [o for o in self.stage.orders if o not in o.caller.late]:
+                self.stage.ask_again(order)
+
+    @rule(pick=picks, twice=coin)
+    def what_was_stuck_ends(self, pick: int, twice: bool) -> None:
+        if not any(node.stuck for node in self.stage.nodes):
+            self.runs_end(pick, 15, True, ":stuck", False)
+            return
+        nodes = [node for node in self.stage.nodes if node.stuck]
+        node = nodes[pick % len(nodes)]
+        claim, ending = next(iter(node.stuck.values()))
+        for _ in range(1 + twice):
+            self.stage.answer(node, [ending])
+        del node.stuck[claim.id]
+        node.done.append(ending)
+
     @rule(pick=picks)
-    def finishes_arrive_again(self, pick: int) -> None:
-        node = self.node(pick)
-        self.stage.finish(node, node.done[-3:])
+    def endings_arrive_again(self, pick: int) -> None:
+        nodes = [node for node in self.stage.nodes if node.done]
+        if not nodes:
+            self.runs_end(pick, 15, True, "", True)
+            return
+        node = nodes[pick % len(nodes)]
+        self.stage.answer(node, node.done[-3:])
 
     @rule(pick=picks, how=st.sampled_from(("unseen", "reported", "leaves")))
     def a_node_ends(self, pick: int, how: str) -> None:
@@ -201,25 +322,34 @@ class Protocol(Boxes):
         elif how == "reported":
             stage.report_death(node)
 
+    @rule(pick=picks)
+    def nodes_die_on_an_id(self, pick: int) -> None:
+        for _ in range(3):
+            self.a_node_ends(pick, "reported")
+        self.enqueue([0, 1, 2, 3, 4], 0.0, twice=False)
+
     @rule(pick=picks, operator=coin)
     def a_busy_node_drains(self, pick: int, operator: bool) -> None:
         """By an operator's word it will know with its next beat."""
         node = self.busy_node(pick)
-        self.what_is_held_is_asked_for(pick, not operator)
+        self.what_is_run_is_asked_for(pick, not operator)
         if self.stage.live(node):
             self.stage.drain(node.name, "" if operator else node.inc)
             node.drained = not operator and self.stage.live(node)
 
-    @rule(pick=picks, only=st.sampled_from((None, 1)), ends=coin)
-    def callers_do_without_a_silent_node(self, pick: int, only: int | None, ends: bool) -> None:
+    @rule(pick=picks, ends=coin)
+    def callers_do_without_a_silent_node(self, pick: int, ends: bool) -> None:
         silent = self.busy_node(pick)
         self.stage.world.advance(LEASE_MS * 6 // 10)
         for node in [n for n in self.stage.nodes if n is not silent]:
             self._beat(node)
-        for order in [o for o in self.stage.orders if any(j.id in silent.known for j in o.jobs)]:
-            self.withdraw(order, only)
+        for order in self.stage.orders:
+            if order not in order.caller.late and any(w.id in silent.known for w in order.wanted):
+                self.stage.withdraw(order)
         if ends and silent in self.stage.nodes:
-            self.finish(self.stage.nodes.index(silent), 15, True, True, False)
+            self.runs_end(self.stage.nodes.index(silent), 15, True, "", False)
+
+    # --- other servers ---
 
     @rule()
     def the_server_is_replaced(self) -> None:
@@ -228,46 +358,25 @@ class Protocol(Boxes):
         for node in self.stage.nodes:
             node.blind = True
 
-    @rule(pick=picks, ids=group_picks)
-    def the_reply_that_gives_many_is_lost(self, pick: int, ids: list[int]) -> None:
-        if node := self._node_that_may_take(pick):
-            self.ask_for_many(ids, 5.0, only=None, twice=False)
-            self.take(self.stage.nodes.index(node), 128, True)
-            self.stage.open_session(node)
+    @rule()
+    def the_server_writes_a_copy(self) -> None:
+        self.stage.remember()
 
     @rule(pick=picks)
-    def the_server_is_replaced_by_one_that_lacks_a_take(self, pick: int) -> None:
-        if node := self._node_that_may_take(pick):
-            before, known = self.stage.world.snapshot(), set(node.known)
-            self.stage.take(node, 128)
-            self.stage.forget(before, node, known)
+    def the_server_is_replaced_by_one_that_lacks_claims(self, pick: int) -> None:
+        node = self.taking_node(pick)
+        self.stage.remember()
+        self.claim_all(node)
+        self.the_server_forgets()
 
-    @rule(pick=picks, ids=group_picks)
-    def the_server_is_replaced_by_one_that_lacks_an_order(self, pick: int, ids: list[int]) -> None:
-        """And the take of it. The caller says again what it wants."""
-        if not (node := self._node_that_may_take(pick)):
-            return
-        self.stage.take(node, 128)
-        order = self.stage.new_group(ids, timeout_s=5.0)
-        before, known = self.stage.world.snapshot(), set(node.known)
-        self.stage.orders.append(order)
-        self.stage.scatter(order, fenced=False)
-        self.stage.take(node, 128)
-        wanted = [self.stage.ledger[job.id] for job in order.jobs]
-        if not any(w.refused for w in wanted):
-            self.stage.forget(before, node, known)
-            for w in wanted:
-                w.copies = 2
-            self.stage.scatter(order)
-
-    def _node_that_may_take(self, pick: int) -> SimNode | None:
-        node, stage = self.node(pick), self.stage
-        if node.blind:
-            stage.open_session(node)
-        self.feed(node)
-        stage.script(stage.cluster.survey())
-        calm = not stage.ledger.deaths and stage.now >= stage.roll.settles_at
-        return node if calm and node in stage.nodes and stage.live(node) else None
+    @precondition(lambda self: self.stage.memory)
+    @rule()
+    def the_server_forgets(self) -> None:
+        stage = self.stage
+        if stage.memory:
+            stage.forget(stage.memory)
+            for node in list(stage.nodes):
+                stage.open_session(node)
 
     @rule(pick=picks)
     def a_node_comes_back_with_what_it_still_runs(self, pick: int) -> None:
@@ -277,12 +386,14 @@ class Protocol(Boxes):
             stage.world.advance(LEASE_MS * 4 // 10)
             for node in [n for n in stage.nodes if n is not paused]:
                 self._beat(node)
-        for node in [n for n in stage.nodes if n is not paused]:
-            self.take(stage.nodes.index(node), 128, False)
+        for node in [n for n in stage.nodes if n is not paused and not n.blind]:
+            stage.pop(node, 128)
+            self.claim_all(node)
         if not stage.live(paused) and (back := stage.start_node(paused.name)):
             if paused in stage.nodes:
                 stage.nodes.remove(paused)
-            back.zombies = {f"~{c.token}": zombie(c) for c in paused.known.values()}
+            zombies = map(paused.zombie, paused.known.values())
+            back.zombies = {claim.id: claim for claim in zombies}
             stage.open_session(back)
 
     @precondition(lambda self: any(node.zombies for node in self.stage.nodes))
@@ -291,14 +402,14 @@ class Protocol(Boxes):
         back = [node for node in self.stage.nodes if node.zombies]
         node = back[pick % len(back)]
         _, claim = node.zombies.popitem()
-        self.stage.finish(node, [Finish(claim, "released")])
+        self.stage.answer(node, [Commands.call(":ended", claim.id, claim.address, "", 0.0)])
 
     # --- time ---
 
     @rule(
         survivors=st.sampled_from((15, 14, 13, 11, 7, 6, 0)),
         successor=coin,
-        late=st.sampled_from(("nothing", "call", "take", "beat", "leave", "drain")),
+        late=st.sampled_from(("nothing", "call", "claim", "beat", "leave", "drain")),
         ids=id_picks,
     )
     def leases_run_out(self, survivors: int, successor: bool, late: str, ids: list[int]) -> None:
@@ -315,9 +426,9 @@ class Protocol(Boxes):
 
     def _come_late(self, paused: SimNode, late: str, ids: list[int]) -> None:
         if late == "call":
-            self.call(ids, 5.0, shared=False, twice=False)
-        elif late == "take":
-            self.stage.ask_to_take(paused, 2, session=paused.session)
+            self.ask(ids, 5.0, "c", late=False)
+        elif late == "claim" and paused in self.stage.nodes and not paused.blind:
+            self.claim_all(paused)
         elif late == "beat" and paused in self.stage.nodes:
             self._beat(paused)
         elif late == "leave":

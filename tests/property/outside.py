@@ -5,23 +5,33 @@ from __future__ import annotations
 from callers import Callers
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ledger import Wanted
+from ledger import Wanted, name_of
 from rest import check_leftovers, come_to_rest
 from stage import HOST, IDS
-from world import NODE_NAMES, Mutation
+from world import MARK, NODE_NAMES, Mutation
 
-from rqproc.cluster import Job, Order
-from rqproc.keys import job_key
-from rqproc.placement import address, owner, slot
+from rqproc.placement import Id, address, owner, slot
+from rqproc.protocol.commands import Sent
+from rqproc.protocol.keys import job_key
 
 picks = st.integers(0, 7)
 group_picks = st.lists(st.integers(0, len(IDS) - 1), min_size=2, max_size=5)
 id_picks = st.lists(st.integers(0, len(IDS) - 1), min_size=1, max_size=3)
 names = st.sampled_from(NODE_NAMES[:4])
-limits = st.sampled_from((1000, 1000, 2))
+limits = st.sampled_from((1000, 1000, 3))
+timeouts = st.sampled_from((5.0, 5.0, 5.0, 0.7))
 coin = st.booleans()
+seldom = st.sampled_from((False, False, True))
 
-JUNK = ("text", "missing", "bare", "addressed", "many")
+JUNK: dict[str, dict[str, str | bytes]] = {
+    "text": {},
+    "missing": {},
+    "bare": {"status": "queued"},
+    "addressed": {"status": "queued", "rqproc_address": address("r", 2)},
+    "misaddressed": {"status": "queued", "rqproc_address": "9" * 400 + "-r-1"},
+    "like a call": {"status": "queued", "data": "x"},
+    "like a group": {"status": "queued", "": "0 nonsense", "data": "0 1-r-1"},
+}
 
 
 class Outside(RuleBasedStateMachine):
@@ -52,73 +62,92 @@ class Outside(RuleBasedStateMachine):
 
     # --- callers ---
 
-    @rule(
-        ids=id_picks,
-        timeout_s=st.sampled_from((5.0, 5.0, 0.7)),
-        shared=coin,
-        twice=st.sampled_from((False, False, True)),
-    )
-    def call(self, ids: list[int], timeout_s: float, shared: bool, twice: bool) -> None:
-        jobs = tuple(map(self.stage.new_job, ids if shared else ids[:1]))
-        reply = f"{jobs[0].id}-all" if len(jobs) > 1 else jobs[0].id
-        self._route(Order("call", jobs, timeout_s, reply), twice=twice)
-
-    @rule(ids=id_picks, timeout_s=st.sampled_from((0.0, 0.0, 0.7)), twice=coin)
-    def enqueue(self, ids: list[int], timeout_s: float, twice: bool) -> None:
-        jobs = tuple(map(self.stage.new_job, ids))
-        self._route(Order("job", jobs, timeout_s), twice=twice)
-
-    def _route(self, order: Order, *, twice: bool) -> None:
-        self.stage.orders.append(order)
-        self.stage.send(order)
-        if twice:
-            self.stage.send(order)
-
-    @rule(
-        ids=group_picks,
-        timeout_s=st.sampled_from((5.0, 5.0, 0.7)),
-        only=st.sampled_from((None, None, 1, 2)),
-        twice=st.sampled_from((False, False, True)),
-    )
-    def ask_for_many(self, ids: list[int], timeout_s: float, only: int | None, twice: bool) -> None:
-        """``only``: the packet with the others is late, or lost."""
-        order = self.stage.new_group(ids, timeout_s=timeout_s)
-        self.stage.orders.append(order)
-        self.stage.scatter(order, only=only, fenced=False)
-        if twice:
-            self.stage.scatter(order, fenced=True)
-
-    @precondition(lambda self: self.stage.orders)
-    @rule(pick=picks)
-    def send_an_order_again(self, pick: int) -> None:
-        """Its reply was lost. A caller does so until its deadline, which is before the server's."""
-        order = self.stage.orders[-1 - pick % len(self.stage.orders)]
-        wanted = self._wanted(order)
-        late = order.kind == "call" and wanted[0].deadline_ms <= self.stage.now
-        if late or any(w.gone for w in wanted):
-            return
-        if order.together:
-            self.stage.scatter(order, quiet=pick % 2 == 0)
+    @rule(ids=id_picks, timeout_s=timeouts, kind=st.sampled_from(("c", "c", "a", "i")), late=seldom)
+    def ask(self, ids: list[int], timeout_s: float, kind: str, late: bool) -> None:
+        order = self.stage.new_order(ids, timeout_s=timeout_s, kind=kind)  # type: ignore[arg-type]
+        if late:
+            self.stage.caller.late.append(order)
         else:
             self.stage.send(order)
 
+    @rule(ids=group_picks, timeout_s=timeouts, late=seldom)
+    def ask_for_many(self, ids: list[int], timeout_s: float, late: bool) -> None:
+        order = self.stage.new_group(ids, timeout_s=timeout_s)
+        if late:
+            self.stage.caller.late.append(order)
+        else:
+            self.stage.send(order)
+
+    @precondition(lambda self: self.stage.caller.orders)
+    @rule(pick=picks)
+    def a_caller_asks_again(self, pick: int) -> None:
+        orders = [o for o in self.stage.orders if o not in o.caller.late]
+        if orders:
+            self.stage.ask_again(orders[-1 - pick % len(orders)])
+
+    @rule(ids=id_picks)
+    def a_callers_connection_breaks(self, ids: list[int]) -> None:
+        if not self.stage.caller.orders:
+            self.ask(ids, 5.0, "c", late=True)
+        self.stage.deaf.clear()
+        self.stage.lose_connection()
+
+    @precondition(lambda self: self.stage.caller.orders)
+    @rule()
+    def a_caller_hears_nothing(self) -> None:
+        """What is published from now on is lost, until it finds out."""
+        self.stage.deaf.update(caller.name for caller in self.stage.callers)
+
+    @precondition(lambda self: any(caller.late for caller in self.stage.callers))
+    @rule(pick=picks)
+    def late_packets_arrive(self, pick: int) -> None:
+        late = [caller for caller in self.stage.callers if caller.late]
+        self.stage.arrive_late(late[pick % len(late)])
+
+    @rule()
+    def what_callers_have_read_is_removed(self) -> None:
+        self.stage.acknowledge()
+
     @precondition(lambda self: self.stage.orders)
-    @rule(pick=picks, only=st.sampled_from((None, 1)))
-    def an_order_is_withdrawn(self, pick: int, only: int | None) -> None:
-        self.withdraw(self.stage.orders[-1 - pick % len(self.stage.orders)], only)
+    @rule(pick=picks)
+    def an_order_is_withdrawn(self, pick: int) -> None:
+        orders = [o for o in self.stage.orders if o not in o.caller.late]
+        if orders:
+            self.stage.withdraw(orders[-1 - pick % len(orders)])
 
-    def withdraw(self, order: Order, only: int | None) -> None:
-        wanted = self._wanted(order)
-        waits = order.kind == "call" and wanted[0].deadline_ms > self.stage.now
-        if waits and order.reply and not any(w.gone for w in wanted):
-            sent = {w.job.id for w in wanted}
-            jobs = [job for job in order.jobs if job.id in sent][:only]
-            self.stage.withdraw(order._replace(jobs=tuple(jobs)))
+    # --- jobs ---
 
-    def _wanted(self, order: Order) -> list[Wanted]:
-        """What the server has been told of an order."""
-        ledger = self.stage.ledger.by_id
-        return [ledger[job.id] for job in order.jobs if job.id in ledger]
+    @rule(ids=id_picks, timeout_s=st.sampled_from((0.0, 0.0, 0.7)), twice=coin)
+    def enqueue(self, ids: list[int], timeout_s: float, twice: bool) -> None:
+        stage = self.stage
+        jobs = []
+        for pick in ids:
+            place, data = stage.new_call(pick)
+            jobs.append(stage.ledger.add(Wanted(f"job{stage.number()}", place, "job", data)))
+        stage.look()
+        for _ in range(1 + twice):
+            self._send_jobs(jobs, timeout_s)
+
+    def _send_jobs(self, jobs: list[Wanted], timeout_s: float) -> None:
+        stage = self.stage
+        sent = [Sent(job.id, job.address, job.data) for job in jobs]
+        told = stage.function(stage.commands.enqueue(sent, timeout_s=timeout_s))
+        for job, report in zip(jobs, told, strict=True):
+            known = job.state not in ("unsent", "refused")
+            if known:
+                assert report == b"" or b"NodeLost" in report, "a known id is left alone"
+            elif b"NodeLost" in report:
+                assert stage.ledger.kills(job.address, stage.now)
+                job.state = "refused"
+            elif not report and not stage.view.members:
+                assert job.id in stage.view.waiting, "a job waits for a node"
+                job.state, job.deadline_ms = "open", self._deadline(timeout_s)
+            else:
+                assert not stage.ledger.kills(job.address, stage.now), "what kills is refused"
+                stage.expect_routed(job, self._deadline(timeout_s), report)
+
+    def _deadline(self, timeout_s: float) -> int:
+        return self.stage.now + round(timeout_s * 1000) if timeout_s else 0
 
     # --- other applications and operators ---
 
@@ -126,88 +155,95 @@ class Outside(RuleBasedStateMachine):
     def another_application_enqueues(
         self, pick: int, to_node: bool, ttl_s: int, twice: bool
     ) -> None:
-        job, keys = self.stage.new_job(pick), self.stage.world.keys
-        fields: dict[str, str | bytes] = {"status": "queued", "data": job.data}
+        stage = self.stage
+        place, data = stage.new_call(pick)
+        fields: dict[str, str | bytes] = {"status": "queued", "data": data}
         if ttl_s:
             fields["ttl"] = str(ttl_s)
-        wanted = Wanted(job, "job", job.id, foreign=True, ttl_s=ttl_s, copies=1 + twice)
-        self.stage.put(wanted, self._queue(pick, to_node), fields)
+        queue = self._queue(pick, to_node)
+        adrift = queue != stage.world.keys.ingress_queue
+        wanted = Wanted(f"foreign{stage.number()}", place, "job", data, foreign=True, ttl_s=ttl_s,
+                        adrift=adrift)  # fmt: skip
+        stage.put(wanted, queue, fields)
         if twice:
-            self.stage.look(("RPUSH", keys.ingress_queue, job.id))
+            stage.look(("RPUSH", stage.world.keys.ingress_queue, wanted.id))
+            wanted.adrift = False
 
     def _queue(self, pick: int, to_node: bool) -> str:
         keys, names = self.stage.world.keys, sorted(self.stage.view.nodes)
         return keys.queue(names[pick % len(names)]) if to_node and names else keys.ingress_queue
 
-    @rule(pick=picks, to_node=coin, kind=st.sampled_from(JUNK))
+    @rule(pick=picks, to_node=coin, kind=st.sampled_from(tuple(JUNK)))
     def someone_enqueues_junk(self, pick: int, to_node: bool, kind: str) -> None:
-        id = f"{self.stage.world.keys.namespace}-junk{self.stage.number()}"
-        wanted = Wanted(Job(id, "", b""), "job", id, junk=kind)
-        fields: dict[str, str | bytes] = {}
-        if kind in ("bare", "addressed", "many"):
-            fields["status"] = "queued"
-        if kind == "addressed":
-            fields["rqproc_address"] = address("r", IDS[pick % len(IDS)])
-        if kind == "many":
-            fields |= {"rqproc_kind": "many", "rqproc_left": "x", "0": "nonsense", "1": ""}
+        stage = self.stage
+        forms = {"like a call": "rff-c{:x}-1-r-1", "like a group": "rff-g{:x}"}
+        id = forms.get(kind, "junk{}").format(stage.number())
+        wanted = Wanted(id, address("r", 1), "job", b"", junk=kind)
         if kind == "text":
-            self.stage.world.run(("SET", job_key(id), "text"))
-        self.stage.put(wanted, self._queue(pick, to_node), fields)
+            stage.world.run(("SET", job_key(id), "text"))
+        stage.put(wanted, self._queue(pick, to_node), dict(JUNK[kind]))
 
-    @rule(refuse=st.sampled_from((False, False, True)))
-    def a_porter_carries(self, refuse: bool) -> None:
+    @rule(refuse=seldom)
+    def a_node_carries(self, refuse: bool) -> None:
         self.stage.carry(refuse=refuse)
 
     @rule(pick=picks, deletes=coin)
     def a_job_is_cancelled(self, pick: int, deletes: bool) -> None:
         """As RQ does it: by its status, or by deleting the hash, which also may have expired."""
         stage = self.stage
-        taken = {id for ids in stage.view.taken.values() for id in ids}
+        runs = {id for ids in stage.view.claims.values() for id in ids}
         found = [
             wanted
             for wanted in stage.ledger.by_id.values()
-            if wanted.open_at(stage.now) and (deletes or wanted.kind == "job")
+            if wanted.open_at(stage.now) and wanted.kind == "job" and not wanted.adrift
         ]
-        found.sort(key=lambda wanted: wanted.job.id not in taken)
+        found.sort(key=lambda wanted: wanted.id not in runs)
         if not found:
             self.enqueue([pick % len(IDS)], 0.0, twice=False)
             return
         wanted = found[pick // 2 % len(found)]
-        key = job_key(wanted.job.id)
-        wanted.over, wanted.gone = True, deletes
-        if wanted.kind == "part":
-            key = self._cancel_all_of(wanted.job.id.rpartition(":")[0])
+        wanted.state = "over"
+        key = job_key(wanted.id)
         stage.look(("DEL", key) if deletes else ("HSET", key, "status", "canceled"))
 
-    def _cancel_all_of(self, job: str) -> str:
-        for id, wanted in self.stage.ledger.by_id.items():
-            if id.startswith(f"{job}:") and wanted.open_at(self.stage.now):
-                wanted.over = wanted.gone = True
-        return job_key(job)
+    @precondition(lambda self: self.stage.orders)
+    @rule(pick=picks)
+    def a_calls_hash_is_deleted(self, pick: int) -> None:
+        """It is as if nobody had asked; whoever waits asks again."""
+        stage = self.stage
+        alone = {id for ids in stage.view.open.values() for id in ids} | set(stage.view.waiting)
+        found = [w for w in stage.ledger.by_id.values()
+                 if w.kind != "job" and w.open_at(stage.now) and w.id in alone]  # fmt: skip
+        if found:
+            wanted = found[pick % len(found)]
+            wanted.state, wanted.gone = "unsent", True
+            stage.look(("DEL", job_key(wanted.id)))
 
     @rule(number=st.integers(0, 2**53 - 1), name=names)
     def someone_looks(self, number: int, name: str) -> None:
-        death = self.stage.cluster.report_death(name, pid=10**6, host=HOST)
-        assert self.stage.script(death) == 0, "of another process"
+        death = self.stage.commands.report_death(name, pid=10**6, host=HOST)
+        assert self.stage.function(death) == 0, "of another process"
         self._ask_for_owners([*IDS, number, 2**53 - 2])
         self._list_nodes()
 
-    def _ask_for_owners(self, ids: list[int | str]) -> None:
-        command = self.stage.cluster.locate("r", ids)
-        reply = self.stage.script(command)
-        view = self.stage.view
-        for found, id in zip(self.stage.cluster.read_locate(command, reply), ids, strict=True):
-            holder = view.holders.get(address("r", id), "").partition("@")[0] or None
-            assert (found.id, found.holder) == (id, holder)
-            assert found.owner == owner(slot(id), view.members), "Lua's arithmetic is Python's"
-            assert (found.epoch, found.members) == (view.epoch, view.members)
+    def _ask_for_owners(self, ids: list[Id]) -> None:
+        command = self.stage.commands.locate("r", ids)
+        reply = self.stage.function(command)
+        view, members = self.stage.view, self.stage.names
+        for found, id in zip(self.stage.commands.read_locate(command, reply), ids, strict=True):
+            holder = view.holder(address("r", id))
+            assert (found.id, found.holder) == (id, name_of(holder) if holder else None)
+            assert found.owner == owner(slot(id), members), "Lua's arithmetic is Python's"
+            assert (found.epoch, found.members) == (view.epoch, members)
 
     def _list_nodes(self) -> None:
         stage = self.stage
-        membership = stage.cluster.read_survey(stage.script(stage.cluster.survey()))
-        assert membership.members == stage.view.members
+        membership = stage.commands.read_survey(stage.function(stage.commands.survey()))
+        assert membership.members == stage.names
         assert [node.name for node in membership.nodes] == sorted(stage.view.nodes)
         for node in membership.nodes:
             assert node.lease_left_s == (stage.view.leases[node.incarnation] - stage.now) / 1000
-            assert node.queued == len(stage.view.queues[node.name])
-            assert node.held == len(stage.view.taken[node.incarnation])
+            queue = [id for id in stage.view.queues[node.name] if id != MARK]
+            assert node.queued == len(queue)
+            known = len(stage.view.open[node.incarnation]) - len(queue)
+            assert node.held == max(known, len(stage.view.claims[node.incarnation]))

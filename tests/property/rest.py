@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from stage import Stage
+from callers import Callers
+from simnode import SimNode, is_group
+from world import MARK
 
-from rqproc.keys import job_key, results_key
+from rqproc.protocol.keys import job_key, results_key
 
 
-def come_to_rest(stage: Stage) -> None:
+def come_to_rest(stage: Callers) -> None:
     """All leave by their own word, which costs no attempt; one node serves what is left."""
     for inc in list(stage.roll.leases):
         stage.leave(inc)
@@ -17,30 +19,58 @@ def come_to_rest(stage: Stage) -> None:
     assert last
     stage.open_session(last)
     for _ in range(100):
-        busy = stage.carry() + stage.take(last, 3)
-        stage.finish(last, last.outcomes([*last.known.values()], stage.now, together=True))
-        last.known.clear()
+        busy = stage.carry() + serve(stage, last)
         stage.check()
-        if not busy and stage.view.idle and not stage.view.places():
+        if not busy and is_idle(stage):
             break
-    assert stage.view.idle, "every queue is empty"
+    assert is_idle(stage), "every queue is empty"
     assert not stage.view.places(), "everything comes to rest"
     for id, wanted in stage.ledger.by_id.items():
-        assert not wanted.open_at(stage.now), f"{id} is never answered"
+        assert not wanted.open_at(stage.now) or wanted.adrift, f"{id} is never answered"
     stage.leave(last.inc)
     stage.check()
 
 
-def check_leftovers(stage: Stage) -> None:
+def is_idle(stage: Callers) -> bool:
+    view = stage.view
+    return not (view.waiting or view.ingress or any(view.queues.values()))
+
+
+def serve(stage: Callers, node: SimNode) -> int:
+    """Take three, run them, and answer."""
+    count = stage.pop(node, 3)
+    ids = [id for id in node.taken if not is_group(id)]
+    groups = [id for id in node.taken if is_group(id)]
+    stage.claim(node, ids)
+    for group in groups:
+        if stage.read_group(node, group):
+            stage.settle(node, group, 1)
+        node.taken.pop(group, None)
+    endings = [node.ending(claim) for claim in node.known.values()]
+    if endings:
+        stage.answer(node, endings)
+        node.known.clear()
+    node.taken.clear()
+    assert MARK not in node.taken
+    return count
+
+
+def check_leftovers(stage: Callers) -> None:
     """What is still there belongs to jobs and answers, and will not stay for ever."""
-    jobs = {job_key(id): wanted for id, wanted in stage.ledger.by_id.items()}
-    streams = {results_key(stream) for stream in stage.ledger.streams}
-    fences = {stage.world.keys.fence(stream) for stream in stage.ledger.streams}
+    keys = stage.world.keys
+    wanted = stage.ledger.by_id.values()
+    jobs = {job_key(one.id): one for one in wanted}
+    answers = {keys.answer(one.id) for one in wanted if one.kind != "job"}
+    answers |= {f"{keys.state}withdrawn:{one.id}" for one in wanted if one.state == "withdrawn"}
+    results = {results_key(one.id) for one in wanted if one.kind == "job"}
+    fences = {f"{keys.state}fence:{caller.name}" for caller in stage.callers if caller.fenced}
     left = stage.world.key_names() - stage.world.lasting_names()
-    known = jobs.keys() | streams | fences
+    known = jobs.keys() | answers | results | fences
     assert left <= known, f"left over: {left - known}"
     for name in sorted(left):
-        wanted = jobs.get(name)
-        assert not wanted or wanted.kind == "job" or wanted.gone, f"{name} has done its work"
-        lasts = wanted and (wanted.over or wanted.junk)  # whoever cancelled it may delete it
-        assert lasts or stage.world.run(("PTTL", name)) > 0, f"{name} would stay for ever"
+        one = jobs.get(name)
+        lasts = one and (one.state in ("over", "open", "unsent") or one.junk)
+        if one and one.kind != "job" and not one.late_at(stage.now):
+            assert lasts, f"{name} has done its work"
+        gone = lasts and one and one.kind == "job"  # whoever cancelled it may delete it
+        assert gone or stage.world.run(("PTTL", name)) > 0, f"{name} would stay for ever"

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ledger import name_of
 
-from rqproc import wire
-from rqproc.cluster import Claim, Finish, FinishMany
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Claim, Commands, Ending, Known
+
+KEEP_S = 60.0
 
 
-def zombie(claim: Claim) -> Claim:
-    """A run that goes on though nobody is answered for it: no job, but a hold."""
-    return claim._replace(id=f"~{claim.token}")
+def is_group(id: str) -> bool:
+    return "-g" in id and id.rpartition("-g")[2].isalnum() and id.startswith("r")
 
 
 @dataclass(eq=False)
 class SimNode:
-    """A node as it sees itself: what it has been given and has not seen the end of.
+    """A node as it sees itself: what it has taken and has not seen the end of.
 
     Attributes:
-        known: claims that it must answer.
-        unsure: ids among them whose finish was sent and not acknowledged.
-        done: finishes that were acknowledged.
-        blind: a reply was lost: it must open a new session before it takes again.
+        taken: what it has taken from its queue and not claimed.
+        texts: what it has read of the groups among them.
+        sent_texts: what it had read of groups that it has answered as a whole.
+        known: what it runs.
+        unsure: what it has said of some of these, without an answer: it will say so again.
+        stuck: answered, but their runs go on; and with what they were answered.
+        swallowed: what a pop took whose reply was lost, while the node went on.
+        done: endings that were acknowledged.
+        blind: a reply was lost: it must open a new session before it goes on.
         drained: it knows that it is no member any more, and has said so.
         zombies: runs that go on since before it lost its lease; nobody is answered for them.
     """
@@ -35,9 +41,14 @@ class SimNode:
     limit: int
     session: int = 0
     epoch: int = -1
+    taken: dict[str, None] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    sent_texts: dict[str, str] = field(default_factory=dict)
     known: dict[str, Claim] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
-    done: list[Finish | FinishMany] = field(default_factory=list)
+    unsure: dict[str, Ending] = field(default_factory=dict)
+    stuck: dict[str, tuple[Claim, Ending]] = field(default_factory=dict)
+    swallowed: set[str] = field(default_factory=set)
+    done: list[Ending] = field(default_factory=list)
     blind: bool = True
     drained: bool = False
     zombies: dict[str, Claim] = field(default_factory=dict)
@@ -51,54 +62,74 @@ class SimNode:
         return f"nonce{self.pid}"
 
     @property
-    def running(self) -> dict[str, str]:
-        return {id: claim.address for id, claim in self.known.items() if id not in self.unsure}
+    def busy(self) -> bool:
+        return bool(self.taken or self.known or self.stuck or self.zombies)
 
     @property
-    def open_claims(self) -> list[Claim]:
-        return [claim for id, claim in self.known.items() if id not in self.unsure]
+    def runs(self) -> dict[str, Claim]:
+        """What it runs, and what else keeps an address from others."""
+        stuck = {id: claim for id, (claim, _) in self.stuck.items()}
+        return {**self.known, **stuck, **self.zombies}
 
-    def word(self, claim: Claim) -> str:
+    @property
+    def running(self) -> dict[str, str]:
+        """Those whose hold cannot have ended: of the others it has said so."""
+        return {id: claim.address for id, claim in self.runs.items() if id not in self.unsure}
+
+    def to_name(self) -> list[Known]:
+        """What it tells a server."""
+        waiting = [Known(id, 0, "") for id in self.taken]
+        return waiting + [Known(id, claim.token, claim.address) for id, claim in self.runs.items()]
+
+    def word(self, claim: Claim, how: str = "") -> str:
         """What it answers to a claim."""
-        return f"{self.inc} {claim.token}"
+        return f"{self.inc} {claim.token}{how}"
 
-    def outcome(self, claim: Claim, now: int, *, ok: bool = True) -> Finish:
-        """A value, or an error; for a claim whose caller has given up, no answer at all."""
-        if 0 < claim.deadline_ms <= now and not ok:
-            return Finish(claim, "expired")
-        note = wire.note(claim.id, "miss" if ok else "error", token=claim.token)
-        word = self.word(claim)
-        if ok:
-            return Finish(claim, "ok", wire.return_value(json.dumps(word), "json"), note)
-        report = wire.failure_report("ValueError", word)
-        return Finish(claim, "error", wire.exc_string(word), note, report)
+    # --- endings ---
 
-    def outcomes(
-        self, claims: Sequence[Claim], now: int, *, ok: bool = True, together: bool = False
-    ) -> list[Finish | FinishMany]:
-        """The same for several; ``together``: values of one job's calls in one answer."""
-        if not (ok and together):
-            return [self.outcome(claim, now, ok=ok) for claim in claims]
-        jobs: dict[str, list[Claim]] = {}
-        for claim in claims:
-            jobs.setdefault(claim.id.rpartition(":")[0] if claim.kind == "part" else "", []).append(
-                claim
-            )
-        alone = [self.outcome(claim, now) for claim in jobs.pop("", [])]
-        return [*alone, *(self._outcome_of_many(job, calls) for job, calls in jobs.items())]
+    def hit(self, id: str) -> Ending:
+        text = json.dumps(f"{self.inc} hit")
+        return Commands.hit(id, codec.encode_answer(id, "hit", text, node=self.name))
 
-    def _outcome_of_many(self, job: str, claims: Sequence[Claim]) -> FinishMany:
-        calls = []
-        for claim in claims:
-            number = claim.id.rpartition(":")[2].encode()
-            word = json.dumps(self.word(claim))
-            text = wire.many_answer(number, "hit", word, age_s=0.0, expires_in_s=1.0, token=1)
-            calls.append((claim, number, text))
-        return FinishMany(job, claims[0].reply, 60.0, calls)
+    def joined(self, id: str, address: str) -> Ending:
+        """A call that it has not claimed is answered by a run of the same id."""
+        text = json.dumps(f"{self.inc} joined")
+        payload = codec.encode_answer(id, "joined", text, node=self.name)
+        return Commands.call("", id, address, payload, KEEP_S)
 
+    def lost(self, claim: Claim) -> Ending:
+        """Too many nodes have died on it."""
+        report = json.dumps({"type": "NodeLost", "attempts": claim.deadline_ms})
+        if claim.id.startswith("r"):
+            payload = codec.encode_answer(claim.id, "error", report, node=self.name)
+            return Commands.call("", claim.id, claim.address, payload, KEEP_S)
+        return Commands.job("", claim.id, claim.address, codec.exc_string("lost"), report)
 
-def answered(finish: Finish | FinishMany) -> list[Claim]:
-    """The claims that a finish is about."""
-    if isinstance(finish, FinishMany):
-        return [claim for claim, _, _ in finish.calls]
-    return [finish.claim]
+    def ending(self, claim: Claim, outcome: str = "", *, ok: bool = True) -> Ending:
+        """A value, or an error; or what else comes of a run."""
+        how = " late" if outcome in (":stuck", ":ended") else ""
+        text = json.dumps(self.word(claim, how))
+        report = "" if ok else codec.failure_report("ValueError", self.word(claim, how))
+        if outcome == ":expired":
+            text = report = ""
+        if claim.what == "job":
+            body = text and (codec.return_value(text, "json") if ok else codec.exc_string("no"))
+            return Commands.job(outcome, claim.id, claim.address, body, report)  # type: ignore[arg-type]
+        source, body = ("miss", text) if ok else ("error", report)
+        payload = body and codec.encode_answer(
+            claim.id, source, body, node=self.name, token=claim.token
+        )
+        return Commands.call(outcome, claim.id, claim.address, payload, KEEP_S)  # type: ignore[arg-type]
+
+    def group_answer(self, group: str, places: Iterable[str]) -> str:
+        """The answers to calls of a group, from entries; '' for none."""
+        text = json.dumps(f"{self.inc} hit")
+        parts = [
+            codec.encode_part(place, "hit", text, age_s=0.0, expires_in_s=1.0, token=1)
+            for place in places
+        ]
+        return codec.encode_group(group, self.name, parts) if parts else ""
+
+    def zombie(self, claim: Claim) -> Claim:
+        """A run that goes on though nobody is answered for it: no job, but a hold."""
+        return claim._replace(id=f"~{claim.token}")

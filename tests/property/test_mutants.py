@@ -1,4 +1,4 @@
-"""The gate's own gate: scripts that are broken, one line at a time, must be found out.
+"""The gate's own gate: functions that are broken, one line at a time, must be found out.
 
 Each mutant takes away one thing that the protocol rests on. A mutant that survives means that the
 schedules of ``machine`` never come to where it matters, or that nothing there looks.
@@ -6,14 +6,21 @@ schedules of ``machine`` never come to where it matters, or that nothing there l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import test_function_facts as facts
+import test_group_facts as group_facts
+import test_job_facts as jobs
+import test_membership_facts as members
+from callers import Callers
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from machine import Protocol
 from world import Mutation
 
 SETTINGS = settings(
-    max_examples=800,
+    max_examples=400,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -25,210 +32,381 @@ SETTINGS = settings(
 
 # fmt: off
 MUTANTS = {
-    "a holder is not asked": Mutation("lib",
-        "return inc and name_of(inc) or owner_of(address), count",
-        "return owner_of(address), count"),
-    "slots are rounded": Mutation("lib",
-        "tonumber(string.match(address, '^%d+'))",
-        "tonumber(string.format('%.14g', tonumber(string.match(address, '^%d+'))))"),
-    "one finish releases all holds": Mutation("lib", "if count > 1 then", "if false then"),
-    "what nobody serves is lost": Mutation("lib",
-        "call('RPUSH', name and QUEUE .. name or WAITING, id)",
-        "if name then call('RPUSH', QUEUE .. name, id) end"),
-    "a list is copied, not moved": Mutation("lib", "call('DEL', list)", ""),
-    "foreign jobs in a node's queue are lost": Mutation("lib",
-        "elseif call('EXISTS', JOB .. id) == 1 then", "elseif false then"),
-    "the dead keep their holds": Mutation("lib",
-        "call('HDEL', HOLDERS, address)\n      local waited", "local waited"),
-    "the dead keep what they took": Mutation("lib",
-        "recover(request.id, request.address, request.ran)", ""),
-    "the dead keep their queues": Mutation("lib",
-        "place_all_again(QUEUE .. name_of(inc), name_of(inc))", ""),
-    "the dead keep their membership": Mutation("lib",
-        "if call('ZREM', MEMBERS, name) == 1 then call('INCR', EPOCH) end", ""),
-    "a death leaves the epoch": Mutation("lib",
-        "if call('ZREM', MEMBERS, name) == 1 then call('INCR', EPOCH) end",
-        "call('ZREM', MEMBERS, name)"),
-    "attempts have no end": Mutation("lib",
-        "if ran and lost >= MAX_ATTEMPTS then", "if false then"),
-    "attempts end early": Mutation("lib",
-        "if ran and lost >= MAX_ATTEMPTS then", "if ran and lost >= MAX_ATTEMPTS - 1 then"),
-    "to leave counts as an attempt": Mutation("lib",
-        "died and tonumber(call('HGET', NODE .. name_of(inc), 'lanes') or 0) or 0",
-        "tonumber(call('HGET', NODE .. name_of(inc), 'lanes') or 0)"),
-    "all that a dead node held is blamed": Mutation("lib",
-        "if not seen[address] then", "if true then"),
-    "more is blamed than could run": Mutation("lib", "if lanes > 0 then", "if true then"),
-    "a killer goes on": Mutation("take", "suspects and killer(address, now)", "nil"),
-    "a killer is asked for again": Mutation("route", "suspects and killer(address, now)", "nil"),
-    "a run that ends clears nobody": Mutation("finish", "call('HDEL', SUSPECTS, address)", ""),
-    "an outage of the server kills all": Mutation("lib",
+    # who lives
+    "a lease lasts a moment longer": Mutation("membership",
+        "call('ZRANGEBYSCORE', K.leases, '-inf', now)) do",
+        "call('ZRANGEBYSCORE', K.leases, '-inf', now - 1)) do"),
+    "nobody is dropped": Mutation("membership", "drop(dead, true, now)", ""),
+    "an outage of the server kills all": Mutation("membership",
         "about[2] == '0' and quiet_ms > half_ms", "false"),
-    "grace has no end": Mutation("lib", "about[2] == '0' and", ""),
-    "one silent node has grace too": Mutation("lib",
-        "and quiet_ms > half_ms and late_ms", "and late_ms"),
-    "another server process changes nothing": Mutation("reconcile",
-        "known == server then return end", "true then return end"),
-    "takes do not wait for what others run": Mutation("take",
-        "if now < settles_at then", "if false then"),
-    "one who has spoken speaks for all": Mutation("reconcile",
-        "~= server then return false", "== false then return false"),
-    "what still runs is not held": Mutation("reconcile",
-        "call('HSET', HOLDERS, address, inc .. ' ' .. (count + 1))", ""),
-    "what still runs is taken from its holder": Mutation("reconcile",
-        "if holder and holder ~= inc then return end", ""),
-    "cancelled jobs come back": Mutation("lib",
-        "if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end", ""),
-    "a recovered job stays started": Mutation("lib",
-        "call('HSET', JOB .. id, 'status', 'queued')", ""),
-    "a lease lasts a moment longer": Mutation("lib", "'-inf', now)", "'-inf', now - 1)"),
-    "an answered call's job stays": Mutation("lib",
-        "kind == 'call' and 'DEL' or 'EXISTS'", "'EXISTS'"),
-    "an answer stays for ever": Mutation("lib",
-        "call('PEXPIRE', RESULTS .. reply, keep_ms)", ""),
-    "join steals a name": Mutation("join", "if present then", "if false then"),
-    "join forgets its nonce": Mutation("join", "== nonce then", "== '' then"),
-    "join again renews nothing": Mutation("join",
-        "call('ZADD', LEASES, now + lease_ms, present)", ""),
-    "join leaves the epoch": Mutation("join",
-        "local joined = call('INCR', EPOCH)", "local joined = epoch()"),
-    "join leaves what waits": Mutation("join", "place_all_again(WAITING, '')", ""),
-    "a beat revives the dead": Mutation("beat", "if not is_live(inc) then return { 0 } end", ""),
-    "a beat renews nothing": Mutation("beat", "call('ZADD', LEASES, now + lease_ms, inc)", ""),
-    "route serves the dead": Mutation("route", "\nreap(now)", ""),
-    "route queues a job twice": Mutation("route",
-        "if checked and is_known(id, reply) then return '' end", ""),
-    "the fence is not looked at": Mutation("route",
-        " or suspects and call('EXISTS', fence) == 1", ""),
-    "what is fenced is taken for new": Mutation("route",
-        "call('EXISTS', fence) == 1", "call('EXISTS', fence) == 0"),
-    "what is sent again is taken for new": Mutation("route", "ARGV[7] == '' or ", ""),
-    "withdraw takes back what is answered": Mutation("withdraw",
-        "if answered[id] then return nil end", ""),
-    "route asks again what is answered": Mutation("route",
-        "call('EXISTS', JOB .. id, RESULTS .. id)", "call('EXISTS', JOB .. id)"),
-    "route asks many again": Mutation("route", "return told[id]", "return false"),
-    "route asks many again that wait": Mutation("route",
-        "if call('EXISTS', JOB .. id) == 1 then return true end", ""),
-    "queues have no end": Mutation("route", "if queued <= limit then", "if true then"),
-    "a refused request stays queued": Mutation("route", "call('RPOP', QUEUE .. name)", ""),
-    "take serves the dead": Mutation("take", "\nreap(now)", ""),
-    "take asks for no lease": Mutation("take", "if own[1] ~= inc then return { 0 } end", ""),
-    "take asks for no session": Mutation("take", "if own[2] ~= session then return { -1 } end", ""),
-    "a draining node takes": Mutation("take", "not own[3] and ", ""),
-    "take looks at no target": Mutation("take", "if target ~= name then", "if false then"),
-    "take looks at no deadline": Mutation("take",
-        "if deadline > 0 and deadline <= now then", "if false then"),
-    "take looks at no status": Mutation("take", " or job[2] ~= 'queued'", ""),
-    "take does not count holds": Mutation("take", "inc .. ' ' .. (held + 1)", "inc .. ' 1'"),
-    "take keeps the token": Mutation("take", "token = token + 1", ""),
-    "finish asks for no hold": Mutation("finish",
-        "call('HDEL', TAKEN .. inc, id) == 1", "call('HDEL', TAKEN .. inc, id) >= 0"),
-    "finish releases nothing": Mutation("finish", "\n    release(address, inc)", ""),
-    "a draining node's queue is stuck": Mutation("finish",
-        "ARGV[3] == '1' and is_live(inc)", "false"),
-    "drain leaves the queue": Mutation("drain", "place_all_again(QUEUE .. name, name)", ""),
-    "drain leaves the epoch": Mutation("drain", "call('INCR', EPOCH)", ""),
-    "a late drain takes the successor out": Mutation("drain",
-        "inc ~= '' and inc ~= present", "false"),
-    "reconcile opens no session": Mutation("reconcile",
+    "grace has no end": Mutation("membership", "about[2] == '0' and", ""),
+    "one silent node has grace too": Mutation("membership",
+        "quiet_ms > half_ms and late_ms", "late_ms"),
+    "join steals a name": Mutation("membership", "if present then", "if false then"),
+    "join forgets its nonce": Mutation("membership", "== nonce then", "== '' then"),
+    "join leaves the epoch": Mutation("membership", "epoch_changed(1, inc)", ""),
+    "join leaves what waits": Mutation("membership", "place_again('', id, moment + i)", ""),
+    "a beat renews nothing": Mutation("membership",
+        "call('ZADD', K.leases, now + lease_ms, inc)\n  call('SET', K.pulse, now)\n  spoken_until",
+        "call('SET', K.pulse, now)\n  spoken_until"),
+    "a beat tells nothing of what is taken": Mutation("membership",
+        "call('ZCARD', K.open .. inc) - call('LLEN', K.queue .. name)", "0"),
+    "drain leaves the queue": Mutation("membership", "  empty_queue(present)\n", ""),
+    "drain leaves the epoch": Mutation("membership", "    epoch_changed(1)\n", ""),
+    "drain leaves what is open where it was": Mutation("membership",
+        "call('ZREM', K.open .. inc, id)\n      place_again", "place_again"),
+    "a successor is reported dead": Mutation("membership",
+        "if known[1] ~= args[4] or known[2] ~= args[5] then return 0 end", ""),
+    "the epoch rises unmarked": Mutation("members",
+        "if inc ~= joined then call('RPUSH', queue_of(inc), EPOCH_MARK) end", ""),
+
+    # what becomes of the dead
+    "the dead keep their membership": Mutation("recovery",
+        "call('ZREM', K.members, inc) == 1", "false"),
+    "a death leaves the epoch": Mutation("recovery",
+        "if changes > 0 then epoch_changed(changes) end", ""),
+    "a death is marked behind what was its own": Mutation("recovery",
+        "if changes > 0 then epoch_changed(changes) end\n  table.sort(open, function(a, b)"
+        " return tonumber(a.moment) < tonumber(b.moment) end)\n"
+        "  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end",
+        "table.sort(open, function(a, b) return tonumber(a.moment) < tonumber(b.moment) end)\n"
+        "  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end\n"
+        "  if changes > 0 then epoch_changed(changes) end"),
+    "the dead keep their holds": Mutation("recovery", "call('HDEL', K.holders, address)", ""),
+    "the dead keep what was open": Mutation("recovery",
+        "for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end", ""),
+    "the dead keep their records": Mutation("recovery",
+        "call('DEL', K.open .. inc, K.claims .. inc)", ""),
+    "the dead keep their queues": Mutation("recovery",
+        "    call('DEL', K.queue .. name)\n", ""),
+    "recovered in any order": Mutation("recovery",
+        "tonumber(a.moment) < tonumber(b.moment)", "tonumber(a.moment) > tonumber(b.moment)"),
+    "to leave counts as an attempt": Mutation("recovery",
+        "died and tonumber(", "tonumber("),
+    "all that a dead node held is blamed": Mutation("recovery",
+        "if not seen[address] then", "if true then"),
+    "more is blamed than could run": Mutation("recovery", "if lanes > 0 then", "if true then"),
+    "attempts are not counted": Mutation("recovery",
+        "if ran then add(K.job .. id, 'rqproc_lost', 1) end", ""),
+    "a recovered job stays started": Mutation("recovery",
+        "call('HSET', K.job .. id, 'status', 'queued')", ""),
+    "a dead node's groups are lost": Mutation("recovery",
+        "place_parts_again(entry.inc, id, entry.moment)", ""),
+
+    # where calls go
+    "a holder is not asked": Mutation("placement",
+        "local inc = holder_of(address) or owner_of(address)\n  if inc",
+        "local inc = owner_of(address)\n  if inc"),
+    "slots are rounded": Mutation("placement",
+        "math.fmod(tonumber(string.match(address, '^%d+')), count)",
+        "math.fmod(tonumber(string.format('%.14g', string.match(address, '^%d+'))), count)"),
+    "slots of groups are rounded": Mutation("placement",
+        "math.fmod(tonumber(string.match(address, '^%d+')), #members) + 1", "1"),
+    "one end releases all holds": Mutation("placement", "if count > 1 then", "if false then"),
+    "what nobody serves is lost": Mutation("placement",
+        "  else\n    call('RPUSH', K.waiting, id)\n  end\nend\n\n-- The calls",
+        "  end\nend\n\n-- The calls"),
+    "what is queued is not open": Mutation("placement",
+        "call('ZADD', keys.open, moment, id)", ""),
+    "a group's calls take the place of others": Mutation("placement",
+        "before and before .. ' ' .. text or text", "text"),
+    "a group waits for nobody": Mutation("placement",
+        "if not before then call('RPUSH', K.waiting, group) end", ""),
+    "a group's calls stay where they were": Mutation("placement",
+        "  call('HDEL', K.job .. group, inc)\n  local places", "  local places"),
+    "a group is never gone": Mutation("placement",
+        "call('HLEN', job) <= GROUP_FIELDS", "false"),
+    "a group is gone too early": Mutation("placement",
+        "call('HLEN', job) <= GROUP_FIELDS", "true"),
+
+    # how calls enter
+    "the fence keeps all out": Mutation("routing", "if not again and is_fenced", "if is_fenced"),
+    "what is asked again is queued again": Mutation("routing",
+        "if again then report = known(id, args[i + 3]) end", ""),
+    "what is answered is asked again": Mutation("routing",
+        "local payload = call('GET', K.answer .. id) or call('GET', K.withdrawn .. id)",
+        "local payload = call('GET', K.withdrawn .. id)"),
+    "what was lost on its way stays lost": Mutation("routing",
+        "    call('RPUSH', queue_of(inc), open)\n", ""),
+    "what is queued is queued again": Mutation("routing",
+        " and not call('LPOS', queue_of(inc), open)", ""),
+    "queues have no end": Mutation("routing",
+        "if queued <= limit then return nil end", "if true then return nil end"),
+    "a refused request stays queued": Mutation("routing",
+        "call('LREM', queue_of(inc), -1, id)", ""),
+    "a refused request stays open": Mutation("routing",
+        "call('LREM', queue_of(inc), -1, id)\n  call('ZREM', K.open .. inc, id)",
+        "call('LREM', queue_of(inc), -1, id)"),
+    "a call's hash stays for ever": Mutation("routing",
+        "        call('PEXPIRE', job, timeout_ms + KEEP_MS)\n", ""),
+    "refused calls of a group are queued": Mutation("routing",
+        "    else\n      fields[#fields + 1] = inc",
+        "    end\n    do\n      fields[#fields + 1] = inc"),
+    "a job does not wait": Mutation("routing", "        call('RPUSH', K.waiting, id)\n", ""),
+    "a job that runs out has no deadline": Mutation("routing",
+        "timeout_ms > 0 and now + timeout_ms or 0", "0"),
+
+    # runs
+    "claims ask for no lease": Mutation("running", "if own[1] ~= inc then return { 0 } end", ""),
+    "claims ask for no session": Mutation("running",
+        "if own[2] ~= session then return { -1 } end", ""),
+    "claims do not wait for what others run": Mutation("running",
+        "now < settles_at and { -2, settles_at - now } or nil", "nil"),
+    "claim serves the dead": Mutation("running",
+        "local closer = reap(now)\n  local refused = refusal(inc, args[3], now)\n"
+        "  if refused then return refused end\n  local claims, count",
+        "local closer = false\n  local refused = refusal(inc, args[3], now)\n"
+        "  if refused then return refused end\n  local claims, count"),
+    "claim looks at no deadline": Mutation("running",
+        "deadline > 0 and deadline <= now then\n    discard", "false then\n    discard"),
+    "claim looks at no target": Mutation("running",
+        "if (holder or owner_of(address)) ~= inc or new", "if new"),
+    "claim looks at no holder": Mutation("running",
+        "(holder or owner_of(address)) ~= inc", "owner_of(address) ~= inc"),
+    "what is another's is not sent on": Mutation("running",
+        "    place(id, address, moment)\n    return gone(id)", "    return gone(id)"),
+    "claim does not count holds": Mutation("running", "inc .. ' ' .. (count + 1)", "inc .. ' 1'"),
+    "tokens are given twice": Mutation("running",
+        "claim_one(inc, args[5 + i], now, token + i, at, closer)",
+        "claim_one(inc, args[5 + i], now, token + 1, at, closer)"),
+    "a job that runs seems to wait": Mutation("running", "'status', 'started', 'started_at'",
+        "'started_at'"),
+    "settle does not answer": Mutation("running",
+        "if args[8] ~= '' then publish(group, args[8], K.answer .. group .. '/' .. inc) end", ""),
+    "a group that is settled stays": Mutation("running",
+        "  end_group_here(inc, group, about[1], length)\n", ""),
+    "calls of a group are claimed unrecorded": Mutation("running",
+        "      call('ZADD', K.open .. inc, moment, id)\n", ""),
+    "calls of a group stay for ever": Mutation("running",
+        "      call('PEXPIRE', K.job .. id, deadline - now + KEEP_MS)\n", ""),
+
+    # answers
+    "a hit answers what is not open": Mutation("answering",
+        "if call('ZREM', K.open .. inc, id) == 1 then\n        call('DEL'",
+        "if call('ZREM', K.open .. inc, id) >= 0 then\n        call('DEL'"),
+    "a hit leaves the call's hash": Mutation("answering",
+        "        call('DEL', K.job .. id)\n        publish", "        publish"),
+    "a hit is not told": Mutation("answering",
+        "        publish(id, args[i + 2], K.answer .. id)\n      end\n      i = i + 3",
+        "      end\n      i = i + 3"),
+    "an answered call's hash stays": Mutation("answering",
+        "if call('DEL', K.job .. id) == 0 then return false end",
+        "if call('EXISTS', K.job .. id) == 0 then return false end"),
+    "an answer is not kept": Mutation("answering",
+        "  call('SET', K.answer .. id, payload, 'PX', keep_ms)\n", ""),
+    "an answer is kept for ever": Mutation("answering",
+        "call('SET', K.answer .. id, payload, 'PX', keep_ms)",
+        "call('SET', K.answer .. id, payload)"),
+    "an end releases nothing": Mutation("answering", "      release(address, inc)\n", ""),
+    "an end releases what is not claimed": Mutation("answering",
+        "call('HDEL', K.claims .. inc, id) == 1", "call('HDEL', K.claims .. inc, id) >= 0"),
+    "what expires stays open": Mutation("answering",
+        "if call('ZREM', K.open .. inc, id) == 0 then return end\n  if is_job", "if is_job"),
+    "a draining node's queue is stuck": Mutation("answering",
+        "args[4] == '1' and is_live(inc)", "false"),
+    "a group that is answered stays open": Mutation("answering",
+        "    call('ZREM', K.open .. inc, group)\n    end_parts", "    end_parts"),
+    "a group that is answered stays": Mutation("answering", "    end_parts(inc, group)\n", ""),
+
+    # sessions
+    "reconcile opens no session": Mutation("sessions",
         "call('HSET', about, 'session', session)", ""),
-    "reconcile tells no members": Mutation("reconcile",
-        "call('ZRANGE', MEMBERS, 0, -1), jobs", "{}, jobs"),
-    "two porters adopt": Mutation("adopt", "== 0 then return 0 end", "== -1 then return 0 end"),
-    "what runs is adopted again": Mutation("adopt",
+    "reconcile revives the dead": Mutation("sessions",
+        "if not is_live(inc) then return { 0 } end", ""),
+    "what was lost on its way is not queued": Mutation("sessions",
+        "  queue_lost(inc, known)\n  return", "  return"),
+    "what is known is queued anew": Mutation("sessions", "known[id], runs[id] = true,",
+        "known[id], runs[id] = nil,"),
+    "what is queued is taken for lost": Mutation("sessions",
+        "for _, id in ipairs(call('LRANGE', queue, 0, -1)) do known[id] = true end", ""),
+    "another server process changes nothing": Mutation("sessions",
+        "(known == server and not bare)", "true"),
+    "tokens are not raised": Mutation("sessions", "  raise_tokens(now)\n", ""),
+    "one who has spoken speaks for all": Mutation("sessions",
+        "~= server then return false", "== false then return false"),
+    "all never speak": Mutation("sessions", "    call('DEL', K.settling)\n", ""),
+    "what still runs is not held": Mutation("sessions",
+        "call('HSET', K.holders, address, inc .. ' ' .. (count + 1))", ""),
+    "what still runs is taken from its holder": Mutation("sessions",
+        "if tonumber(number) > tonumber(token) then return false end", ""),
+
+    # callers and other applications
+    "withdraw takes what beats": Mutation("callers",
+        "silent_ms > lease_ms / 2 and silent_ms or nil", "silent_ms"),
+    "withdraw keeps no reason": Mutation("callers",
+        "        call('SET', K.withdrawn .. id, payload, 'PX', keep_ms)\n", ""),
+    "withdraw knows nothing of groups": Mutation("members",
+        "string.find(' ' .. flat[i + 1] .. ' ', part, 1, true)", "false"),
+    "two nodes adopt": Mutation("ingress", "== 0 then return 0 end", "== -1 then return 0 end"),
+    "what runs is adopted again": Mutation("ingress",
         "if status ~= 'queued' then return 0 end", "if not status then return 0 end"),
-    "a successor is reported dead": Mutation("leave",
-        "if known[1] ~= ARGV[3] or known[2] ~= ARGV[4] then return 0 end", ""),
-    "a late leave takes the successor out": Mutation("leave", "elseif inc ~= present then",
-        "elseif false then"),
-    "many of another's are taken": Mutation("take",
-        "if target ~= name then\n        place_part", "if false then\n        place_part"),
-    "many are taken without a mark": Mutation("take", "call('HSET', JOB .. id, unpack(marks))", ""),
-    "what there is no room for is taken": Mutation("take",
-        "elseif #held >= room then", "elseif false then"),
-    "what there is no room for is lost": Mutation("take",
-        "back[#back + 1] = id\n        break", "break"),
-    "what is not looked at is lost": Mutation("take",
-        "for i = #back, 1, -1 do call('LPUSH', QUEUE .. name, back[i]) end", ""),
-    "take looks at no deadline of many": Mutation("take",
-        "if deadline <= now then\n    call('DEL', JOB .. id)\n    return nil\n  end", ""),
-    "take does not count the holds of many": Mutation("take",
-        "inc .. ' ' .. (held[i] + 1)", "inc .. ' 1'"),
-    "take counts two holds among many as one": Mutation("take",
-        "count + (claimed[address] or 0)", "count"),
-    "finish releases one of two holds among many": Mutation("finish",
-        "times[address] = (times[address] or 0) + 1", "times[address] = 1"),
-    "many have the tokens of others": Mutation("take",
-        "call('INCRBY', TOKEN, count + #ids)", "call('INCRBY', TOKEN, #ids)"),
-    "a killer among many goes on": Mutation("take", "elseif deaths then", "elseif false then"),
-    "what is asked again is taken again": Mutation("take",
-        "elseif count > 0 and call('HEXISTS'", "elseif false and call('HEXISTS'"),
-    "many finished are not released": Mutation("finish", "\n  release_many(addresses)", ""),
-    "one finish of many releases all holds": Mutation("finish",
-        "holder == inc and tonumber(count) <= times[address]",
-        "holder == inc"),
-    "many finished stay taken": Mutation("finish", "call('HDEL', TAKEN .. inc, unpack(mine))", ""),
-    "many are answered that are not taken": Mutation("finish", "if taken[k] then", "if true then"),
-    "many are answered that were withdrawn": Mutation("finish", "if part then", "if true then"),
-    "a job outlives the many that were answered": Mutation("finish",
-        "if add(JOB .. job, 'rqproc_left', -#numbers) <= 0 then call('DEL', JOB .. job) end", ""),
-    "an answer to many stays for ever": Mutation("finish",
-        "keep_stream(reply, ARGV[i + 8])", ""),
-    "a job ends before its last call": Mutation("lib",
-        "'rqproc_left', -1) <= 0", "'rqproc_left', -1) <= 1"),
-    "a job outlives its last call": Mutation("lib",
-        "if add(JOB .. job, 'rqproc_left', -1) <= 0 then call('DEL', JOB .. job) end", ""),
-    "the dead keep what they took of many": Mutation("lib",
-        "    place_part(job, number, address)\n  end", "  end"),
-    "of many, what is answered is recovered": Mutation("lib",
-        " or not fields[3] then return end", " then return end"),
-    "of many, attempts have no end": Mutation("lib",
-        "give_up(id, 'part', fields[2] or job, lost)", "place_part(job, number, address)"),
-    "of many, what is sent on lies nowhere": Mutation("lib",
-        "if call('LINDEX', queue, -1) ~= job then call('RPUSH', queue, job) end", ""),
-    "of many, what is sent on stays": Mutation("lib",
-        "call('HSET', JOB .. job, number, (name or '') .. ' ' .. address)", ""),
-    "of many, what others have is sent on": Mutation("lib",
-        "if at == name and string.find(flat[i], '^%d+$') and address_in(address) then"
-        "\n      place_part",
-        "if address_in(address) then\n      place_part"),
-    "a dead node's many stay queued there": Mutation("lib",
-        "place_parts_again(id, name)\n    return", "return"),
-    "scatter serves the dead": Mutation("scatter", "\nreap(now)", ""),
-    "scatter asks again what is queued": Mutation("scatter",
-        "if call('HEXISTS', JOB .. id, number) == 1 then return true end", ""),
-    "scatter asks again what is answered": Mutation("scatter",
-        "return told[id .. ':' .. number]", "return false"),
-    "scatter looks at no fence": Mutation("scatter",
-        " or call('EXISTS', FENCE .. ARGV[4]) == 1", ""),
-    "scatter asks no holder": Mutation("scatter",
-        "target_among(members, address, holders[i])", "target_among(members, address, false)"),
-    "scatter asks a killer again": Mutation("scatter", "suspects and killer(address, now)", "nil"),
-    "queues have no end for many": Mutation("scatter", "if queued <= limit then", "if true then"),
-    "refused jobs of many stay queued": Mutation("scatter", "call('RPOP', QUEUE .. name)", ""),
-    "scatter counts what is left anew": Mutation("scatter",
-        "call('HINCRBY', JOB .. id, 'rqproc_left', #fields / 2)",
-        "call('HSET', JOB .. id, 'rqproc_left', #fields / 2)"),
-    "scatter tells of nobody that is not asked": Mutation("scatter",
-        "if report.type == 'NoLiveNode' and ARGV[5] == '1' then return end", ""),
-    "reconcile tells nothing of many": Mutation("reconcile",
-        "if tell_part(id, token, address) then return end", ""),
-    "what runs of many is not marked again": Mutation("reconcile",
-        "call('HSET', JOB .. job, number, '* ' .. address)", ""),
-    "withdraw knows nothing of many": Mutation("withdraw",
-        "string.match(part, '^%S*') == node.name", "false"),
-    "withdraw takes what beats": Mutation("withdraw", "silent_ms > lease_ms / 2", "true"),
-    "withdraw leaves the calls of a job": Mutation("withdraw",
-        "if not part_of(ARGV[i]) or end_part(ARGV[i]) == 0 then call('DEL', JOB .. ARGV[i]) end",
-        ""),
+    "what is adopted goes nowhere": Mutation("ingress", "  place(id, address, moment)\n", ""),
+}
+# fmt: on
+
+
+def fenced_call(stage: Callers) -> None:
+    members.test_what_comes_late_over_a_connection_that_was_given_up_changes_nothing(stage, False)
+
+
+def fenced_group(stage: Callers) -> None:
+    members.test_what_comes_late_over_a_connection_that_was_given_up_changes_nothing(stage, True)
+
+
+def group_again(stage: Callers) -> None:
+    group_facts.test_an_answer_to_a_group_that_arrives_twice_ends_nothing_that_came_since(
+        stage, "many"
+    )
+
+
+# What schedules seldom come to is found out by a fact.
+# fmt: off
+BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
+    "settle runs what was withdrawn": (
+        group_facts.test_a_withdrawn_call_of_a_group_is_not_run_and_its_reason_stays,
+        Mutation("running",
+        "call('EXISTS', K.withdrawn .. id) == 0", "true")),
+    "settle looks at no deadline": (
+        group_facts.test_calls_of_a_group_past_their_deadline_are_not_run,
+        Mutation("running", "if deadline > now and", "if")),
+    "answers count though nothing is open": (
+        facts.test_a_paused_nodes_late_answer_changes_nothing,
+        Mutation("answering",
+        "if call('ZREM', K.open .. inc, id) == 0 then return false end\n  if call('DEL'",
+        "call('ZREM', K.open .. inc, id)\n  if call('DEL'")),
+    "what is not open is run": (
+        facts.test_a_claim_of_what_is_open_elsewhere_changes_nothing,
+        Mutation("running",
+        "if not moment then return stray(id) end", "moment = moment or 1")),
+    "a killer is enqueued again": (
+        facts.test_what_kills_nodes_is_not_enqueued_until_a_minute_has_passed,
+        Mutation("routing", "closer and killer(address, now)", "nil")),
+    "a run that ends clears nobody": (
+        facts.test_a_run_that_ends_clears_an_id_that_nodes_have_died_on,
+        Mutation("answering", "call('HDEL', K.suspects, address)", "")),
+    "a group is answered again": (
+        group_again,
+        Mutation("answering",
+        "if text and begins_with(text, length, args[i + 2]) then", "if text then")),
+    "a group is queued for each of its calls": (
+        group_facts.test_what_comes_to_a_group_while_it_is_answered_is_queued_and_answered_later,
+        Mutation("placement",
+        "elseif not before then", "else")),
+    "attempts have no end": (
+        facts.test_other_calls_of_an_id_that_kills_nodes_are_not_run_either,
+        Mutation("suspects", "tonumber(deaths) < MAX_ATTEMPTS", "true")),
+    "a killer goes on": (
+        facts.test_other_calls_of_an_id_that_kills_nodes_are_not_run_either,
+        Mutation("running", "closer and killer(address, now)", "nil")),
+    "what has ended since holds": (
+        facts.test_what_a_server_has_forgotten_the_end_of_is_taken_over_by_who_runs_it,
+        Mutation("sessions",
+        "if not is_outdated(holder, address, token) then return end", "do return end")),
+    "what comes to a group is not queued": (
+        group_facts.test_what_comes_to_a_group_while_it_is_answered_is_queued_and_answered_later,
+        Mutation("answering",
+        "    call('RPUSH', queue_of(inc), group)\n", "")),
+    "an older session comes back": (
+        facts.test_a_reconciliation_that_comes_late_holds_nothing,
+        Mutation("sessions",
+        "if session < tonumber(call('HGET', about, 'session')) then return { -1 } end", "")),
+    "join again renews nothing": (
+        members.test_a_join_sent_again_renews_the_lease_and_changes_nothing_else,
+        Mutation("membership",
+        "call('ZADD', K.leases, now + lease_ms, present)", "")),
+    "a beat revives the dead": (
+        members.test_a_beat_of_a_node_that_was_dropped_revives_nothing,
+        Mutation("membership",
+        "if not is_live(inc) then return { 0 } end\n  local name", "local name")),
+    "a late drain takes the successor out": (
+        members.test_a_late_drain_leaves_the_successor_alone,
+        Mutation("membership",
+        "(inc ~= '' and inc ~= present)", "false")),
+    "a late leave takes the successor out": (
+        members.test_a_late_leave_leaves_the_successor_alone,
+        Mutation("membership",
+        "elseif inc ~= present then", "elseif false then")),
+    "an incarnation comes again": (
+        members.test_an_incarnation_is_new_though_the_server_has_forgotten_some,
+        Mutation("membership", "  raise_tokens(now) --", "  --")),
+    "groups are let through a fence": (
+        fenced_group,
+        Mutation("routing",
+        "if is_fenced(reap(now), group) then return nil end", "reap(now)")),
+    "the fence is not looked at": (
+        fenced_call,
+        Mutation("routing",
+        "if not again and is_fenced(closer, args[6]) then return nil end", "")),
+    "a fence is not marked": (
+        fenced_call,
+        Mutation("callers", "call('ZADD', K.leases, 0, MARK)", "")),
+    "a claim repeated counts twice": (
+        facts.test_an_id_claimed_twice_by_one_node_is_held_once,
+        Mutation("running",
+        "string.format('%d %s', token, address)) == 1 then",
+        "string.format('%d %s', token, address)) >= 0 then")),
+    "a draining node is given more": (
+        facts.test_a_draining_node_is_given_nothing_new_of_what_it_runs,
+        Mutation("running", " or new and not is_member(inc)", "")),
+    "what is stuck is released": (
+        facts.test_what_is_stuck_is_held_though_it_is_answered,
+        Mutation("answering", "outcome ~= ':stuck'", "true")),
+    "what comes to a group while it is answered is lost": (
+        group_facts.test_what_comes_to_a_group_while_it_is_answered_is_queued_and_answered_later,
+        Mutation("answering",
+        "  if #text > length then", "  if false then")),
+    "withdraw leaves what is open": (
+        members.test_what_is_withdrawn_of_a_silent_node_is_open_there_no_more,
+        Mutation("callers",
+        "        if inc and inc ~= '' then call('ZREM', K.open .. inc, id) end\n", "")),
+    "claim looks at no status": (
+        jobs.test_a_job_that_was_cancelled_is_not_run,
+        Mutation("running",
+        "or is_job and status ~= 'queued' and status ~= 'started' then", "then")),
+    "a job is enqueued twice": (
+        jobs.test_a_job_that_is_enqueued_twice_is_queued_once,
+        Mutation("routing",
+        "elseif call('EXISTS', job, K.results .. id) == 0 then", "else")),
+    "jobs are concluded twice": (
+        jobs.test_an_end_of_a_job_that_arrives_twice_adds_no_result,
+        Mutation("answering",
+        "if call('ZREM', K.open .. inc, id) == 0 then return end\n    if conclude",
+        "call('ZREM', K.open .. inc, id)\n    if conclude")),
+    "withdraw takes back what is answered": (
+        members.test_a_withdrawal_of_what_is_answered_is_told_the_answer,
+        Mutation("callers",
+        "call('GET', K.answer .. id) or call('GET', K.withdrawn .. id)",
+        "call('GET', K.withdrawn .. id)")),
+    "a lost claim is held": (
+        facts.test_a_claim_whose_reply_was_lost_is_released_and_given_again,
+        Mutation("sessions", "  release_lost(inc, runs)\n", "")),
+    "a lost claim is released in part": (
+        facts.test_a_claim_whose_reply_was_lost_is_released_and_given_again,
+        Mutation("sessions",
+        "      release(address, inc)\n", "")),
+    "cancelled jobs come back": (
+        jobs.test_a_job_that_was_cancelled_while_it_ran_is_not_recovered,
+        Mutation("recovery",
+        "if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end", "")),
 }
 # fmt: on
 
 
 @pytest.mark.timeout(240)  # some are found out by the last of the schedules
 @pytest.mark.parametrize("mutation", MUTANTS.values(), ids=MUTANTS)
-def test_a_broken_script_is_found_out(url: str, mutation: Mutation) -> None:
+def test_a_broken_function_is_found_out(url: str, mutation: Mutation) -> None:
     machine = type("Mutant", (Protocol,), {"url": url, "mutation": mutation})
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+@pytest.mark.parametrize(("fact", "mutation"), BY_FACTS.values(), ids=BY_FACTS)
+def test_a_broken_function_fails_a_fact(
+    url: str, fact: Callable[[Callers], None], mutation: Mutation
+) -> None:
+    stage = Callers(url, mutation)
+    try:
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            fact(stage)
+    finally:
+        stage.world.close()

@@ -1,4 +1,4 @@
-"""The scripts on a real server, under random schedules and in the cases that once went wrong."""
+"""The functions on a real server, under random schedules and in the cases that once went wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from machine import Protocol
 EXAMPLES = os.environ.get("RQPROC_PROPERTY_EXAMPLES")
 
 SETTINGS = settings(
-    max_examples=int(EXAMPLES or 60),
+    max_examples=int(EXAMPLES or 120),
     stateful_step_count=40,
     deadline=None,
     derandomize=EXAMPLES is None,

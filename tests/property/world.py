@@ -1,24 +1,26 @@
-"""A namespace on a real server whose clock stands still: the scripts run there, step by step.
+"""A namespace on a real server whose clock stands still: the functions run there, step by step.
 
-Knows the scripts' calls and the keys. Must not know what ought to be in them: see ``ledger``.
+Knows the functions' calls and the keys. Must not know what ought to be in them: see ``ledger``.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import json
+import socket
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from rqproc import scripts, wire
-from rqproc.cluster import Cluster
-from rqproc.keys import RQ_PREFIX, Keys, job_key, results_key
-from rqproc.link import Command, Dial, Refused
+import hiredis
+
 from rqproc.placement import owner
-from rqproc.scripts import NAMES as SCRIPT_NAMES
-from rqproc.scripts import VIRTUAL_CLOCK, Scripts
+from rqproc.protocol import codec, library
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.keys import RQ_PREFIX, Keys, job_key, results_key
+from rqproc.protocol.library import SOURCES, Library
+from rqproc.transport.connection import Command
 
 NODE_NAMES = ("B", "a", "n10", "n9", "z")
 """In the order of their bytes, as Redis sorts them."""
@@ -26,14 +28,34 @@ NODE_NAMES = ("B", "a", "n10", "n9", "z")
 START_MS = 4_000_000_000_000
 """In a far future, so that nothing that RQ sees has expired."""
 
+MARK = "epoch"
+
+CLOCK = """
+local function clock()
+  local ms, tick = tonumber(call('GET', K.node .. 'clock')), call('INCRBY', K.node .. 'tick', 1000)
+  return ms, ms * 1000 + tick
+end
+"""
+"""Milliseconds stand still; microseconds are distinct, with room for the calls of one packet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """Breaks one script (or ``lib``, which stands before all): a piece of its text is replaced."""
+    """Breaks one source of the library: a piece of its text is replaced."""
 
-    script: str
+    source: str
     old: str
     new: str
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A job's hash; ``left_ms`` and ``kept_ms``, of its answer: as PTTL has it."""
+
+    status: str
+    lost: int
+    left_ms: int
+    kept_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +63,11 @@ class View:
     """All that the cluster's keys say at one instant.
 
     Attributes:
-        taken: for each incarnation ever, the address of each id that it has taken, oldest first.
-        about: for each id asked for, its job's status and the nodes that died on it.
-        answers: what has come into reply streams since the last view.
-        parts: for each job asked for that carries many calls, where each of these is, by its id:
-            a node's name, '' for none, '*' for taken; and its address.
+        open: for each incarnation ever, the ids open there, and when they were routed.
+        claims: for each incarnation ever, the ids that it runs, and their tokens and addresses.
+        groups: for each group asked for, the ids of its calls at each incarnation ('': none yet).
+        heard: what has been published since the last view: ids and payloads.
+        results: of each job asked for, what its results say.
     """
 
     members: tuple[str, ...]
@@ -58,63 +80,96 @@ class View:
     ingress: list[str]
     intermediate: list[str]
     queues: dict[str, list[str]]
-    taken: dict[str, dict[str, str]]
-    about: dict[str, tuple[str, int]]
-    answers: list[wire.Answer]
-    parts: dict[str, dict[str, tuple[str, str]]]
+    open: dict[str, dict[str, int]]
+    claims: dict[str, dict[str, tuple[int, str]]]
+    about: dict[str, About]
+    groups: dict[str, dict[str, list[str]]]
+    heard: list[tuple[str, str]]
+    results: dict[str, list[str]]
 
-    def places(self) -> Counter[str]:
-        """Return in how many places each call is."""
-        lists = [self.waiting_calls(), self.ingress, self.intermediate, *self.taken.values()]
-        lists += [self.queued_calls(name) for name in self.queues]
-        places = Counter(id for ids in lists for id in ids)
-        return Counter({id: count for id, count in places.items() if not id.startswith("~")})
+    def queue_of(self, inc: str) -> list[str]:
+        return self.queues[inc.partition("#")[0]]
 
-    def queued_calls(self, name: str) -> list[str]:
-        """Return the calls in a node's queue: a job that carries many stands for those there."""
-        return self._calls(self.queues[name], name)
+    def places(self) -> dict[str, list[str]]:
+        """Return for each call and job the incarnations where it is; '' where it waits for one."""
+        found: dict[str, list[str]] = {}
+        for inc, ids in self.open.items():
+            for id in ids:
+                found.setdefault(id, []).append(inc)
+        for id in self.waiting:
+            found.setdefault(id, []).append("")
+        for group, at in self.groups.items():
+            for inc, calls in at.items():
+                if group in (self.open.get(inc, ()) if inc else self.waiting):
+                    for id in calls:
+                        found.setdefault(id, []).append(inc)
+        return found
 
-    def waiting_calls(self) -> list[str]:
-        return self._calls(self.waiting, "")
+    def owner(self, address: str) -> str | None:
+        return owner(int(address.partition("-")[0]), self.members)
 
-    def _calls(self, queue: Sequence[str], name: str) -> list[str]:
-        plain = [id for id in queue if id not in self.parts]
-        jobs = dict.fromkeys(id for id in queue if id in self.parts)  # twice there is as once
-        return plain + [id for job in jobs for id, (at, _) in self.parts[job].items() if at == name]
-
-    @property
-    def idle(self) -> bool:
-        """Nothing lies in any queue, whether it stands for something or not."""
-        return not self.waiting and not any(self.queues.values())
+    def holder(self, address: str) -> str | None:
+        held = self.holders.get(address)
+        return held.partition(" ")[0] if held else None
 
     def target(self, address: str) -> str | None:
-        """Return the node that requests of an address go to, by the rule in the design."""
-        if held := self.holders.get(address):
-            return held.partition("@")[0]
-        return owner(int(address.partition("|")[0]), self.members)
+        """Return the incarnation that requests of an address go to, by the rule in the design."""
+        return self.holder(address) or self.owner(address)
 
 
 class World:
-    """One namespace, with the scripts as they are, or broken by a mutation."""
+    """One namespace, with the library as it is, or broken by a mutation.
 
-    def __init__(self, url: str, mutation: Mutation | None = None) -> None:
+    Args:
+        real_clock: the library is left as it is, its clock too.
+    """
+
+    def __init__(
+        self, url: str, mutation: Mutation | None = None, *, real_clock: bool = False
+    ) -> None:
         self.keys = Keys("w")
-        self.cluster = Cluster(self.keys, _scripts(self.keys, mutation))
+        build = library.build() if real_clock else _library(mutation)
+        self.commands = Commands(self.keys, build)
         self.now = START_MS
         self.server = "server-1"
-        self._dial = Dial(url)
-        self._link = self._dial.connect()
-        self._read_up_to: dict[str, str] = {}
+        self._heard: list[tuple[bytes, bytes]] = []
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20.0)
+        self._socket.connect(url.removeprefix("unix://"))
+        self._reader = hiredis.Reader()
         # Small hashes keep their order, so that DUMP tells nothing but changes.
-        keep_order: Command = ("CONFIG", "SET", "hash-max-listpack-value", 4096)
-        load = self.cluster.load(*SCRIPT_NAMES)
-        self._link.exchange((keep_order, self._set_clock(), *load), timeout_s=10.0)
+        keep_order: Command = ("CONFIG", "SET", "hash-max-listpack-value", "4096")
+        self.tell(("HELLO", "3"), ("FUNCTION", "FLUSH"), keep_order, self.commands.load)
+        self.tell(self._set_clock())
+        self._send(("PSUBSCRIBE", self.keys.reply("*"), self.keys.dropped))
+        self.tell(("PING",))
 
     def tell(self, *commands: Command) -> list[Any]:
-        try:
-            return self._link.exchange(commands, timeout_s=10.0)
-        except Refused as error:
-            raise AssertionError(f"the server refuses {commands[0][0]}: {error}") from error
+        """Run commands in one packet; what is published by them is heard by its end."""
+        self._send(*commands, ("PING",))
+        replies = [next(self._replies) for _ in commands]
+        assert next(self._replies) == b"PONG"
+        for command, reply in zip(commands, replies, strict=True):
+            assert not isinstance(reply, Exception), f"the server refuses {command[:2]}: {reply}"
+        return replies
+
+    def _send(self, *commands: Command) -> None:
+        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+        self._socket.sendall(b"".join(packed))
+
+    @property
+    def _replies(self) -> Iterator[Any]:
+        while True:
+            reply = self._reader.gets()
+            if reply is False:
+                data = self._socket.recv(1 << 20)
+                assert data, "the server has closed the connection"
+                self._reader.feed(data)
+            elif isinstance(reply, hiredis.PushNotification):
+                if reply[0] == b"pmessage":
+                    self._heard.append((reply[2], reply[3]))
+            else:
+                yield reply
 
     def run(self, command: Command) -> Any:
         return self.tell(command)[0]
@@ -124,27 +179,30 @@ class World:
         self.run(self._set_clock())
 
     def _set_clock(self) -> Command:
-        return ("SET", f"{self.keys.state}node:clock", self.now)
+        return ("SET", f"{self.keys.state}node:clock", str(self.now))
+
+    def published(self) -> list[tuple[bytes, bytes]]:
+        """Return what has been published since it was last looked at: channels and payloads."""
+        heard, self._heard = self._heard, []
+        return heard
 
     def look(
         self, *first: Command, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str],
-        streams: Iterable[str],
+        jobs: Sequence[str],
     ) -> tuple[list[Any], View]:  # fmt: skip
         """Run commands, and return their replies and what is there then.
 
-        Of jobs, taken requests and reply streams only those are looked at that are named;
-        ``groups`` are the jobs that carry many calls.
+        Of open and claimed requests, calls, groups and results only those are looked at that are
+        named.
         """
-        for stream in streams:
-            self._read_up_to.setdefault(stream, "0-0")
-        found = iter(self.tell(*first, *self._reads(incs, ids, groups)))
+        found = iter(self.tell(*first, *self._reads(incs, ids, groups, jobs)))
         replies = [next(found) for _ in first]
         members, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(8))
         epoch, token = (int(number or 0) for number in numbers)
         waiting, ingress, intermediate = map(_texts, lists)
         return replies, View(
             members=tuple(_texts(members)),
-            leases={inc: int(ms) for inc, ms in _pairs(leases).items()},
+            leases={inc.decode(): int(ms) for inc, ms in leases if inc != b"!"},
             nodes=_pairs(nodes),
             holders=_pairs(holders),
             epoch=epoch,
@@ -153,46 +211,65 @@ class World:
             ingress=ingress,
             intermediate=intermediate,
             queues={name: _texts(next(found)) for name in NODE_NAMES},
-            taken={inc: _addresses(next(found)) for inc in incs},
-            about={id: _about(next(found)) for id in ids},
-            parts={job: _parts(job, next(found)) for job in groups},
-            answers=self._answers(next(found, None)),
+            open={inc: _moments(next(found)) for inc in incs},
+            claims={inc: _claims(next(found)) for inc in incs},
+            about={id: _about(*(next(found) for _ in range(4))) for id in ids},
+            groups={group: _parts(group, next(found)) for group in groups},
+            results={job: [_result(fields) for _, fields in next(found)] for job in jobs},
+            heard=self._heard_answers(),
         )
 
     def _reads(
-        self, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str]
+        self, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str], jobs: Sequence[str]
     ) -> list[Command]:
         keys, state = self.keys, self.keys.state
         reads: list[Command] = [
-            ("ZRANGE", f"{state}members", 0, -1),
-            ("ZRANGE", f"{state}leases", 0, -1, "WITHSCORES"),
+            ("ZRANGE", f"{state}members", "0", "-1"),
+            ("ZRANGE", f"{state}leases", "0", "-1", "WITHSCORES"),
             ("HGETALL", f"{state}nodes"),
             ("HGETALL", f"{state}holders"),
             ("MGET", f"{state}epoch", f"{state}token"),
-            ("LRANGE", f"{state}waiting", 0, -1),
-            ("LRANGE", keys.ingress_queue, 0, -1),
-            ("LRANGE", keys.ingress_intermediate, 0, -1),
-            *(("LRANGE", keys.queue(name), 0, -1) for name in NODE_NAMES),
-            *(("HGETALL", f"{state}taken:{inc}") for inc in incs),
-            *(("HMGET", job_key(id), "status", "rqproc_lost") for id in ids),
-            *(("HGETALL", job_key(job)) for job in groups),
+            ("LRANGE", f"{state}waiting", "0", "-1"),
+            ("LRANGE", keys.ingress_queue, "0", "-1"),
+            ("LRANGE", keys.ingress_intermediate, "0", "-1"),
+            *(("LRANGE", keys.queue(name), "0", "-1") for name in NODE_NAMES),
+            *(("ZRANGE", f"{state}open:{inc}", "0", "-1", "WITHSCORES") for inc in incs),
+            *(("HGETALL", f"{state}claims:{inc}") for inc in incs),
         ]
-        if self._read_up_to:
-            streams = map(results_key, self._read_up_to)
-            reads.append(("XREAD", "STREAMS", *streams, *self._read_up_to.values()))
+        for id in ids:
+            reads.append(("HMGET", job_key(id), "status", "rqproc_lost"))
+            kept = (keys.answer(id), f"{state}withdrawn:{id}")
+            reads += (("PTTL", key) for key in (job_key(id), *kept))
+        reads += (("HGETALL", job_key(group)) for group in groups)
+        reads += (("XRANGE", results_key(job), "-", "+") for job in jobs)
         return reads
 
-    def _answers(self, found: Sequence[Any] | None) -> list[wire.Answer]:
-        names = {results_key(name): name for name in self._read_up_to}
-        answers = []
-        for key, entries in found or ():
-            self._read_up_to[names[key.decode()]] = entries[-1][0].decode()
-            answers += [answer for _, flat in entries for answer in wire.answers(flat)]
-        return answers
+    def _heard_answers(self) -> list[tuple[str, str]]:
+        reply = self.keys.reply("").encode()
+        heard = [payload for channel, payload in self.published() if channel.startswith(reply)]
+        return [pair for payload in heard for pair in self._answers(payload)]
+
+    def _answers(self, payload: bytes) -> list[tuple[str, str]]:
+        """What one payload says: ids, and a word for each."""
+        id, _, rest = payload.partition(b" ")
+        if rest.startswith(b"kept "):
+            return self._answers(self.run(("GET", rest[5:])))
+        if rest.startswith(b"many "):
+            reply, number = id.decode().rsplit("-g", 1)
+            return [
+                (f"{reply}-c{number}_{place}", word(answer))
+                for place, answer in codec.decode_group(rest)
+            ]
+        return [(id.decode(), word(codec.decode_answer(rest)))]
+
+    def answer(self, payload: bytes) -> tuple[str, str]:
+        """Read an answer that came in a function's reply."""
+        (found,) = self._answers(payload)
+        return found
 
     def dump(self) -> dict[bytes, bytes]:
-        """Return every key of the server with its value, to tell whether anything has changed."""
-        names = self.run(("KEYS", "*"))
+        """Return every key but the clock's with its value, to tell whether anything has changed."""
+        names = [name for name in self.run(("KEYS", "*")) if not name.endswith(b":node:tick")]
         return dict(zip(names, self.tell(*(("DUMP", name) for name in names)), strict=True))
 
     def snapshot(self) -> list[Command]:
@@ -201,73 +278,104 @@ class World:
         values = self.tell(*(("DUMP", name) for name in names))
         left_ms = self.tell(*(("PTTL", name) for name in names))
         return [
-            ("RESTORE", name, max(ms, 0), value)
+            ("RESTORE", name, str(max(ms, 0)), value)
             for name, ms, value in zip(names, left_ms, values, strict=True)
         ]
 
     def restore(self, snapshot: Sequence[Command]) -> None:
         """Let the server forget what has happened since; its clock goes on."""
-        self.tell(("DEL", *self.run(("KEYS", "*"))), *snapshot, self._set_clock())
+        tick = f"{self.keys.state}node:tick"
+        ticks = self.run(("GET", tick))
+        self.tell(("FLUSHALL",), *snapshot, ("SET", tick, ticks), self._set_clock())
 
     def key_names(self) -> set[str]:
         return set(_texts(self.run(("KEYS", "*"))))
 
     def lasting_names(self) -> set[str]:
         """Return the keys that stay when every node has left and nothing is wanted any more."""
-        names = ("epoch", "token", "node:clock", "pulse", "server", "settling", "suspects")
+        names = ("epoch", "token", "node:clock", "node:tick", "pulse", "server", "settling",
+                 "suspects", "fences", "leases")  # fmt: skip
         own = {f"{self.keys.state}{name}" for name in names}
         kept = ("finished:", "failed:")
         return own | {f"{RQ_PREFIX}:queues"} | {f"{RQ_PREFIX}:{k}{self.keys.ingress}" for k in kept}
 
     def close(self) -> None:
-        self._link.close()
-        last = self._dial.connect()
-        last.exchange((("FLUSHALL",),), timeout_s=10.0)
-        last.close()
+        """Leave nothing behind, not even the functions: they may be broken ones."""
+        self.tell(("FLUSHALL",), ("FUNCTION", "FLUSH"))
+        self._socket.close()
 
 
 @lru_cache(maxsize=2)
-def _scripts(keys: Keys, mutation: Mutation | None) -> Scripts:
-    made = Scripts(keys, clock=VIRTUAL_CLOCK)
+def _library(mutation: Mutation | None) -> Library:
     if mutation is None:
-        return made
-    # The text of a script has its constants written in already: so must what is looked for.
-    constants = scripts._constants(keys, scripts.DEFAULT_MAX_ATTEMPTS)
-    old, new = (
-        re.sub(r"\b[A-Z][A-Z_]+\b", lambda word: constants.get(word[0], word[0]), text)
-        for text in (mutation.old, mutation.new)
-    )
-    broken = SCRIPT_NAMES if mutation.script == "lib" else (mutation.script,)
-    texts = {name: made[name].text.replace(old, new) for name in broken}
-    if all(texts[name] == made[name].text for name in broken):
+        return library.build(clock=CLOCK)
+    assert mutation.source in SOURCES
+    source = library._source(mutation.source)
+    if source.count(mutation.old) != 1:
         # No AssertionError: that would look like a mutant that is found out.
-        raise LookupError(f"not there: {old}")
-    made._scripts |= {name: scripts._script(name, text) for name, text in texts.items()}
-    return made
+        raise LookupError(f"there {source.count(mutation.old)} times: {mutation.old}")
+    broken = source.replace(mutation.old, mutation.new)
+    texts: dict[str, Any] = {"clock": CLOCK, mutation.source: broken}
+    return library.build(**texts)
+
+
+def word(answer: codec.Answer) -> str:
+    """Return what an answer says, in a word that a ledger may expect."""
+    if answer.report is None:
+        return str(answer.value)
+    return str(answer.report.get("message", answer.report["type"]))
+
+
+def part_id(group: str, place: int | str, address: str = "") -> str:
+    """Return the id of a call of a group; without its address what such an id begins with."""
+    begin = f"{group.replace('-g', '-c')}_{place}"
+    return f"{begin}-{address}" if address else begin
+
+
+def parts(text: str) -> list[tuple[str, str]]:
+    """Take apart what a group's hash says of one node: places and addresses."""
+    words = text.split()
+    return list(zip(words[::2], words[1::2], strict=False))
 
 
 def _texts(raw: Iterable[bytes]) -> list[str]:
     return [item.decode(errors="surrogateescape") for item in raw]
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
-    texts = _texts(flat)
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+def _pairs(raw: dict[bytes, bytes]) -> dict[str, str]:
+    return {_text(key): _text(value) for key, value in raw.items()}
 
 
-def _addresses(flat: Sequence[bytes]) -> dict[str, str]:
-    """Of a ``taken`` hash: id -> address, in the order of the tokens that stand before them."""
-    claims = sorted(_pairs(flat).items(), key=lambda pair: int(pair[1].partition(" ")[0]))
-    return {id: claim.partition(" ")[2] for id, claim in claims}
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
 
 
-def _parts(job: str, flat: Sequence[bytes]) -> dict[str, tuple[str, str]]:
-    """Of a job's hash: the id of each of its calls -> where it is, and its address."""
-    calls = {number: text for number, text in _pairs(flat).items() if number.isdecimal()}
-    split = {number: text.partition(" ") for number, text in calls.items()}
-    return {f"{job}:{number}": (at, address) for number, (at, _, address) in split.items()}
+def _moments(raw: Iterable[tuple[bytes, float]]) -> dict[str, int]:
+    return {_text(id): int(moment) for id, moment in raw}
 
 
-def _about(fields: Sequence[bytes | None]) -> tuple[str, int]:
+def _claims(raw: dict[bytes, bytes]) -> dict[str, tuple[int, str]]:
+    """In the order of their tokens."""
+    split = [(id, claim.partition(" ")) for id, claim in _pairs(raw).items()]
+    found = [(id, (int(token), address)) for id, (token, _, address) in split]
+    return dict(sorted(found, key=lambda pair: pair[1][0]))
+
+
+def _parts(group: str, raw: dict[bytes, bytes]) -> dict[str, list[str]]:
+    return {
+        inc: [part_id(group, *part) for part in parts(text)]
+        for inc, text in _pairs(raw).items()
+        if "#" in inc or not inc
+    }
+
+
+def _about(fields: Sequence[bytes | None], left_ms: int, *kept_ms: int) -> About:
     status, lost = fields
-    return (status or b"").decode(), int(lost or 0)
+    return About((status or b"").decode(), int(lost or 0), left_ms, max(kept_ms))
+
+
+def _result(flat: Sequence[bytes]) -> str:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    if report := fields.get(b"rqproc_error"):
+        return word(codec.Answer("error", report=json.loads(report)))
+    return str(json.loads(b64decode(fields[b"return_value"])))

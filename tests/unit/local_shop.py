@@ -12,9 +12,9 @@ from typing import Any
 
 from rqproc import App, Client, current
 from rqproc.app import Resource
-from rqproc.keys import Keys
 from rqproc.node.alone import LocalBackend
 from rqproc.node.place import Home, place_apart
+from rqproc.protocol.keys import Keys
 from rqproc.settings import NodeSettings
 
 WITHIN_S = 10.0

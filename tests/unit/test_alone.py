@@ -26,9 +26,9 @@ from rqproc.errors import (
     RqprocError,
     UnknownResource,
 )
-from rqproc.keys import Keys
 from rqproc.node.alone import LocalBackend
 from rqproc.node.place import Place
+from rqproc.protocol.keys import Keys
 from rqproc.settings import LOCAL
 
 

@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 from statistics import mean
 
-from rqproc.backoff import Backoff
+from rqproc.transport.backoff import Backoff
 
 
 def pauses(chance: float, count: int = 8) -> list[float]:

@@ -21,6 +21,7 @@ from rqproc.errors import (
     Overloaded,
     OwnerLost,
     PayloadTooLarge,
+    ProtocolMismatch,
     RedisUnavailable,
     RequestCycle,
     RequestTimeout,
@@ -45,6 +46,7 @@ EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     LocallyOverloaded("host:1", 16): (6, r"no node can answer.*16 handlers.*host:1.*node start"),
     OwnerLost("price", 42, "n1", 3.21): (1, r"price 42: .*withdrawn.*n1.*3.2 s.*Try again"),
     NodeLost("price", 42, 3): (1, r"price 42: 3 nodes died.*nodes' logs"),
+    ProtocolMismatch("2", "1", "shop"): (2, r"'shop' speak protocol 1.*speaks 2.*same version"),
     NameTaken("n1", 4.25): (2, r"'n1' is alive.*4.2 s.*--name"),
     ConfigError("--lease must be at least 0.2 s"): (2, r"--lease"),
 }
@@ -89,6 +91,16 @@ REPORTS = [
         {"node": "n", "queued": 9, "limit": 8},
     ),
     ({"type": "UnknownResource", "known": ["a"]}, UnknownResource, {"known": ("a",)}),
+    (
+        {"type": "OtherProtocol", "mine": "2", "others": "1"},
+        ProtocolMismatch,
+        {"mine": "2", "others": "1"},
+    ),
+    (
+        {"type": "RequestCycle", "way": ["price:1", "cost:2"]},
+        RequestCycle,
+        {"id": 42, "way": (("price", "1"), ("cost", "2"))},
+    ),
     ({"type": "NodeLost", "attempts": 3}, NodeLost, {"id": 42, "attempts": 3}),
     (
         {"type": "OwnerLost", "node": "n", "silent_ms": 1500},

@@ -1,58 +1,56 @@
-"""What a node holds, by claim and by address."""
+"""What a node has taken, by id and by address."""
 
 from __future__ import annotations
 
-from rqproc.cluster import Claim
+import pytest
+
 from rqproc.node.holds import Holds
+from rqproc.node.runs import Taken
 
 
-def claim(id: str, token: int = 1, address: str = "1|r:1") -> Claim:
-    return Claim(id, token, address, "call", id, 0, b"", 0)
+def taken(id: str, address: str = "1-r-1") -> Taken:
+    return Taken(id.encode(), address, address.encode())
 
 
-def test_an_address_is_busy_until_its_last_claim_is_gone() -> None:
+def test_it_counts_what_is_taken_of_an_address_until_the_last_is_gone() -> None:
     holds = Holds()
-    first, second = claim("a"), claim("b", 2)
-    holds.add(first, None)
-    holds.add(second, None)
-    holds.remove(first)
-    assert holds.busy("1|r:1")
-    holds.remove(second)
-    assert not holds.busy("1|r:1")
-    assert holds.addresses() == frozenset()
+    for id in "ab":
+        holds.add(taken(id))
+    holds.add(taken("c", "2-r-2"))
+    assert (holds.count(b"1-r-1"), holds.count(b"2-r-2"), len(holds)) == (2, 1, 3)
+    holds.remove(b"a")
+    assert holds.count(b"1-r-1") == 1
+    holds.remove(b"b")
+    assert holds.count(b"1-r-1") == 0
 
 
-def test_a_claim_is_known_by_its_token_too() -> None:
-    """A request that was lost and taken again is another claim."""
+def test_what_is_not_known_is_removed_without_a_word() -> None:
     holds = Holds()
-    holds.add(claim("a", 1), None)
-    assert claim("a", 1) in holds
-    assert claim("a", 2) not in holds
-    assert claim("b", 1) not in holds
+    holds.add(taken("a"))
+    holds.remove(b"a")
+    holds.remove(b"a")
+    assert len(holds) == 0
 
 
-def test_it_knows_when_a_caller_gives_up() -> None:
+def test_an_id_is_taken_once() -> None:
     holds = Holds()
-    holds.add(claim("a"), 7.5)
-    holds.add(claim("b"), None)
-    assert holds.due(claim("a")) == 7.5
-    assert holds.due(claim("b")) is None
+    holds.add(taken("a"))
+    with pytest.raises(ValueError, match="a is held"):
+        holds.add(taken("a"))
+    assert holds.count(b"1-r-1") == 1
+
+
+def test_it_tells_its_ids_and_all_that_it_has() -> None:
+    holds = Holds()
+    one = taken("a")
+    holds.add(one)
+    assert b"a" in holds.ids
+    assert b"b" not in holds.ids
+    assert list(holds) == [one]
 
 
 def test_cleared_it_holds_nothing() -> None:
     holds = Holds()
-    holds.add(claim("a"), None)
+    holds.add(taken("a"))
     holds.clear()
-    assert len(holds) == 0
-    assert not holds.busy("1|r:1")
-    assert claim("a") not in holds
-
-
-def test_it_counts_the_claims_of_an_address() -> None:
-    holds = Holds()
-    assert holds.count("1|r:1") == 0
-    holds.add(claim("j:0", 1), None)
-    holds.add(claim("k:0", 2), None)
-    assert holds.count("1|r:1") == len(holds) == 2
-    holds.remove(claim("j:0", 1))
-    assert holds.count("1|r:1") == 1
+    assert (len(holds), holds.count(b"1-r-1")) == (0, 0)

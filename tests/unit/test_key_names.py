@@ -13,7 +13,7 @@ from rq.job import Job
 from rq.results import Result
 
 from rqproc.errors import ConfigError
-from rqproc.keys import (
+from rqproc.protocol.keys import (
     RQ_PREFIX,
     Keys,
     check_node_name,
@@ -21,6 +21,7 @@ from rqproc.keys import (
     namespace_of_ingress,
     results_key,
 )
+from rqproc.protocol.library import PROTOCOL
 
 
 def test_the_prefix_is_rqs() -> None:
@@ -28,7 +29,7 @@ def test_the_prefix_is_rqs() -> None:
 
 
 def test_the_prefix_follows_the_environment_as_rqs_does() -> None:
-    code = "from rq.defaults import RQ_KEY_PREFIX as a; from rqproc.keys import job_key; "
+    code = "from rq.defaults import RQ_KEY_PREFIX as a; from rqproc.protocol.keys import job_key; "
     shown = subprocess.run(
         [sys.executable, "-c", code + "print(a, job_key('x'))"],
         env={"RQ_KEY_PREFIX": "my.rq", "PYTHONPATH": ":".join(sys.path)},
@@ -42,7 +43,7 @@ def test_the_prefix_follows_the_environment_as_rqs_does() -> None:
 def test_keys_of_jobs_results_and_queues_are_rqs() -> None:
     keys = Keys("shop")
     assert job_key("x") == Job.key_for("x")
-    assert results_key("x") == Result.get_key("x")
+    assert results_key("x") == Result.get_key("x")  # type: ignore[no-untyped-call]
     ingress = Queue(keys.ingress, connection=Redis())
     assert (keys.ingress_queue, keys.ingress_intermediate) == (
         ingress.key,
@@ -84,3 +85,16 @@ def test_a_node_name_that_keys_cannot_carry_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["n1", "host.example-1_x", "X" * 64])
 def test_a_plain_node_name_is_kept(name: str) -> None:
     assert check_node_name(name) == name
+
+
+def test_keys_of_the_cluster_carry_the_namespace_and_the_protocol() -> None:
+    keys = Keys("shop")
+    assert keys.state == f"rqproc:shop:{PROTOCOL}:"
+    assert keys.reply("rab") == f"{keys.state}reply:rab"
+    assert keys.answer("rab-c0-1-r-1") == f"rqproc-answers:shop:{PROTOCOL}:rab-c0-1-r-1"
+    assert keys.dropped == f"{keys.state}dropped"
+
+
+def test_no_namespaces_keys_begin_as_another_ones_do() -> None:
+    states = [Keys(name).state for name in ("a", "a-b", "a_b", "ab", "default", "2")]
+    assert not [(x, y) for x in states for y in states if x != y and x.startswith(y)]

@@ -24,28 +24,26 @@ LAYERS = (
     ("default", "aio"),
     ("client",),
     ("backend",),
-    ("trunk", "atrunk"),
-    ("questions",),
-    ("rqjob", "lines", "local", "nearcache"),
-    ("losses",),
-    ("calls", "conversation", "nearby"),
-    ("switchboard", "wanted"),
-    ("packets",),
-    ("names",),
-    ("cluster", "subscription"),
-    ("scripts",),
-    ("alink",),
-    ("link", "wire"),
-    ("whereabouts",),
-    ("sentinel",),
+    ("rqjob", "lines", "local", "calls.threads", "calls.tasks"),
+    ("calls.requests",),
+    ("nearcache", "calls.multiplexer", "calls.retry", "calls.fallback", "calls.jobs", "nearby"),
+    ("calls.call", "subscription"),
+    ("protocol.loading",),
+    ("protocol.commands",),
+    ("transport.async_connection",),
+    ("transport.connection",),
+    ("transport.address",),
+    ("transport.sentinel",),
     ("embedded",),
     ("settings",),
-    ("keys",),
+    ("protocol.codec", "protocol.rights"),
+    ("protocol.keys",),
     ("near",),
     ("model", "context"),
-    ("placement", "trouble"),
+    ("placement", "transport.replies", "protocol.library"),
     ("ground",),
-    ("errors", "backoff", "turns", "drive", "clock", "bell"),
+    ("errors", "transport.backoff", "turns", "drive", "clock", "bell"),
+    ("calls", "protocol", "transport"),
 )
 """From top to bottom; those of one line do not know each other."""
 
@@ -67,20 +65,18 @@ HOMES = {
 PURE = (
     "placement",
     "errors",
-    "backoff",
+    "transport.backoff",
     "drive",
-    "trouble",
+    "transport.replies",
     "model",
     "near",
     "context",
-    "conversation",
-    "switchboard",
-    "packets",
-    "wanted",
+    "calls.call",
+    "calls.retry",
+    "protocol.rights",
     "node.lanes",
     "node.holds",
     "node.waits",
-    "node.entries",
     *(f"torture.{name}" for name in ("records", "telling", "breach", "runs", "answers", "history")),
     *(f"torture.{name}" for name in ("figures", "schedule")),
     *(f"bench.{name}" for name in ("figures", "targets", "chart")),
@@ -132,7 +128,7 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def _module_of(name: str) -> str:
-    """``rqproc.wire.Answer`` is of ``wire``; ``rqproc.__version__`` of the package itself."""
+    """``rqproc.model.Reply`` is of ``model``; ``rqproc.__version__`` of the package itself."""
     found = name.removeprefix("rqproc").removeprefix(".")
     while found not in MODULES:
         found = found.rpartition(".")[0]
@@ -145,8 +141,11 @@ OURS = [found for found in IMPORTS if found.ours and found.by and found.of]
 
 def layer(module: str) -> int:
     """The place of a module's layer, from the top."""
-    top = module.partition(".")[0]
-    return next(place for place, names in enumerate(LAYERS) if top in names)
+    places = {name: place for place, names in enumerate(LAYERS) for name in names}
+    while module not in places:
+        module = module.rpartition(".")[0]
+        assert module, "it has a layer"
+    return places[module]
 
 
 def within(module: str, homes: set[str]) -> bool:
@@ -219,13 +218,13 @@ def test_upward_imports_would_be_seen(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """The reader finds imports at the top, inside functions and for types."""
     source = tmp_path / "probe.py"
     source.write_text(
-        "import rqproc.app\nfrom rqproc import wire, __version__\n"
+        "import rqproc.app\nfrom rqproc import model, __version__\n"
         "if TYPE_CHECKING:\n    from rq.job import Job\n"
         "def f():\n    from rqproc.cli.root import rqproc\n    import redis.asyncio\n"
     )
     monkeypatch.setitem(MODULES, "probe", source)
     found = {(i.of, i.ours, i.for_types) for i in read("probe")}
-    ours = {("app", True, False), ("wire", True, False), ("", True, False)}
+    ours = {("app", True, False), ("model", True, False), ("", True, False)}
     assert found == ours | {
         ("cli.root", True, False),
         ("rq", False, True),

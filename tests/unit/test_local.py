@@ -16,6 +16,7 @@ import pytest
 
 from rqproc import App, current, local
 from rqproc.app import Resource
+from rqproc.calls.fallback import Errand
 from rqproc.errors import (
     HandlerFailed,
     HandlerTimeout,
@@ -26,7 +27,6 @@ from rqproc.errors import (
     RqprocError,
 )
 from rqproc.local import MAX_RUNS, aserve, aserve_many, serve, serve_many
-from rqproc.losses import Errand
 from rqproc.model import Reply, Request
 
 Outcome = Reply | RqprocError

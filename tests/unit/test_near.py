@@ -8,15 +8,16 @@ from random import Random
 from typing import Any
 
 import pytest
+from made_calls import a_call
 
 from rqproc.errors import ConfigError, InvalidId, NoLiveNode, RqprocError
 from rqproc.ground import MACHINE
-from rqproc.link import LinkLost
-from rqproc.model import Reply, Request, Source
+from rqproc.model import Reply, Source
 from rqproc.near import ROUNDED_S, Expected, Near
 from rqproc.nearcache import NearCache, check_near
 from rqproc.placement import Id, address
 from rqproc.subscription import BEAT_S, TRUST_S, Pulse
+from rqproc.transport.connection import LinkLost
 
 
 class Caller:
@@ -221,7 +222,7 @@ def test_an_earlier_runs_value_does_not_follow_a_later_ones(caller: Caller) -> N
     assert caller.value(1) == "later"
 
 
-@pytest.mark.parametrize("message", [b"", b"x", b"1|price", b"x|price:1", b"1|price:\n", b"\xff"])
+@pytest.mark.parametrize("message", [b"", b"x", b"1-price", b"x-price-1", b"1-price-_0a", b"\xff"])
 def test_what_cannot_be_read_may_be_about_any_id(caller: Caller, message: bytes) -> None:
     caller.ask(1)
     caller.near.hear(message)
@@ -352,8 +353,10 @@ def test_a_resource_says_whether_it_is_kept_and_its_client_where_it_does_not(
     most: int, resource: str, keeps: bool
 ) -> None:
     cache = NearCache(most, RESOURCES, dial=NoDial(), channel="c")  # type: ignore[arg-type]
-    assert (cache.expect([Request(resource, 1)]) is not None) is keeps
-    assert cache.expect([Request(resource, 1, ("argument",))]) is None
+    assert (cache.expect(a_call(resource=resource)) is not None) is keeps
+    assert (cache.expect(a_call(1, 2, resource=resource)) is not None) is keeps
+    assert cache.expect(a_call(resource=resource, kind="a", args=("argument",))) is None
+    assert cache.expect(a_call(resource=resource, kind="i")) is None
     cache.close()
 
 

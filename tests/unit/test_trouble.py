@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.link import Refused
-from rqproc.trouble import TROUBLES, code, shown
+from rqproc.transport.connection import Refused
+from rqproc.transport.replies import TROUBLES, code, shown
 
 PASSING = {
     "READONLY You can't write against a read only replica.",
@@ -16,6 +16,7 @@ PASSING = {
     "CLUSTERDOWN The cluster is down",
     "NOREPLICAS Not enough good replicas to write.",
     "NOSCRIPT No matching script. Please use EVAL.",
+    "ERR Function not found",
     "UNBLOCKED force unblock from blocking operation, instance state changed",
     "ERR max number of clients reached",
     "ERR max number of clients + cluster connections reached",

@@ -6,9 +6,9 @@ import pytest
 import redis
 
 from rqproc.errors import ConfigError
-from rqproc.sentinel import NoPrimary, Sentinels, read_url
 from rqproc.settings import resolve_url, without_password
-from rqproc.whereabouts import of_client, of_url
+from rqproc.transport.address import of_client, of_url
+from rqproc.transport.sentinel import NoPrimary, Sentinels, read_url
 
 WATCHED = "redis+sentinel://user:p%40ss@one:1,two,[::1]:3/shop?db=4&sentinel_password=hu%26sh"
 

@@ -13,8 +13,7 @@ import pytest
 
 from rqproc.errors import InvalidId
 from rqproc.model import Reply
-from rqproc.node.entries import Entries, Entry
-from rqproc.node.shelf import Shelf
+from rqproc.node.cache import Cache, Entry, Values, View
 from rqproc.node.term import Term
 from rqproc.node.window import Window
 from rqproc.placement import address, canonical
@@ -23,39 +22,39 @@ TTL_S = 5.0
 TRUST_S = 4.0
 
 
-class Interrupted(Shelf):
+class Interrupted(Cache):
     """Something happens between the look at an entry and what follows it."""
 
     meanwhile: Callable[[], object] = staticmethod(lambda: None)
 
-    def get(self, address: str) -> Entry | None:
-        entry = super().get(address)
+    def get(self, address: bytes, now: float) -> Entry | None:
+        entry = super().get(address, now)
         self.meanwhile()
         return entry
 
 
-class Alone(Entries):
+class Alone(Values):
     """Entries that find out whether they are used by one at a time."""
 
-    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
-        super().__init__(max_entries, clock)
+    def __init__(self, max_entries: int) -> None:
+        super().__init__(max_entries)
         self._user = threading.RLock()
 
-    def get(self, address: str) -> Entry | None:
+    def get(self, address: bytes, now: float) -> Entry | None:
         with self._one():
-            return super().get(address)
+            return super().get(address, now)
 
-    def put(self, address: str, entry: Entry) -> None:
+    def put(self, address: bytes, entry: Entry, now: float) -> None:
         with self._one():
-            super().put(address, entry)
+            super().put(address, entry, now)
 
-    def drop(self, address: str) -> bool:
+    def drop(self, address: bytes, now: float) -> bool:
         with self._one():
-            return super().drop(address)
+            return super().drop(address, now)
 
-    def keep_only(self, wanted: Callable[[str], bool]) -> None:
+    def keep_owned(self, name: str, view: View) -> None:
         with self._one():
-            super().keep_only(wanted)
+            super().keep_owned(name, view)
 
     def clear(self) -> None:
         with self._one():
@@ -75,20 +74,18 @@ class Home:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.entries = Alone(2, lambda: self.now)
-        self.shelf = Interrupted("b", self.entries, self.busy.__contains__)
+        self.cache = Interrupted("b", 2)
+        self.cache._values = Alone(2)
         self.term = Term("b@1", self.now + TRUST_S, lambda: self.now, epoch=1)
-        self.window = Window("b", self.shelf, lambda: self.term)
+        self.window = Window("b", self.cache, lambda: self.term)
         self.learn(1, ["a", "b"])
 
-    busy: frozenset[str] = frozenset()
-
-    def learn(self, epoch: int, members: Sequence[str], *held: str) -> None:
-        self.shelf.learn(epoch, members, held=frozenset(held))
+    def learn(self, epoch: int, members: Sequence[str]) -> None:
+        self.cache.learn(epoch, members)
 
     def keep(self, id: Any, text: str = "7") -> None:
-        entry = Entry(text, self.now, self.now + TTL_S, 9)
-        self.shelf.keep(address("price", canonical(id)), entry)
+        entry = Entry(self.now, self.now + TTL_S, 9, text.encode())
+        self.cache.keep(address("price", canonical(id)).encode(), entry, self.now)
 
     def find(self, id: Any) -> Reply | None:
         return self.window.find("price", id)
@@ -140,7 +137,7 @@ def test_every_spelling_of_an_id_finds_the_same_entry(at: Home) -> None:
             assert (found.id, found.value) == (canonical(id), "x")
 
 
-@pytest.mark.parametrize("id", [True, "", 1.0, None, "a\nb"])
+@pytest.mark.parametrize("id", [True, "", 1.0, None, "a\nb", [1]])
 def test_what_is_no_id_is_refused_as_ever(at: Home, id: Any) -> None:
     at.keep(1)
     with pytest.raises(InvalidId):
@@ -171,7 +168,7 @@ def test_nothing_is_found_once_the_lease_may_not_be_relied_on(at: Home) -> None:
 
 def test_a_thread_that_is_stopped_while_it_looks_finds_an_entry_too_old(at: Home) -> None:
     at.keep(1)
-    at.shelf.meanwhile = at.sleep_through_the_ttl
+    at.cache.meanwhile = at.sleep_through_the_ttl
     assert at.find(1) is None
 
 
@@ -195,7 +192,7 @@ def test_nothing_is_found_through_a_closed_window(at: Home) -> None:
 
 def test_a_thread_that_is_stopped_while_it_looks_finds_its_lease_too_old(at: Home) -> None:
     at.keep(1)
-    at.shelf.meanwhile = at.sleep_through_the_lease
+    at.cache.meanwhile = at.sleep_through_the_lease
     assert at.find(1) is None
 
 
@@ -225,19 +222,10 @@ def test_a_take_that_is_ahead_of_the_heartbeat_closes_nothing(at: Home) -> None:
     assert at.find(1)
 
 
-def test_a_guest_of_another_owner_is_not_found(at: Home) -> None:
-    at.keep(1)
-    mine = address("price", 1)
-    at.busy = frozenset({mine})
-    at.learn(2, ["b", "c"], mine)
-    assert at.shelf.get(mine), "requests that come by Redis find it: the node still holds the id"
-    assert at.find(1) is None
-
-
 def test_nothing_is_found_after_the_lease_was_lost_until_members_are_known(at: Home) -> None:
     at.keep(1)
     at.term.over = True
-    at.shelf.forget()
+    at.cache.forget()
     at.term = Term("b@5", at.now + TRUST_S, lambda: at.now, epoch=5)
     assert at.find(1) is None
     at.learn(5, ["b"])
@@ -248,7 +236,7 @@ def test_nothing_is_found_after_the_lease_was_lost_until_members_are_known(at: H
 
 def test_an_entry_from_before_a_change_is_not_found_by_who_looks_across_it(at: Home) -> None:
     at.keep(1)
-    at.shelf.meanwhile = lambda: at.learn(2, ["a", "b", "c"])
+    at.cache.meanwhile = lambda: at.learn(2, ["a", "b", "c"])
     assert at.find(1) is None
 
 
@@ -278,11 +266,11 @@ def test_any_number_of_threads_may_look_while_the_worker_works(at: Home) -> None
             looking = [pool.submit(look) for _ in range(2)]
             for turn in range(3000):
                 at.keep((1, 3, 5)[turn % 3])
-                at.shelf.drop(address("price", 3))
+                at.cache.drop(address("price", 3).encode(), at.now)
                 at.now += 0.7 * (turn % 2)
                 at.beat(1)
                 if turn % 10 == 0:
-                    at.learn(at.shelf.epoch + 1, ["a", "b"])
+                    at.learn(at.cache.epoch + 1, ["a", "b"])
             over.set()
             assert sum(looked.result() for looked in looking) == at.window.hits > 0
     finally:

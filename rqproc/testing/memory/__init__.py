@@ -1,4 +1,4 @@
-"""The cluster in memory: real clients, nodes and scripts on fakeredis and a clock that is turned.
+"""The cluster in memory: real clients, nodes and functions on fakeredis and a clock that is turned.
 
 Reading order: ``cluster`` -> ``baton`` (one thread at a time, and a clock) -> ``still`` and
 ``loop`` (what waits by it), put together in ``ground`` -> ``links`` (connections, and what goes

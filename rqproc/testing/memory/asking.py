@@ -14,11 +14,10 @@ from collections.abc import Callable
 from functools import partial
 
 from rqproc.backend import Asker
-from rqproc.conversation import Request
+from rqproc.calls.call import Call
 from rqproc.testing.memory.baton import Baton
 from rqproc.testing.memory.ground import StillGround
 from rqproc.testing.memory.loop import StillLoop
-from rqproc.wanted import Wanted
 
 TURNS = 3
 """How often a test's other tasks go on before time passes in the cluster."""
@@ -36,16 +35,16 @@ async def awaited(baton: Baton, is_done: Callable[[], bool]) -> None:
 
 
 class StillAsyncAsker:
-    """In the place of an ``AsyncTrunk``: it asks as threads do, on a thread of the baton's."""
+    """In the place of ``Tasks``: it asks as threads do, on a thread of the baton's."""
 
     def __init__(self, asker: Asker, baton: Baton, ground: StillGround) -> None:
         self._asker = asker
         self._baton = baton
         self._ground = ground
 
-    async def ask(self, wanted: Wanted, talk: Request) -> None:
+    async def ask(self, call: Call) -> None:
         threads = self._ground.threads(1, name="rqproc-ask")
-        answered = threads.submit(partial(self._asker.ask, wanted, talk))
+        answered = threads.submit(partial(self._asker.ask, call))
         if isinstance(asyncio.get_running_loop(), StillLoop):
             await asyncio.wrap_future(answered)
         else:

@@ -13,8 +13,8 @@ from fakeredis import FakeRedis
 from fakeredis._clients._sync import FakeRedisConnection
 from redis.connection import DefaultParser
 
-from rqproc.link import Link, LinkLost, Refused
 from rqproc.testing.memory.fakeserver import Fake
+from rqproc.transport.connection import Link, LinkLost, Refused
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """A cluster in one process whose time stands still until the test lets it pass.
 
-Knows nodes, their threads and the network between them and the server. Clients, nodes and scripts
+Knows nodes, their threads and the network between them and the server. Clients, nodes and functions
 are the real ones; the server is fakeredis, clock and threads are the baton's.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 from rqproc.app import App
 from rqproc.backend import AsyncAsker, Server
-from rqproc.cluster import Joined
 from rqproc.errors import ConfigError
-from rqproc.keys import Keys
 from rqproc.node.node import Node
 from rqproc.placement import Id, canonical
+from rqproc.protocol.commands import Joined
+from rqproc.protocol.keys import Keys
 from rqproc.testing.caller import Which
 from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit

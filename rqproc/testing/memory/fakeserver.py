@@ -3,8 +3,9 @@
 Knows fakeredis. Must not know threads, links or what the commands mean.
 
 * Its time is the cluster's: ``TIME``, and when keys expire.
-* Blocking commands (BLMOVE, XREAD) do not wait in the caller's thread, or, as BLMOVE does not, not
-  at all: one that finds nothing gives no reply, and is run again when one of its keys was touched.
+* Blocking commands (BLMOVE, BLMPOP, XREAD) do not wait in the caller's thread, or, as BLMOVE does
+  not, not at all: one that finds nothing gives no reply, and is run again when one of its keys was
+  touched.
 * INFO is unknown to it: the run id, which nodes ask for, and the version, for RQ, are told here.
 """
 
@@ -26,9 +27,6 @@ from rqproc.ground import Clock
 
 VERSION = "7.4.0"
 
-COLLECT_AFTER = 256
-"""Scripts after which Lua's garbage is collected."""
-
 
 class _Keys(Database):
     """A database whose time is another's, and which tells what is touched."""
@@ -49,30 +47,6 @@ class _Keys(Database):
     def notify_watch(self, key: bytes) -> None:
         super().notify_watch(key)
         self._touched(key)
-
-
-class _Scripts:
-    """A Lua runtime that compiles a script once. fakeredis does so at each call, and collects all
-    garbage after it: together that is most of what a heartbeat costs.
-    """
-
-    def __init__(self, lua: Any) -> None:
-        self._lua = lua
-        self._made: dict[str | bytes, Callable[[], Any]] = {}
-        self._left = COLLECT_AFTER
-
-    def execute(self, script: str | bytes) -> Any:
-        if script == "collectgarbage()":
-            self._left = (self._left or COLLECT_AFTER) - 1
-            if self._left:
-                return None
-        made = self._made.get(script)
-        if made is None:
-            made = self._made[script] = self._lua.compile(script)
-        return made()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lua, name)
 
 
 class Socket(FakeSocket):
@@ -111,13 +85,6 @@ class Socket(FakeSocket):
         """Whole, its first word too, which redis-py makes a class of."""
         return redis.ResponseError(error.value)
 
-    def _get_server_runtime(self, server: FakeServer) -> Any:
-        found = super()._get_server_runtime(server)
-        if not isinstance(found, _Scripts):
-            found = _Scripts(found)
-            server._lua_runtime = found  # type: ignore[attr-defined]  # where it is looked for
-        return found
-
     def time(self) -> list[bytes]:
         seconds, micros = divmod(round(self._clock() * 1_000_000), 1_000_000)
         return [str(seconds).encode(), str(micros).encode()]
@@ -133,7 +100,7 @@ class Socket(FakeSocket):
 
 
 class Fake:
-    """The server: data, scripts and a run id.
+    """The server: data, functions and a run id.
 
     Attributes:
         touched: keys that have changed since it was emptied.
@@ -147,9 +114,8 @@ class Fake:
         self.restart()
 
     def restart(self) -> None:
-        """Be another process with the same data: scripts are forgotten."""
+        """Be another process with the same data, of which functions are a part."""
         self.run_id = token_hex(20)
-        self.server.script_cache.clear()
 
     def connect(self, hear: Callable[[Any], None]) -> Socket:
         return Socket(self.server, self._clock, lambda: self.run_id, hear)

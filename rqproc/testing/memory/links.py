@@ -14,14 +14,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
-from hiredis import Reader
+from hiredis import PushNotification, Reader
 
 from rqproc.ground import Clock, Ground
-from rqproc.link import CONNECT_TIMEOUT_S, Dial, Link, LinkLost, Refused
 from rqproc.testing.memory.baton import Baton
 from rqproc.testing.memory.fakeserver import Fake
 from rqproc.testing.memory.players import Alarm, Group
 from rqproc.testing.memory.still import Waiters
+from rqproc.transport.connection import CONNECT_TIMEOUT_S, Dial, Link, LinkLost, Refused
 
 NAME = "the cluster under test"
 
@@ -74,8 +74,8 @@ class Network:
                 link.close()
 
     def lose_reply(self, group: Group) -> None:
-        """The next packet of a group that calls a script is carried out, as far as it goes without
-        waiting; its replies are lost, and so is the connection.
+        """The next packet of a group that calls a function is carried out, as far as it goes
+        without waiting; its replies are lost, and so is the connection.
         """
         self._loses.append(group)
 
@@ -90,7 +90,7 @@ class Network:
 
     # --- links ---
 
-    def connect(self, timeout_s: float) -> StillLink:
+    def connect(self, timeout_s: float, *, pushes: bool) -> StillLink:
         """Raises: LinkLost: the server is away, or does not answer in time."""
         group = self.baton.group
         if group in self._cut:
@@ -98,7 +98,7 @@ class Network:
             raise LinkLost("it does not answer", spent_s=timeout_s)
         if not self.up:
             raise LinkLost("Error 111 connecting. Connection refused.")
-        link = StillLink(self, group)
+        link = StillLink(self, group, pushes=pushes)
         self._links.append(link)
         return link
 
@@ -119,7 +119,7 @@ class Network:
 class StillLink(Link):
     """One connection. Attributes: waiters: who waits for something to be read."""
 
-    def __init__(self, network: Network, group: Group) -> None:
+    def __init__(self, network: Network, group: Group, *, pushes: bool) -> None:
         self.group = group
         self.waiters = Waiters(network.baton)
         self._network = network
@@ -135,6 +135,10 @@ class StillLink(Link):
         self._silent = False
         self._closed = False
         self._until = 0.0
+        self._pushes = pushes
+        # fakeredis lets no subscriber send commands, in RESP3 either: it listens on a socket of
+        # its own.
+        self._ear = network.fake.connect(self._hear) if pushes else self._wire
 
     # --- what a link does ---
 
@@ -186,6 +190,26 @@ class StillLink(Link):
                 self.waiters.enlist()
             self.waiters.wait(self._until)
 
+    def take(self, timeout_s: float) -> list[Any]:
+        self._sent_at = self._baton.now
+        self._until = self._sent_at + timeout_s
+        while True:
+            with self._baton.mutex:
+                if self._replies:
+                    found = list(self._replies)
+                    self._replies.clear()
+                    return found
+                if self._broken or self._closed:
+                    self.close()
+                    raise LinkLost(self._broken or "it is closed")
+                if self._baton.now >= self._until:
+                    return []
+                self.waiters.enlist()
+            self.waiters.wait(self._until)
+
+    def has_unread(self) -> bool:
+        return bool(self._replies)
+
     def next_reply(self) -> tuple[bool, Any]:
         with self._baton.mutex:
             if not self._replies:
@@ -227,9 +251,10 @@ class StillLink(Link):
             self._hear(reply)
         while self._todo and self._blocked is None and not self._closed:
             command = self._todo[0]
-            if command[0].upper() == b"EVALSHA" and self._network.loses(self.group):
+            if command[0].upper() == b"FCALL" and self._network.loses(self.group):
                 self._silent = True
-            self._wire.run(command)
+            wire = self._ear if command[0].upper() == b"SUBSCRIBE" else self._wire
+            wire.run(command)
             if self._wire.blocks_s is not None:
                 self._block(command, self._wire.blocks_s)
             else:
@@ -272,6 +297,8 @@ class StillLink(Link):
         if self._network.is_cut(self.group):
             self._unheard.append(reply)
             return
+        if self._pushes and isinstance(reply, list) and reply[0] in (b"message", b"subscribe"):
+            reply = PushNotification(reply)
         self._replies.append(reply)
         self.waiters.wake_all()
 
@@ -296,8 +323,8 @@ class StillDial(Dial):
     def asks(self) -> bool:
         return False
 
-    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Link:
-        return self._network.connect(timeout_s)
+    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S, pushes: bool = False) -> Link:
+        return self._network.connect(timeout_s, pushes=pushes)
 
     def client(self) -> redis.Redis:
         from rqproc.testing.memory.client import client_over  # for the few who ask for it

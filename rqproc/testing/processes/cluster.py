@@ -26,9 +26,8 @@ from typing import Any
 
 from rqproc.app import App
 from rqproc.errors import ConfigError, RqprocError
-from rqproc.keys import Keys
 from rqproc.placement import Id, canonical
-from rqproc.scripts import scripts_of
+from rqproc.protocol.library import library
 from rqproc.testing.caller import GRACE_S, Which
 from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit
@@ -123,7 +122,7 @@ class RealCluster(Kit):
         stack.callback(journal.close)
         stack.callback(self._story.read)
         self._gates = Gates(folder / "gates")
-        scripts_of(Keys(NAMESPACE))  # made once, so that no node has to
+        library()  # made once, so that no node has to
         housed = Housed(self.app, NAMESPACE, self.settings, journal, self._gates)
         stack.callback(self._callers.join, CALLERS_WITHIN_S)
         stack.callback(server.clear_up)
@@ -190,7 +189,7 @@ class RealCluster(Kit):
         self._story.add(event)
 
     def _spawn(self, work: Callable[[], None]) -> None:
-        before = self._network.scripts(CLIENT)
+        before = self._network.functions(CLIENT)
         self._last_call = (self._callers.start(work), before)
 
     def _settle(self) -> None:
@@ -203,7 +202,7 @@ class RealCluster(Kit):
         thread, before = self._last_call
 
         def routed() -> bool:
-            return not thread.is_alive() or self._network.scripts(CLIENT) > before
+            return not thread.is_alive() or self._network.functions(CLIENT) > before
 
         if self._comes(routed, SETTLED_WITHIN_S):
             self._comes(lambda: not thread.is_alive() or self._all_taken(), SETTLED_WITHIN_S)

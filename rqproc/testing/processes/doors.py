@@ -39,18 +39,18 @@ class Network(Servant):
         self("open", name)
 
     def lose_reply(self, name: str) -> None:
-        """Let the next script pass, and break its connection in place of its reply."""
+        """Let the next function pass, and break its connection in place of its reply."""
         self("lose_reply", name)
 
-    def scripts(self, name: str) -> int:
-        """Return how many scripts have been carried out for who speaks through a door."""
-        return int(self("scripts", name))
+    def functions(self, name: str) -> int:
+        """Return how many functions have been carried out for who speaks through a door."""
+        return int(self("functions", name))
 
 
 class _Door:
     def __init__(self, server: Path) -> None:
         self.shut = False
-        self.scripts = 0
+        self.functions = 0
         self._server = server
         self._dooms = 0
         self._passages: set[Passage] = set()
@@ -115,7 +115,7 @@ class _Doors:
             door.set_shut(shut=order == "shut")
         elif order == "lose_reply":
             door.lose_next()
-        return door.scripts
+        return door.functions
 
     def _opened(self, name: str) -> Path:
         if name not in self._paths:

@@ -14,12 +14,12 @@ from typing import Any
 
 from rqproc import errors
 from rqproc.app import App
-from rqproc.cluster import Joined
 from rqproc.context import Current
 from rqproc.errors import RqprocError
-from rqproc.keys import Keys
 from rqproc.lines import dial
 from rqproc.node.node import Node
+from rqproc.protocol.commands import Joined
+from rqproc.protocol.keys import Keys
 from rqproc.settings import NodeSettings
 from rqproc.testing.events import Event, Kind
 from rqproc.testing.processes.gates import Gates

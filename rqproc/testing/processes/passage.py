@@ -1,6 +1,6 @@
 """One connection between a node and the server, through a door that may be shut for a while.
 
-Knows asyncio's transports, and enough of RESP to tell a script's reply. Must not know scripts.
+Knows asyncio's transports, and enough of RESP to tell a function's reply. Must not know functions.
 
 While its door is shut nothing passes and no connection breaks: bytes wait, and the end of one side
 is not told to the other. Opened again, what has waited is delivered, unless who sent it has gone.
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import hiredis
 
-SCRIPTS = frozenset({b"EVALSHA", b"EVAL"})
+FUNCTION_CALL = b"FCALL"
 
 _NOTHING = object()
 
@@ -25,21 +25,21 @@ class Asked(Enum):
     """What a reply is awaited for."""
 
     OTHER = auto()
-    SCRIPT = auto()
+    FUNCTION = auto()
     DOOMED = auto()
 
 
 class Door(Protocol):
-    """Attributes: shut: nothing passes; scripts: how many have been carried out."""
+    """Attributes: shut: nothing passes; functions: how many have been carried out."""
 
     shut: bool
-    scripts: int
+    functions: int
 
     def dooms(self) -> bool:
-        """Whether the reply of the script that passes now is to be lost."""
+        """Whether the reply of the function that passes now is to be lost."""
 
     def lose_next(self) -> None:
-        """That script was not carried out: the next one's is to be lost in its place."""
+        """That function was not carried out: the next one's is to be lost in its place."""
 
 
 class Side(asyncio.Protocol):
@@ -105,19 +105,21 @@ class Passage:
 
     def _request(self, chunk: bytes, server: asyncio.Transport) -> None:
         for command in _read(self._requests, chunk):
-            is_script = bytes(command[0]).upper() in SCRIPTS
-            doomed = is_script and self._door.dooms()
+            is_function = bytes(command[0]).upper() == FUNCTION_CALL
+            doomed = is_function and self._door.dooms()
             self._asked.append(
-                Asked.DOOMED if doomed else Asked.SCRIPT if is_script else Asked.OTHER
+                Asked.DOOMED if doomed else Asked.FUNCTION if is_function else Asked.OTHER
             )
         server.write(chunk)
 
     def _reply(self, chunk: bytes, client: asyncio.Transport) -> bool:
         """Pass on replies; return False where one was to be lost, and the connection with it."""
         for reply in _read(self._replies, chunk):
+            if isinstance(reply, hiredis.PushNotification):
+                continue  # what was published
             asked = self._asked.popleft() if self._asked else Asked.OTHER  # a subscriber's message
-            unknown = isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
-            self._door.scripts += asked is not Asked.OTHER and not unknown
+            unknown = isinstance(reply, hiredis.ReplyError) and "Function not found" in str(reply)
+            self._door.functions += asked is not Asked.OTHER and not unknown
             if asked is Asked.DOOMED and unknown:
                 self._door.lose_next()
             elif asked is Asked.DOOMED:

@@ -1,0 +1,1 @@
+"""Calls on their way to the cluster and back: for threads, and for the tasks of an event loop."""

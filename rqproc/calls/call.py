@@ -1,0 +1,231 @@
+"""One pending call: what one caller waits for, one id or many of one resource, and what has come.
+
+Knows ids, addresses, answers and errors. Must not know connections, threads, event loops or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
+from rqproc.model import OnLost, Reply, Request
+from rqproc.placement import Id, address, canonical, check_resource
+from rqproc.protocol import codec
+from rqproc.protocol.codec import Answer
+
+MAX_TIMEOUT_S = 7 * 86400.0
+
+Kind = Literal["c", "a", "i"]
+"""Without arguments, with arguments, or an invalidation; stands in the id of a call."""
+
+
+Raw = bytes | codec.Part | Answer | Reply | RqprocError
+"""An answer as it came, without its id, which is read where it is wanted; or what this process has
+made of it itself."""
+
+
+class Call:
+    """What one caller waits for.
+
+    Attributes:
+        ids: asked together, each once; ``addresses`` and ``answers`` are in the same order.
+        args, kwargs: for the handler; only a call of one id has any.
+        timeout_s: seconds that the caller allows; ``deadline`` is when they are over, on its clock.
+        parent: address of the handler run that asks and waits; "" where none does.
+        answers: for each id the answer as it came, without its id; read where it is wanted.
+        left: how many are missing.
+        names: for each id what the cluster knows the call by, once it has been sent; empty where it
+            follows from ``groups``.
+        groups: ids of the groups that they were sent in, one after another.
+        carried: the server has had them.
+        heard: it has spoken of them since the last trouble with it.
+        unsure: some may have been sent twice: their answers must not be removed.
+        nobody: the answers that nobody lives, where calls that were known before are asked again.
+        error: what the connection failed of, until it is fetched.
+        outage: why the answers that are missing did not come, if that is known.
+        wake: called when all answers are there, or an error; from whichever thread finds out.
+    """
+
+    __slots__ = (
+        "_data", "_unread", "addresses", "answers", "args", "carried", "deadline", "error",
+        "groups", "heard", "ids", "kind", "kwargs", "left", "names", "nobody", "on_lost", "outage",
+        "parent", "resource", "timeout_s", "unsure", "wake",
+    )  # fmt: skip
+
+    def __init__(
+        self, kind: Kind, resource: str, ids: Sequence[Id], addresses: Sequence[str],
+        timeout_s: float, deadline: float, on_lost: OnLost = "wait", parent: str = "",
+        args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.kind = kind
+        self.resource = resource
+        self.ids = ids
+        self.addresses = addresses
+        self.timeout_s = timeout_s
+        self.deadline = deadline
+        self.on_lost = on_lost
+        self.parent = parent
+        self.args = args
+        self.kwargs = kwargs
+        self.left = len(ids)
+        self.answers: list[Raw | None] = [None] * self.left
+        self.names: Sequence[str] = ()
+        self.groups: list[str] = []
+        self.carried = self.heard = self.unsure = False
+        self.nobody: dict[int, Answer] | None = None
+        self.error: Exception | None = None
+        self.outage: RqprocError | None = None
+        self.wake: Callable[[], None] | None = None
+        self._data: bytes | None = None
+        self._unread: list[tuple[int, bytes]] | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is no answer that nobody lives: the server has known these calls before."""
+        return self.carried and self.on_lost == "wait"
+
+    def take(self, place: int, answer: Raw) -> None:
+        """Take in an answer; one that came before, or after it was given up, is left alone."""
+        if self.answers[place] is None:
+            self.answers[place] = answer
+            self.left -= 1
+
+    def take_group(self, first: int, rest: bytes) -> None:
+        """Take in answers of a group whose first call is the one at that place; each comes once, as
+        long as nothing was asked again.
+        """
+        unread = self._unread
+        if unread is None:
+            unread = self._unread = []
+        unread.append((first, rest))
+        if self.unsure or (len(unread) > 1 and self.left < codec.count_group(rest)):
+            self._read_groups()
+        else:
+            self.left -= codec.count_group(rest)
+
+    def _read_groups(self) -> None:
+        unread, self._unread = self._unread, None
+        for first, rest in unread or ():
+            for place, answer in codec.decode_group(rest):
+                self.answers[first + place] = self.answers[first + place] or answer
+        self.left = self.answers.count(None)
+
+    def missing(self) -> list[int]:
+        """Return the places of the ids without an answer.
+
+        Nothing is changed: another thread may be taking in an answer at this moment.
+        """
+        found = {
+            first + place
+            for first, rest in tuple(self._unread or ())
+            for place, _ in codec.decode_group(rest)
+        }
+        return [
+            place
+            for place, answer in enumerate(self.answers)
+            if answer is None and place not in found
+        ]
+
+    def data(self, place: int) -> str | bytes:
+        """Return the data of the RQ job that carries one of the calls.
+
+        Raises:
+            ConfigError: the arguments are not JSON. PayloadTooLarge. Of the first time alone:
+                whoever makes a call finds out before it is sent together with those of others.
+        """
+        if self.kind == "c":
+            return plain(self.resource, self.ids[place])[2]
+        if self._data is None:
+            self._data = codec.encode_request(
+                Request(self.resource, self.ids[place], tuple(self.args), self.kwargs or {}),
+                function=codec.INVALIDATE if self.kind == "i" else codec.REQUEST,
+            )
+        return self._data
+
+    def fetch_error(self) -> Exception | None:
+        """Return what the connection failed of since the last time."""
+        error, self.error = self.error, None
+        return error
+
+    # --- what came of it ---
+
+    def value(self, namespace: str) -> Any:
+        """Return the only id's value. Raises: its error."""
+        answer = self.answers[0]
+        if type(answer) is bytes and answer[:5] != b"error":
+            return codec.decode_value(answer)
+        return self.reply(namespace).value
+
+    def reply(self, namespace: str) -> Reply:
+        """Return the only id's reply. Raises: its error."""
+        outcome = self.outcome(0, namespace)
+        if isinstance(outcome, RqprocError):
+            raise outcome
+        return outcome
+
+    def outcome(self, place: int, namespace: str) -> Reply | RqprocError:
+        """Return one id's reply or error; RequestTimeout where there is no answer."""
+        if self._unread:
+            self._read_groups()
+        answer = self.answers[place]
+        if answer is None:
+            return self.outage or RequestTimeout(self.resource, self.ids[place], self.timeout_s)
+        if isinstance(answer, Reply | RqprocError):
+            return answer
+        if isinstance(answer, bytes):
+            answer = codec.decode_answer(answer)
+        elif isinstance(answer, codec.Part):
+            answer = codec.decode_part(answer)
+        if answer.report is None:
+            return answer.reply(self.ids[place])
+        return from_remote(
+            answer.report, resource=self.resource, id=self.ids[place], namespace=namespace
+        )
+
+    def outcomes(self, namespace: str) -> dict[Id, Reply | RqprocError]:
+        """Return for each id, in the order asked, its reply or its error."""
+        return {id: self.outcome(place, namespace) for place, id in enumerate(self.ids)}
+
+    def give_up(self) -> None:
+        """Time is over: where nobody lived, last, that is the answer."""
+        if self.nobody:
+            self._read_groups()
+            for place, answer in dict(self.nobody).items():  # others may still read for this one
+                self.take(place, answer)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def plain(resource: str, id: object) -> tuple[Id, str, str]:
+    """Return what a request without arguments is made of: canonical id, address, data of its job.
+
+    Raises:
+        InvalidId, ConfigError.
+    """
+    check_resource(resource)
+    found = canonical(id)
+    data = codec.encode_request(Request(resource, found)).decode()
+    return found, address(resource, found), data
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return a timeout unchanged.
+
+    Raises:
+        ConfigError: not a number over 0 and up to a week.
+    """
+    if isinstance(timeout_s, int | float) and 0 < timeout_s <= MAX_TIMEOUT_S:
+        return timeout_s
+    raise ConfigError(f"invalid timeout {timeout_s!r}: seconds, over 0 and up to a week")
+
+
+def check_result_ttl(result_ttl: int | None) -> int | None:
+    """Return a job's result ttl unchanged.
+
+    Raises:
+        ConfigError: not a whole number of seconds, -1 (for ever) or more.
+    """
+    if result_ttl is None or (isinstance(result_ttl, int) and -1 <= result_ttl < 2**31):
+        return result_ttl
+    raise ConfigError(f"invalid result_ttl {result_ttl!r}: whole seconds, 0 for none, -1 for ever")

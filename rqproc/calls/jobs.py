@@ -1,0 +1,44 @@
+"""Jobs on their way into the cluster: requests that are enqueued, and looked up by RQ's rules.
+
+Knows the codec. Must not know connections, nor RQ's own classes: see ``rqproc.rqjob``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from secrets import token_hex
+from typing import Any
+
+from rqproc.calls.call import plain
+from rqproc.errors import RqprocError, from_remote
+from rqproc.model import Request
+from rqproc.placement import Id, address, check_resource
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Sent
+
+
+def jobs_of(
+    ids: Sequence[Id], resource: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> list[Sent]:
+    """Return a job of each id, with an id of its own.
+
+    Raises:
+        ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
+    """
+    if not args and not kwargs:
+        return [Sent(token_hex(12), *plain(resource, id)[1:]) for id in ids]
+    check_resource(resource)
+    return [
+        Sent(
+            token_hex(12),
+            address(resource, id),
+            codec.encode_request(Request(resource, id, tuple(args), kwargs or {})),
+        )
+        for id in ids
+    ]
+
+
+def refusal(report: bytes, resource: str, id: Id, namespace: str) -> RqprocError:
+    """Return the error that a function's report of a refusal stands for."""
+    return from_remote(json.loads(report), resource=resource, id=id, namespace=namespace)

@@ -1,0 +1,427 @@
+"""What all callers of one client say together, and who gets which answer. Without input or output.
+
+Knows the protocol's calls and pending calls. Must not know connections, threads or event loops:
+``threads`` and ``tasks`` carry it out. What is sent is composed under its driver's lock, in the
+order in which it goes out; what comes is taken in by one thread at a time.
+
+A client has a name, which stands in the id of each call, and listens on a channel of that name.
+Answers are published there; the replies to commands say only what was refused.
+
+After a lost connection nobody knows which packets the server has had, and one may still be on its
+way. What was published meanwhile is lost. So, where calls were under way:
+  1. The client takes a new name for what is asked from then on.
+  2. The old name is fenced: what comes late under it, and says that it is new, is dropped.
+  3. Then alone are calls asked again, under the ids that they have. What is under way stays so;
+     what has been answered by a run is answered again, for such answers are kept; hits are looked
+     up anew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from secrets import token_hex
+from typing import Any
+
+import hiredis
+
+from rqproc.calls.call import Call
+from rqproc.errors import RqprocError
+from rqproc.protocol import codec
+from rqproc.protocol.commands import MOST_TOGETHER, Commands, Sent
+from rqproc.transport.connection import Command, LinkLost, Refused
+
+TOLD = (LinkLost, Refused, RqprocError)
+"""What callers are told who wait for an answer; RqprocError: of sentinels, or of the embedded
+server."""
+
+FENCE_S = 120.0
+"""Seconds that a fence outlives the longest timeout of those who wait behind it."""
+
+ACKNOWLEDGED = 64
+"""Answers that are read before they are removed, many at once."""
+
+Place = tuple[Call, int]
+"""One of a call's ids, by its place."""
+
+Due = tuple[Callable[[Any, Any], None], Any]
+"""What is done with the reply to a command, and for what."""
+
+
+def fresh_name() -> str:
+    """Return a name that no other client has."""
+    return f"r{token_hex(9)}"
+
+
+class Multiplexer:
+    """The callers of one client.
+
+    Attributes:
+        calls: all that are waited for, the oldest first.
+        due: what replies are of, in the order in which they come; another one for each connection.
+        extra: commands that must be sent as soon as may be, with what their replies are of.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self.commands = commands
+        self.calls: dict[Call, None] = {}
+        self.due: deque[Due] = deque()
+        self.extra: list[tuple[Command, Due]] = []
+        self._name = fresh_name()
+        self._numbers = count()
+        self._pending: dict[bytes, Place] = {}
+        self._groups: dict[bytes, Sequence[Place]] = {}
+        self._acks: list[bytes] = []
+        self._old: dict[str, list[Call]] = {}
+        self._fences: dict[str, float] = {}
+        self._setting: dict[str, float] = {}
+        self._load = False
+        self._not_loaded: Refused | None = None
+
+    # --- what is said ---
+
+    def channels(self) -> list[str]:
+        """What a new connection listens to."""
+        keys = self.commands.keys
+        self._old = {
+            name: left
+            for name, calls in self._old.items()
+            if (left := [call for call in calls if call in self.calls])
+        }
+        return [keys.reply(name) for name in (self._name, *self._old)]
+
+    def first(self, call: Call, left_s: float | None = None) -> Command:
+        """Return the command in which a call of one id goes out; ``left_s``: as for ``opening``."""
+        address, data = call.addresses[0], call.data(0)
+        id = f"{self._name}-{call.kind}{next(self._numbers):x}-{address}"
+        call.names = (id,)
+        place = (call, 0)
+        self._pending[id.encode()] = place
+        self.due.append((self._routed, (place,)))
+        timeout_s = call.timeout_s if left_s is None else left_s
+        return self.commands.route_one(id, address, data, timeout_s=timeout_s, parent=call.parent)
+
+    def opening(self, calls: Sequence[Call], left_s: float | None = None) -> list[Command]:
+        """Return the commands in which calls go out that were not sent before.
+
+        Those of one resource, without arguments, go together.
+
+        Args:
+            left_s: seconds that their callers have left, where that is not all that they allowed:
+                what has not been begun by then never is.
+        """
+        commands: list[Command] = []
+        alike: dict[tuple[str, float], list[Call]] = {}
+        for call in calls:
+            if call.kind != "c" or call.parent:
+                commands += self._each(call, left_s)
+            elif len(call.ids) > 1:
+                commands += self._many(call, left_s)
+            else:
+                alike.setdefault((call.resource, call.timeout_s), []).append(call)
+        for some in alike.values():
+            for i in range(0, len(some), MOST_TOGETHER):
+                commands.append(self._gathered(some[i : i + MOST_TOGETHER], left_s))
+        return commands
+
+    def _each(self, call: Call, left_s: float | None) -> list[Command]:
+        """Each id on its own: whom a run waits for is told id by id."""
+        if len(call.ids) == 1:
+            return [self.first(call, left_s)]
+        number = next(self._numbers)
+        call.names = [
+            f"{self._name}-{call.kind}{number:x}_{place}-{address}"
+            for place, address in enumerate(call.addresses)
+        ]
+        places = [(call, place) for place in range(len(call.ids))]
+        self._pending.update(zip((name.encode() for name in call.names), places, strict=True))
+        timeout_s = call.timeout_s if left_s is None else left_s
+        return [self._route(places, timeout_s, again=False)]
+
+    def _many(self, call: Call, left_s: float | None) -> list[Command]:
+        commands = []
+        for base in range(0, len(call.ids), MOST_TOGETHER):
+            addresses = call.addresses[base : base + MOST_TOGETHER]
+            places = [(call, base + place) for place in range(len(addresses))]
+            commands.append(self._scatter(places, addresses, left_s))
+        return commands
+
+    def _gathered(self, calls: Sequence[Call], left_s: float | None) -> Command:
+        if len(calls) == 1:
+            return self.first(calls[0], left_s)
+        addresses = [call.addresses[0] for call in calls]
+        return self._scatter([(call, 0) for call in calls], addresses, left_s)
+
+    def _scatter(
+        self, places: Sequence[Place], addresses: Sequence[str], left_s: float | None
+    ) -> Command:
+        group = f"{self._name}-g{next(self._numbers):x}"
+        call = places[0][0]
+        self._groups[group.encode()] = places
+        for one in dict.fromkeys(one for one, _ in places):
+            one.groups.append(group)
+        self.due.append((self._scattered, places))
+        data = codec.encode_many(call.resource)
+        timeout_s = call.timeout_s if left_s is None else left_s
+        return self.commands.scatter(group, data, addresses, timeout_s=timeout_s)
+
+    def again(self, call: Call, left_s: float, *, withdraw: bool) -> list[Command]:
+        """Return what asks again for a call's ids without an answer.
+
+        ``withdraw``: those that are lost are taken back first.
+        """
+        if not call.names and not call.groups:
+            return self.opening((call,), left_s)
+        call.unsure = True
+        places = [(call, place) for place in call.missing()]
+        if not places:  # the last answer has come since this was decided
+            return []
+        commands = []
+        if withdraw:
+            self.due.append((self._withdrawn, places))
+            sent = [self.sent(*place) for place in places]
+            commands.append(self.commands.withdraw(sent, timeout_s=left_s))
+        return [*commands, self._route(places, left_s, again=True)]
+
+    def _route(self, places: Sequence[Place], timeout_s: float, *, again: bool) -> Command:
+        self.due.append((self._routed, places))
+        parent = places[0][0].parent
+        sent = [self.sent(*place) for place in places]
+        return self.commands.route(sent, timeout_s=timeout_s, parent=parent, again=again)
+
+    def sent(self, call: Call, place: int) -> Sent:
+        """Return one of a call's ids as the cluster knows it."""
+        address, data = call.addresses[place], call.data(place)
+        if call.names:
+            return Sent(call.names[place], address, data)
+        group, index = call.groups[place // MOST_TOGETHER], place % MOST_TOGETHER
+        if len(call.ids) == 1:
+            index = self._groups[group.encode()].index((call, 0))
+        return Sent(f"{group.replace('-g', '-c')}_{index}-{address}", address, data, group)
+
+    def housekeeping(self) -> list[Command]:
+        """Return what goes before anything else: functions, fences, answers that were read."""
+        commands: list[Command] = []
+        if self._load:
+            self._load = False
+            self.due.append((self._loaded, None))
+            commands.append(self.commands.load)
+        fences, self._fences = self._fences, {}
+        self._setting |= fences
+        for name, for_s in fences.items():
+            self.due.append((self._fenced, (name, for_s)))
+            commands.append(self.commands.fence(name, for_s))
+        for command, due in self.extra:
+            self.due.append(due)
+            commands.append(command)
+        self.extra.clear()
+        if len(self._acks) >= ACKNOWLEDGED:
+            acks, self._acks = self._acks, []
+            self.due.append((_ignored, None))
+            commands.append(("UNLINK", *acks))
+        return commands
+
+    def goodbye(self) -> list[Command]:
+        """Return what a client that is closed says at last; nobody waits for the reply."""
+        acks, self._acks = self._acks, []
+        return [("UNLINK", *acks)] if acks else []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``housekeeping`` has anything to say."""
+        return bool(self._load or self._fences or self.extra or len(self._acks) >= ACKNOWLEDGED)
+
+    # --- what is heard ---
+
+    def take_in(self, found: Iterable[Any], due: deque[Due]) -> None:
+        """Take in what a connection has brought, and wake whoever has all answers.
+
+        Args:
+            due: what replies are due on that connection.
+
+        Raises:
+            Refused: the server is not the primary any more: the connection is of no use.
+        """
+        for reply in found:
+            if type(reply) is hiredis.PushNotification:
+                if reply[0] == b"message":
+                    self.message(reply[2])
+            else:
+                handle, about = due.popleft()
+                handle(reply, about)
+
+    def message(self, payload: bytes) -> None:
+        """Give an answer to whoever waits for it."""
+        id, _, rest = payload.partition(b" ")
+        if rest.startswith(b"kept "):
+            self._fetch(id, rest)
+            return
+        place = self._pending.pop(id, None)
+        if place is None:
+            self._part_or_group(id, rest)
+        else:
+            self._give(place, id, rest)
+
+    def _give(self, place: Place, id: bytes, rest: bytes) -> None:
+        call, index = place
+        call.take(index, rest)
+        if rest[:4] != b"hit " and not call.unsure:
+            self._acks.append(self.commands.keys.answer("").encode() + id)
+        if not call.left and (wake := call.wake):
+            wake()
+
+    def _part_or_group(self, id: bytes, rest: bytes) -> None:
+        places = self._groups.get(id)
+        if places is not None:
+            self._give_group(places, rest)
+            return
+        _, _, tail = id.partition(b"_")  # a call of a group that had to be run
+        places = self._groups.get(_group_of(id))
+        if places is not None:
+            self._give(places[int(tail.partition(b"-")[0])], id, rest)
+
+    def _give_group(self, places: Sequence[Place], rest: bytes) -> None:
+        call = places[0][0]
+        if len(call.ids) > 1:
+            call.take_group(places[0][1], rest)
+            if not call.left and (wake := call.wake):
+                wake()
+            return
+        for part in codec.split_group(rest):
+            one, index = places[part.place]
+            one.take(index, part)
+            if not one.left and (wake := one.wake):
+                wake()
+
+    def _fetch(self, id: bytes, rest: bytes) -> None:
+        """Have an answer read that is too big to be published, if anyone waits for it."""
+        if not (id in self._pending or id in self._groups or _group_of(id) in self._groups):
+            return
+        key = rest.partition(b" ")[2]
+        self.extra.append((("GET", key), (self._fetched, None)))
+
+    def _fetched(self, reply: Any, _: None) -> None:
+        if isinstance(reply, bytes):  # else it is asked again
+            self.message(reply)
+
+    def _routed(self, reply: Any, places: Sequence[Place]) -> None:
+        if isinstance(reply, Exception):
+            self._refused(reply, places)
+            return
+        call = places[0][0]
+        quiet = call.quiet  # it was known before this
+        call.carried = call.heard = True
+        if reply is not None:
+            for place, told in zip(places, reply, strict=True):
+                self._told(place, told, quiet)
+        elif call.nobody:
+            for _, index in places:
+                call.nobody.pop(index, None)
+
+    def _told(self, place: Place, told: bytes, quiet: bool) -> None:
+        call, index = place
+        if told.startswith(b"r"):
+            self.message(told)
+        elif told.startswith(b"{"):
+            answer = codec.refusal(told)
+            if quiet and answer.report and answer.report["type"] == "NoLiveNode":
+                call.nobody = {**(call.nobody or {}), index: answer}
+            else:
+                self._answer(call, index, answer)
+        elif call.nobody:
+            call.nobody.pop(index, None)
+
+    def _scattered(self, reply: Any, places: Sequence[Place]) -> None:
+        if isinstance(reply, Exception):
+            self._refused(reply, places)
+            return
+        for call, _ in places:
+            call.carried = call.heard = True
+        for i in range(0, len(reply or ()), 2):
+            call, index = places[reply[i]]
+            self._answer(call, index, codec.refusal(reply[i + 1]))
+
+    def _withdrawn(self, reply: Any, places: Sequence[Place]) -> None:
+        if isinstance(reply, Exception):
+            self._refused(reply, places)
+            return
+        for told in reply:
+            if told:
+                self.message(told)
+
+    @staticmethod
+    def _answer(call: Call, index: int, answer: codec.Answer) -> None:
+        call.take(index, answer)
+        if not call.left and (wake := call.wake):
+            wake()
+
+    def _fenced(self, reply: Any, fence: tuple[str, float]) -> None:
+        name, for_s = fence
+        self._setting.pop(name, None)
+        if isinstance(reply, Exception):
+            self._fences[name] = for_s
+
+    def _loaded(self, reply: Any, _: None) -> None:
+        """A user that may not load leaves it to the nodes; what else is wrong its callers hear."""
+        found = Refused(str(reply)) if isinstance(reply, Exception) else None
+        self._not_loaded = found if found and found.code != "NOPERM" else None
+
+    def _refused(self, error: Exception, places: Iterable[Place]) -> None:
+        """Raises: Refused: of a server that is of no use."""
+        refused = Refused(str(error))
+        if refused.code == "NOFUNCTION":
+            self._load = True
+            refused = self._not_loaded or refused
+        if refused.moved:
+            raise refused
+        for call in dict.fromkeys(call for call, _ in places):
+            call.error = refused
+            if wake := call.wake:
+                wake()
+
+    # --- who waits ---
+
+    def leave(self, call: Call) -> None:
+        """Nobody waits for this call any more."""
+        self.calls.pop(call, None)
+        for name in call.names:
+            self._pending.pop(name.encode(), None)
+        for group in call.groups:
+            places = self._groups.get(group.encode(), ())
+            if len(call.ids) > 1 or not any(one in self.calls for one, _ in places):
+                self._groups.pop(group.encode(), None)
+
+    def broken(self, error: Exception) -> None:
+        """A connection has failed: nobody knows which of the last packets have arrived."""
+        self.due = deque()
+        self.extra.clear()
+        self._acks.clear()
+        self._fences |= self._setting  # they may not have arrived
+        self._setting = {}
+        calls = tuple(self.calls)  # others come and go meanwhile
+        sent = [call for call in calls if self._was_sent(call)]
+        if sent:
+            longest_s = max(call.timeout_s for call in sent)
+            self._old[self._name] = sent
+            self._fences[self._name] = longest_s + FENCE_S
+            self._name = fresh_name()
+        for call in calls:
+            call.unsure = call.unsure or bool(call.names or call.groups)
+            call.error = error
+            if wake := call.wake:
+                wake()
+
+    def _was_sent(self, call: Call) -> bool:
+        """Whether a call went out under the present name."""
+        known = call.names or call.groups
+        return bool(known) and known[0].startswith(self._name)
+
+
+def _group_of(id: bytes) -> bytes:
+    """Return the id of the group that a call was sent with, if it was."""
+    return id.partition(b"_")[0].replace(b"-c", b"-g")
+
+
+def _ignored(reply: Any, about: Any) -> None:
+    """Another has loaded the functions; or it is not allowed, as is told to who calls them."""

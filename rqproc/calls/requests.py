@@ -1,0 +1,174 @@
+"""What both clients make of a caller's arguments, and of what came: calls, and outcomes.
+
+Knows ids, defaults, what is kept nearer than the cluster, and what to do without it. Must not know
+connections, threads or event loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rqproc.calls.call import Call, Kind, check_timeout, plain
+from rqproc.calls.fallback import Errand, Fallback
+from rqproc.context import ASKING, Asking
+from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.ground import MACHINE, Ground
+from rqproc.model import OnLost, Reply
+from rqproc.nearby import Nearby, find_all
+from rqproc.placement import Id, address, canonical, check_resource
+
+if TYPE_CHECKING:
+    from rqproc.near import Expected
+    from rqproc.nearcache import NearCache
+
+
+class Requests:
+    """Makes calls, by the defaults of one client.
+
+    Args:
+        timeout: seconds, where a request does not say.
+        near: replies that the client keeps itself; None for none.
+        nearby: what is asked before the cluster is.
+        ground: by whose clock callers wait.
+    """
+
+    def __init__(
+        self, namespace: str, fallback: Fallback, *, timeout: float, near: NearCache | None,
+        nearby: Nearby | None, ground: Ground = MACHINE,
+    ) -> None:  # fmt: skip
+        self.namespace = namespace
+        self.near = near
+        self.nearby = nearby
+        self.timeout_s = check_timeout(timeout)
+        self._fallback = fallback
+        self._ground = ground
+        self._monotonic = ground.monotonic
+
+    def find(self, id: Id, resource: str) -> Reply | None:
+        """Return the reply to a request without arguments where nobody need be asked for it.
+
+        Raises:
+            InvalidId.
+        """
+        found = self.near.kept.reply(id, resource) if self.near else None
+        if found is None and self.nearby:
+            found = self.nearby.find(resource, id)
+        return found
+
+    def one(
+        self, id: object, resource: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None,
+        timeout: float | None, on_lost: OnLost | None, kind: Kind = "c",
+    ) -> Call:  # fmt: skip
+        """Ask for one id. Raises: InvalidId, ConfigError, PayloadTooLarge."""
+        if args or kwargs:
+            check_resource(resource)
+            found = canonical(id)
+            place, kind = address(resource, found), "a"
+        else:
+            try:
+                found, place, _ = plain(resource, id)
+            except TypeError:  # it cannot be looked up: it is no id either
+                found, place, _ = plain(check_resource(resource), canonical(id))
+        timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
+        wish = self._fallback.choose(resource, on_lost)
+        run = ASKING.get()
+        # An invalidation waits for no run: it closes no circle.
+        is_nested = run is not None and kind != "i" and run.namespace == self.namespace
+        call = Call(
+            kind, resource, (found,), (place,), timeout_s, self._monotonic() + timeout_s, wish,
+            run.address if is_nested and run else "", args, kwargs,
+        )  # fmt: skip
+        if kind != "c":
+            call.data(0)  # what cannot be sent is refused here, to this caller alone
+        return call
+
+    def many(
+        self, ids: Iterable[object], resource: str, timeout: float | None, on_lost: OnLost | None
+    ) -> tuple[Call, list[Id], dict[Id, Reply]]:
+        """Ask for ids, each of them once.
+
+        Returns:
+            the call for those that must be asked for; all ids, in the order asked; the replies of
+            those that need not be.
+
+        Raises:
+            InvalidId, ConfigError.
+        """
+        check_resource(resource)
+        timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
+        wish = self._fallback.choose(resource, on_lost)
+        asked = list(dict.fromkeys(map(canonical, ids)))
+        found = self.near.replies(asked, resource) if self.near else {}
+        if self.nearby:
+            found |= find_all(self.nearby, resource, asked)
+        wanted = [id for id in asked if id not in found] if found else asked
+        run = ASKING.get()
+        parent = run.address if run and run.namespace == self.namespace else ""
+        addresses = [plain(resource, id)[1] for id in wanted]
+        deadline = self._monotonic() + timeout_s
+        call = Call("c", resource, wanted, addresses, timeout_s, deadline, wish, parent)
+        return call, asked, found
+
+    def begin(self, call: Call) -> Pending:
+        """Before a call is sent."""
+        return Pending(self, call, self.near.expect(call) if self.near else None)
+
+    def errands(self, call: Call) -> list[tuple[int, Errand]]:
+        """Return what this process is to do itself of a call."""
+        return self._fallback.errands(call, self.namespace, ground=self._ground)
+
+
+class Pending:
+    """A call that is under way, and what is done before and after: in ``with``.
+
+    Attributes:
+        errands: what this process is to do itself, once the cluster has been asked.
+    """
+
+    __slots__ = ("_call", "_expected", "_requests", "_run")
+
+    def __init__(self, requests: Requests, call: Call, expected: Expected | None) -> None:
+        self._requests = requests
+        self._call = call
+        self._expected = expected
+        self._run: Asking | None = ASKING.get()
+
+    def __enter__(self) -> Pending:
+        """The handler's run that asks lets others run meanwhile."""
+        if self._run:
+            self._run.changed(True)
+        return self
+
+    def __exit__(self, kind: object, error: object, at: object) -> None:
+        if self._run:
+            self._run.changed(False)
+        if error is None and self._expected:
+            self._expected.keep(self._call.outcomes(self._requests.namespace))
+
+    def failed(self, error: RedisUnavailable) -> None:
+        """Raises: the error, unless this process is to do without the cluster."""
+        if self._call.on_lost != "local":
+            raise error
+        self._call.outage = error
+
+    def errands(self) -> list[tuple[int, Errand]]:
+        return self._requests.errands(self._call) if self._call.on_lost == "local" else []
+
+    def served(self, places: Iterable[int], found: Iterable[Reply | RqprocError]) -> None:
+        """Take in what this process has done itself."""
+        for place, outcome in zip(places, found, strict=True):
+            self._call.answers[place] = outcome
+
+
+def values(outcomes: Mapping[Id, Reply | RqprocError], *, return_exceptions: bool) -> dict[Id, Any]:
+    """Return each id's value; the first error is raised, or each stands as the value of its id."""
+    found: dict[Id, Any] = {}
+    for id, outcome in outcomes.items():
+        if isinstance(outcome, RqprocError):
+            if not return_exceptions:
+                raise outcome
+            found[id] = outcome
+        else:
+            found[id] = outcome.value
+    return found

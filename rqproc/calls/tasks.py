@@ -1,0 +1,271 @@
+"""The asyncio driver of calls: one connection that all tasks of a client share.
+
+Knows tasks, futures and connections. Must not know what is being said: see ``multiplexer``.
+
+Whatever all tasks have asked for until the event loop comes around to it goes out in one packet.
+What comes is taken in by the loop itself, without a task in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from rqproc.calls.call import Call
+from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
+from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
+from rqproc.drive import adrive
+from rqproc.protocol.commands import Commands
+from rqproc.transport.async_connection import AsyncLink, connect
+from rqproc.transport.connection import CONNECT_TIMEOUT_S, Command, Dial, LinkLost, Refused
+
+TICK_S = 0.01
+"""Alarms ring up to so much late."""
+
+
+class Tasks:
+    """What the requests of a client go over, in one event loop at a time."""
+
+    def __init__(self, dial: Dial, commands: Commands) -> None:
+        self._dial = dial
+        self._commands = commands
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: AsyncGenerator[None, None] | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._core = Multiplexer(self._commands)
+        self._alarms = Alarms()
+        self._link: AsyncLink | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._outbox: dict[Call, Look] = {}
+        self._flushing = False
+        self._silent_since = self._heard_at = 0.0
+        self._closing = False
+
+    async def ask(self, call: Call) -> None:
+        """Have a call answered, as far as there are answers by its deadline.
+
+        Raises:
+            RedisUnavailable.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # an earlier loop, and its connection, have ended
+            self._loop = loop
+            self._begin_anew()
+            self._end = self._closed_at_the_end()
+            await anext(self._end)
+        began = loop.time()
+        core, error = self._core, None
+        core.calls[call] = None
+        try:
+            try:
+                await self._look(call, first_look(call))
+            except (LinkLost, Refused) as failure:
+                error = failure
+            if call.left:
+                await self._persevere(call, error, began)
+        finally:
+            core.leave(call)
+            call.wake = None
+            if self._closing:
+                await self.close()
+
+    async def _persevere(self, call: Call, error: LinkLost | Refused | None, began: float) -> None:
+        steps = persevere(
+            call, error, began=began, server=self._dial.server, clock=self._running.time,
+            chance=self._dial.ground.chance,
+        )  # fmt: skip
+        await adrive(steps, partial(self._step, call), failures=(LinkLost, Refused))
+
+    def _step(self, call: Call, step: Look | Pause) -> Awaitable[None]:
+        if isinstance(step, Pause):
+            return asyncio.sleep(step.seconds)
+        return self._look(call, step)
+
+    @property
+    def _running(self) -> asyncio.AbstractEventLoop:
+        assert self._loop
+        return self._loop
+
+    async def _closed_at_the_end(self) -> AsyncGenerator[None, None]:
+        """``asyncio.run`` ends by closing the loop's asynchronous generators: this is one."""
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, as soon as nobody needs it any more."""
+        if self._loop is not asyncio.get_running_loop():
+            return
+        self._closing = bool(self._core.calls)
+        if self._closing:
+            return
+        if self._connecting:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        link, self._link = self._link, None
+        self._core.due = deque()
+        goodbye = self._core.goodbye()
+        if link:
+            if goodbye:
+                link.write(goodbye)
+            link.abort()
+            await asyncio.sleep(0)
+
+    # --- one look ---
+
+    def _look(self, call: Call, look: Look) -> asyncio.Future[None]:
+        """Send what is to be sent.
+
+        Returns what is done when all answers are there or time is over.
+        """
+        loop = self._running
+        awaited = loop.create_future()
+        call.error = None
+        call.wake = partial(_wake, call, awaited)
+        if look.send or not (call.names or call.groups):
+            self._outbox[call] = look  # in the place of an earlier one that is still there
+            if not self._flushing:
+                self._flushing = True
+                loop.call_soon(self._flush)
+        self._alarms.set(loop, look.wait_s, partial(self._ring, call, look, awaited))
+        return awaited
+
+    def _ring(self, call: Call, look: Look, awaited: asyncio.Future[None]) -> None:
+        """Time is over, if this is still awaited."""
+        if awaited.done():
+            return
+        core, loop = self._core, self._running
+        silent_s = loop.time() - self._silent_since
+        unsent = call in self._outbox and not self._connecting  # which ends by itself, and is told
+        if unsent and look.wait_s >= look.grace_s:
+            del self._outbox[call]
+            awaited.set_exception(LinkLost("it does not answer", spent_s=look.wait_s))
+        elif core.due and silent_s >= look.grace_s and self._link:
+            unheard_s = loop.time() - self._heard_at
+            spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
+            self._broken(self._link, LinkLost("it does not answer", spent_s=spent_s))
+        if not awaited.done():
+            awaited.set_result(None)
+
+    def _flush(self, *, late: bool = False) -> None:
+        """Send all that waits to be sent, in one packet; ``late``: it took a while to connect."""
+        self._flushing = False
+        link = self._link
+        if link is None:
+            if self._connecting is None and self._outbox:
+                self._connecting = asyncio.create_task(self._connect())
+            return
+        core, now = self._core, self._running.time()
+        if not core.due:
+            self._silent_since = now
+        commands: list[Command] = core.housekeeping() if core.has_more else []
+        commands += self._outgoing(now, late)
+        if commands:
+            link.write(commands)
+
+    def _outgoing(self, now: float, late: bool) -> list[Command]:
+        """Empty the outbox."""
+        core, commands = self._core, []
+        outbox, self._outbox = self._outbox, {}
+        opening: dict[float, list[Call]] = {}
+        for call, look in outbox.items():
+            if call not in core.calls:
+                continue  # it has gone
+            if look.send:
+                left_s = max(SHORTEST_S, call.deadline - now)
+                commands += core.again(call, left_s, withdraw=look.withdraw)
+            else:
+                opening.setdefault(call.timeout_s, []).append(call)
+        for some in opening.values():
+            left_s = max(SHORTEST_S, min(call.deadline for call in some) - now)
+            commands += core.opening(some, left_s if late else None)
+        return commands
+
+    # --- the connection ---
+
+    async def _connect(self) -> None:
+        core = self._core
+        looks = self._outbox.values()
+        within_s = min(
+            (max(look.wait_s, look.grace_s) for look in looks), default=CONNECT_TIMEOUT_S
+        )
+        try:
+            link = await connect(self._dial, min(CONNECT_TIMEOUT_S, within_s), pushes=True)
+            try:
+                await link.listen(core.channels(), timeout_s=GRACE_S)
+            except BaseException:
+                link.abort()
+                raise
+            due = core.due
+            self._link = link  # first: it may be lost by now, and is told so
+            link.hear(partial(self._heard, link, due), partial(self._broken, link))
+        except TOLD as error:
+            self._outbox.clear()
+            core.broken(error)
+        finally:
+            self._connecting = None
+        if self._outbox and not self._flushing:
+            self._flush(late=True)
+
+    def _heard(self, link: AsyncLink, due: deque[Due], found: list[Any]) -> None:
+        self._silent_since = self._heard_at = self._running.time()
+        try:
+            self._core.take_in(found, due)
+        except Refused as error:
+            self._broken(link, error)
+            return
+        if self._core.extra and not self._flushing:
+            self._flushing = True
+            self._running.call_soon(self._flush)
+
+    def _broken(self, link: AsyncLink, error: Exception) -> None:
+        """Begin anew: tell everyone."""
+        link.abort()
+        if link is not self._link:
+            return  # it has been told
+        self._link = None
+        self._outbox.clear()
+        self._core.broken(error)
+
+
+def _wake(call: Call, awaited: asyncio.Future[None]) -> None:
+    """There is something: all answers, or an error."""
+    if awaited.done():
+        return
+    if call.left and call.error is not None:
+        error, call.error = call.error, None
+        awaited.set_exception(error)
+    else:
+        awaited.set_result(None)
+
+
+class Alarms:
+    """Calls back after some time: many at once, since a timer for each takes longer than its use.
+
+    An alarm is not taken back: whoever is called looks whether it still matters.
+    """
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: dict[int, list[Callable[[], None]]] = {}
+
+    def set(
+        self, loop: asyncio.AbstractEventLoop, after_s: float, ring: Callable[[], None]
+    ) -> None:
+        tick = int((loop.time() + after_s) / TICK_S) + 1
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = []
+            loop.call_at(tick * TICK_S, self._ring, tick)
+        due.append(ring)
+
+    def _ring(self, tick: int) -> None:
+        for ring in self._due.pop(tick):
+            ring()

@@ -1,0 +1,339 @@
+"""The blocking driver of calls: one connection that all threads of a client share.
+
+Knows threads, locks and connections. Must not know what is being said: see ``multiplexer``.
+
+Each caller sends for itself. One of those who wait reads for all: a caller that is alone sends and
+reads as if the connection were its own. Whoever has its own answer gives its place to one who
+waits. Nobody waits for a lock while another reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from rqproc.calls.call import Call
+from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
+from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
+from rqproc.drive import drive
+from rqproc.ground import Ground, Lock
+from rqproc.protocol.commands import Commands
+from rqproc.transport.connection import (
+    CONNECT_TIMEOUT_S,
+    Command,
+    Dial,
+    Link,
+    LinkLost,
+    Refused,
+    pack,
+)
+
+
+class Threads:
+    """What the requests of a client go over; shared by any number of threads."""
+
+    def __init__(self, dial: Dial, commands: Commands) -> None:
+        self._dial = dial
+        self._ground: Ground = dial.ground
+        self._monotonic = dial.ground.monotonic
+        self._commands = commands
+        self.forget_parent()
+        _ALL.add(self)
+
+    def forget_parent(self) -> None:
+        """Begin anew; in a forked child the socket is the parent's, and so may the locks be."""
+        self._core = Multiplexer(self._commands)
+        self._sending = self._ground.lock()
+        self._reading = threading.Lock()
+        self._line: tuple[Link, deque[Due]] | None = None
+        self._dead: list[Link] = []
+        self._waiting: dict[Call, None] = {}
+        self._sent_at = self._silent_since = self._heard_at = 0.0
+        self._closing = False
+
+    def ask(self, call: Call) -> None:
+        """Have a call answered, as far as there are answers by its deadline.
+
+        Raises:
+            RedisUnavailable.
+        """
+        began = self._monotonic()
+        error: Any = None
+        try:
+            self._core.calls[call] = None
+            try:
+                self._look(call, first_look(call))
+            except (LinkLost, Refused) as failure:
+                error = failure
+            if call.left:
+                self._persevere(call, error, began)
+        finally:
+            self._core.leave(call)
+            if self._closing:
+                self.close()
+
+    def _persevere(self, call: Call, error: LinkLost | Refused | None, began: float) -> None:
+        steps = persevere(
+            call, error, began=began, server=self._dial.server, clock=self._monotonic,
+            chance=self._ground.chance,
+        )  # fmt: skip
+        drive(steps, partial(self._step, call), failures=(LinkLost, Refused))
+
+    def _step(self, call: Call, step: Look | Pause) -> None:
+        if isinstance(step, Pause):
+            self._ground.sleep(step.seconds)
+        else:
+            self._look(call, step)
+
+    def close(self) -> None:
+        """Close the connection, as soon as nobody needs it any more."""
+        self._sending.acquire()
+        try:
+            self._closing = bool(self._core.calls)
+            if self._closing:
+                return
+            line, self._line = self._line, None
+            self._core.due = deque()
+            goodbye = self._core.goodbye()
+        finally:
+            self._sending.release()
+        if line:
+            if goodbye:
+                with suppress(LinkLost, Refused):  # what it would remove expires by itself
+                    line[0].send(pack(goodbye), timeout_s=GRACE_S)
+            line[0].close()
+
+    # --- one look ---
+
+    def _look(self, call: Call, look: Look) -> None:
+        """Send what is to be sent, and wait. Raises: LinkLost, Refused."""
+        call.error = None
+        if look.send or not (call.names or call.groups):
+            self._send(call, look)
+        end = min(self._monotonic() + look.wait_s, call.deadline)
+        self._wait(call, end, look.grace_s)
+        error = call.fetch_error()
+        if call.left and error is not None:
+            raise error
+
+    def _send(self, call: Call, look: Look) -> None:
+        held, within_s = False, max(look.wait_s, look.grace_s)
+        try:
+            held = self._sending.acquire(timeout=min(within_s, look.left_s))
+            if not held and within_s > look.left_s:
+                return  # others were sending until its time was over
+            if not held:
+                raise LinkLost("it does not answer", spent_s=within_s)
+            try:
+                self._send_now(call, look)
+            except TOLD as error:
+                self._broken(error)
+                raise
+            except BaseException:  # Ctrl-C, for one
+                self._broken(LinkLost("interrupted"))
+                raise
+        finally:
+            if held:
+                self._sending.release()
+
+    def _send_now(self, call: Call, look: Look) -> None:
+        """The lock is held."""
+        call.error = None  # of a connection before this one
+        line, core, left_s = self._line, self._core, None
+        if look.send or line is None:
+            line = line or self._connect(look)
+            left_s = max(SHORTEST_S, call.deadline - self._monotonic())
+        self._sent_at = self._monotonic()
+        if not core.due:
+            self._silent_since = self._sent_at
+        commands: list[Command] = core.housekeeping() if core.has_more else []
+        if look.send:
+            commands += core.again(call, left_s or SHORTEST_S, withdraw=look.withdraw)
+        elif len(call.ids) == 1:
+            commands.append(core.first(call, left_s))
+        else:
+            commands += core.opening((call,), left_s)
+        line[0].send(pack(commands), timeout_s=GRACE_S)
+
+    def _wait(self, call: Call, end: float, grace_s: float) -> None:
+        """Read for all, or wait for who does, until this one's answers are there or time is over.
+
+        Raises:
+            LinkLost: there is no connection, and nobody has been told of that.
+        """
+        turn: Lock | None = None
+        reads = False
+        try:
+            while call.left and call.error is None:
+                reads = self._reading.acquire(blocking=False)
+                if reads:
+                    self._read(call, end, grace_s)
+                    return
+                if turn is None:
+                    turn = self._ground.lock()
+                    turn.acquire()
+                    call.wake = _opener(turn)
+                    self._waiting[call] = None
+                    continue  # what has come meanwhile has woken nobody
+                left_s = end - self._monotonic()
+                if left_s <= 0:
+                    self._check_silence(grace_s)
+                    return
+                turn.acquire(timeout=left_s)
+        finally:
+            if reads:
+                self._reading.release()
+            call.wake = None
+            if self._dead:
+                self._bury()
+            if self._waiting:
+                self._waiting.pop(call, None)
+                self._hand_on()
+
+    def _check_silence(self, grace_s: float) -> None:
+        """Find the server silent for too long; whoever reads may have more patience with it.
+
+        One reply may be there that is too short to wake the one who reads.
+        """
+        line, silent_s = self._line, self._monotonic() - self._silent_since
+        if line is None or not line[1] or silent_s < grace_s:
+            return
+        link, due = line
+        if len(due) > 1 or not link.has_unread():
+            unheard_s = self._monotonic() - self._heard_at
+            spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
+            self._lost(link, LinkLost("it does not answer", spent_s=spent_s))
+
+    def _hand_on(self) -> None:
+        """Wake one who waits, where nobody reads."""
+        if self._reading.locked():
+            return
+        for call in tuple(self._waiting):
+            if wake := call.wake:
+                wake()
+                return
+
+    def _read(self, call: Call, end: float, grace_s: float) -> None:
+        """Read for all until this one's answers are there."""
+        while call.left and call.error is None:
+            line, wait_s = self._line, end - self._monotonic()
+            if wait_s <= 0:
+                self._check_silence(grace_s)
+                return
+            if line is None:
+                raise LinkLost("the connection was lost")
+            link, due = line
+            try:
+                self._take(link, due, min(wait_s, grace_s) if due else wait_s, grace_s)
+            except (LinkLost, Refused) as error:
+                self._lost(link, error)
+            except BaseException:  # Ctrl-C, for one: what was read may be lost
+                self._lost(link, LinkLost("interrupted"))
+                raise
+
+    def _take(self, link: Link, due: deque[Due], wait_s: float, grace_s: float) -> None:
+        """Take in what comes within so long. Raises: LinkLost, Refused."""
+        began = self._monotonic()
+        found = link.take(wait_s)
+        now = self._monotonic()
+        if not found:
+            self._check_silence(grace_s)
+            return
+        self._heard_at = now
+        if now - began < wait_s:
+            self._silent_since = now
+        else:  # a short reply wakes nobody: it may have been there all the time
+            self._silent_since = max(self._silent_since, self._sent_at)
+        self._core.take_in(found, due)
+        if self._core.extra:
+            self._send_extra(link)
+
+    def _send_extra(self, link: Link) -> None:
+        """Whoever sends meanwhile may take it along."""
+        line = self._line
+        if line is None or link is not line[0]:
+            return
+        self._sending.acquire()
+        try:
+            if self._line and link is self._line[0] and self._core.extra:
+                link.send(pack(self._core.housekeeping()), timeout_s=GRACE_S)
+        finally:
+            self._sending.release()
+
+    # --- the connection ---
+
+    def _connect(self, look: Look) -> tuple[Link, deque[Due]]:
+        """Raises: LinkLost, Refused, RqprocError."""
+        within_s = min(CONNECT_TIMEOUT_S, max(look.wait_s, look.grace_s))
+        link = self._dial.connect(timeout_s=within_s, pushes=True)
+        try:
+            link.listen(self._core.channels(), timeout_s=GRACE_S)
+        except BaseException:
+            link.close()
+            raise
+        line = self._line = (link, self._core.due)
+        return line
+
+    def _lost(self, link: Link, error: Exception) -> None:
+        """One who waits or reads finds the connection of no use, if no other has before."""
+        line = self._line
+        if line is None or link is not line[0]:
+            return  # and nobody is waited for who may be making a new one
+        if not self._sending.acquire(blocking=False):
+            link.interrupt()  # who sends over it may hold the lock
+            self._sending.acquire()
+        try:
+            if self._line and link is self._line[0]:
+                self._broken(error)
+        finally:
+            self._sending.release()
+
+    def _broken(self, error: Exception) -> None:
+        """Begin anew: tell everyone. The lock is held."""
+        self._core.broken(error)  # first: who finds no connection has been told why
+        line, self._line = self._line, None
+        if line is None:
+            return
+        line[0].interrupt()
+        self._dead.append(line[0])
+        self._bury()
+
+    def _bury(self) -> None:
+        """Close lost connections, if nobody reads; whoever does closes them afterwards."""
+        if not self._reading.acquire(blocking=False):
+            return
+        try:
+            while self._dead:
+                self._dead.pop().close()
+        finally:
+            self._reading.release()
+        self._hand_on()
+
+
+def _opener(turn: Lock) -> Callable[[], None]:
+    """Open a lock, if it is not open."""
+
+    def wake() -> None:
+        if turn.locked():
+            with suppress(RuntimeError):  # another thread has opened it just now
+                turn.release()
+
+    return wake
+
+
+_ALL: weakref.WeakSet[Threads] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for threads in _ALL:
+        threads.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,209 @@
+"""What becomes of what is taken from the queue: an answer from the entry, a place in a running
+computation, or a claim and a run.
+
+Pure: it starts nothing and sends nothing. It is told what came, and asked what is to be sent. All
+of it belongs to whoever holds the worker's lock.
+
+The data path, as groupcache has it: the entry, else join whoever computes, else claim, compute and
+keep. A call without arguments is known by its id alone, so only what must be run is claimed, and
+then read::
+
+    intake ──▶ hit ──────────────────────────────▶ outbox ──▶ server
+      │  └───▶ joins a run under way                 ▲
+      ▼                                              │
+    claim, settle ──▶ server ──▶ receive(claim) ─▶ scheduler ◀──▶ runner
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rqproc.app import Resource
+from rqproc.ground import Clock
+from rqproc.node.cache import Cache, Entry
+from rqproc.node.holds import Holds
+from rqproc.node.intake import Intake
+from rqproc.node.lanes import Lanes
+from rqproc.node.outbox import Outbox, node_lost
+from rqproc.node.reader import CALL, Reader, functions
+from rqproc.node.runs import Failed, Refused, Run, Taken
+from rqproc.node.scheduler import Scheduler
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Claim, Ending, Known, Tally
+
+EPOCH_MARK = b"epoch"
+"""Stands in a queue after each change of the members."""
+
+_call = CALL.fullmatch
+
+
+class Dispatcher:
+    """Sorts what is taken. ``resources`` are those that this node serves, by name.
+
+    Attributes:
+        intake: what is taken from the queue comes in here.
+        scheduler: the runs.
+        cache: what is kept here; of all that a dispatcher has, other threads may use this alone.
+    """
+
+    def __init__(
+        self, name: str, resources: Mapping[str, Resource[..., Any]], *, cache: Cache,
+        lanes: Lanes[Run], clock: Clock, max_waiters: int,
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._resources = resources
+        self._reader = Reader(functions(resources))
+        self._clock = clock
+        self._holds = Holds()
+        self._outbox = Outbox(name, clock)
+        self.cache = cache
+        self.scheduler = Scheduler(
+            name, cache, self._holds, self._outbox, lanes=lanes, clock=clock,
+            max_waiters=max_waiters,
+        )  # fmt: skip
+        self.intake = Intake(
+            resources, cache=cache, holds=self._holds, outbox=self._outbox,
+            scheduler=self.scheduler, reader=self._reader, clock=clock,
+        )  # fmt: skip
+
+    # --- what was claimed ---
+
+    def receive(self, claim: Claim, *, due: float | None) -> None:
+        """Take in what came of claiming; one that is known already is left alone."""
+        id = claim.id.encode(errors="surrogateescape")
+        if claim.what == "gone" or id in self._holds.ids:
+            return
+        key = claim.address.encode(errors="surrogateescape")
+        taken = Taken(id, claim.address, key, claim.token, due)
+        self._holds.add(taken)
+        if not (claim.what == "call" or _call(id)):
+            taken.serializer = "json"
+        if claim.what == "lost":
+            deaths = claim.deadline_ms
+            text = f"NodeLost: too many nodes died ({deaths}) while they held this request\n"
+            self._outbox.failure(taken, Refused(node_lost(deaths), text))
+            return
+        try:
+            call = self._reader.read(taken, claim.data)
+        except codec.Unreadable as error:
+            self._outbox.failure(taken, Failed("Unreadable", str(error), ""))
+            return
+        if taken.serializer is not None:
+            taken.serializer = call.serializer
+        if self.scheduler.accepts(taken):
+            self._serve(taken, call)
+
+    def _serve(self, taken: Taken, call: codec.Call) -> None:
+        request = call.request
+        resource = self._resources.get(request.resource)
+        if resource is None:
+            report = codec.unknown_resource_report(request.resource, self._resources)
+            text = f"unknown resource {request.resource!r}\n"
+            self._outbox.failure(taken, Refused(report, text))
+        elif call.function == codec.INVALIDATE:
+            self._invalidate(taken)
+        elif stuck := self.scheduler.stuck.get(taken.key):
+            self._outbox.failure(taken, stuck)
+        elif resource.ttl_s <= 0:
+            self.scheduler.add(taken, resource, request, keeps=False)
+        elif request.args or request.kwargs:
+            reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
+            self._outbox.failure(taken, Failed("TypeError", reason, ""))
+        elif entry := self.cache.get(taken.key, self._clock()):
+            self._outbox.value(taken, entry, "hit")
+        elif not self.scheduler.join(taken):
+            self.scheduler.add(taken, resource, request, keeps=True)
+
+    def _invalidate(self, taken: Taken) -> None:
+        """Drop the entry, and let nobody who comes later join or keep what is being computed."""
+        now = self._clock()
+        had = self.cache.drop(taken.key, now)
+        ran = self.scheduler.part(taken.key)
+        text = b"true" if had or ran else b"false"
+        self._outbox.value(taken, Entry(now, now, taken.token, text), "miss", ":dropped")
+
+    # --- members and leases ---
+
+    def learn(self, epoch: int, members: Sequence[str] | None) -> None:
+        """Take in the member list, before anything else is served; None where it is as before."""
+        if members is not None:
+            self.cache.learn(epoch, members)
+
+    def forget(self) -> None:
+        """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
+        self.cache.forget()
+        self.scheduler.forget()
+        self.intake.abandon()
+
+    def forget_entries(self) -> None:
+        """The lease may not be relied on for now: serve nothing that is kept."""
+        self.cache.clear()
+        self.scheduler.keep_nothing()
+
+    # --- what is sent ---
+
+    @property
+    def has_endings(self) -> bool:
+        return bool(self._outbox)
+
+    def collect(self) -> list[Ending]:
+        """Return the endings to send, once."""
+        return self._outbox.collect()
+
+    def acknowledged(self, endings: Iterable[Ending]) -> None:
+        """The server has carried these out."""
+        for how, id, *_ in endings:
+            if how != "hit" and how != "many" and not str(how).endswith(":stuck"):
+                raw = id.encode(errors="surrogateescape") if isinstance(id, str) else id
+                self._holds.remove(raw)
+
+    def again(self, endings: Sequence[Ending]) -> None:
+        """The server may not have had these: they are sent once more."""
+        self._outbox.again(endings)
+
+    def known(self) -> list[Known]:
+        """Return what this node has taken and what keeps ids from others, for ``reconcile``."""
+        return [
+            Known(taken.name, taken.token if taken.holds or not taken.ended else 0, taken.address)
+            for taken in self._holds
+            if taken.holds or not taken.id.startswith(b"~")
+        ]
+
+    # --- how much there is ---
+
+    @property
+    def held(self) -> int:
+        """How many requests are taken, and not acknowledged as ended."""
+        return len(self._holds.ids)
+
+    def held_of(self, address: str) -> int:
+        """How many of these are requests of one address."""
+        return self._holds.count(address.encode())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is held, nothing runs, nothing is to be sent."""
+        return not (self._holds.ids or self.scheduler.lanes_taken or self._outbox)
+
+    def changed_since(self, tally: Tally) -> bool:
+        """Whether anything was answered after a tally was taken."""
+        outbox = self._outbox
+        return (
+            outbox.hits != tally.hits
+            or outbox.succeeded + outbox.hits != tally.succeeded
+            or outbox.failed != tally.failed
+            or len(self.scheduler.stuck) != tally.stuck
+        )
+
+    def tally(self) -> Tally:
+        outbox, scheduler = self._outbox, self.scheduler
+        return Tally(
+            entries=self.cache.count(self._clock()),
+            hits=outbox.hits,
+            joined=scheduler.joined,
+            misses=scheduler.misses,
+            succeeded=outbox.succeeded + outbox.hits,
+            failed=outbox.failed,
+            stuck=len(scheduler.stuck),
+        )

@@ -1,0 +1,219 @@
+"""What is taken from a node's queue: found in an entry, joined to a run, or to be claimed.
+
+Pure: it sends nothing. It says what the server is to be asked, and goes on when that is answered.
+
+Two things wait for such an answer:
+  1. Of calls of an id whose values are kept, and that nobody computes yet, one is claimed. The
+     others join the run that it becomes.
+  2. What lies behind a mark was routed after the members had changed. It is looked at when they are
+     known here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rqproc.app import Resource
+from rqproc.ground import Clock
+from rqproc.node.cache import Cache
+from rqproc.node.holds import Holds
+from rqproc.node.outbox import Outbox
+from rqproc.node.reader import CALL, GROUP, Reader
+from rqproc.node.runs import Taken
+from rqproc.node.scheduler import Scheduler
+from rqproc.placement import unquote
+
+EPOCH_MARK = b"epoch"
+"""Stands in a queue after each change of the members."""
+
+SHORT_BYTES = 4096
+"""Values up to here are answered together with others: 256 of them make a megabyte."""
+
+_PARTS = re.compile(rb"([0-9]+) ([0-9]+-[A-Za-z0-9_]+-[A-Za-z0-9_]+)(?= |$)")
+_call = CALL.fullmatch
+
+
+class Settle(NamedTuple):
+    """A group of whose calls some must be run; see ``commands.settle``."""
+
+    group: str
+    length: int
+    answers: str
+    runs: list[tuple[str, bytes]]
+
+
+class Asks(NamedTuple):
+    """What the server is to be asked, before more is taken from the queue.
+
+    Attributes:
+        settles: groups to be settled.
+        claims: to be claimed; where there are none, the view of the members is asked for.
+        wants_view: whether it is.
+        last: whatever is answered, there will be nothing more to ask.
+    """
+
+    settles: Sequence[Settle]
+    claims: Sequence[bytes]
+    wants_view: bool
+    last: bool
+
+
+class Intake:
+    """Sorts what is popped."""
+
+    def __init__(
+        self, resources: Mapping[str, Resource[..., Any]], *, cache: Cache, holds: Holds,
+        outbox: Outbox, scheduler: Scheduler, reader: Reader, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._resources = resources
+        self._cache = cache
+        self._holds = holds
+        self._outbox = outbox
+        self._scheduler = scheduler
+        self._reader = reader
+        self._clock = clock
+        self._distrust_until = float("-inf")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """The session is over: what was not claimed is queued anew, by the next one."""
+        self._groups: dict[bytes, None] = {}
+        self._settles: list[Settle] = []
+        self._claims: dict[bytes, None] = {}
+        self._claimed_keys: set[bytes] = set()
+        self._behind: dict[bytes, list[bytes]] = {}
+        self._rest: Sequence[bytes] = ()
+        self._wants_view = False
+
+    def distrust_entries(self, for_s: float) -> None:
+        """For so many seconds what has an entry is claimed before it is answered: a mark of changed
+        members may have been lost with a connection.
+        """
+        self._distrust_until = self._clock() + for_s
+
+    # --- what is taken from the queue ---
+
+    def take(self, ids: Sequence[bytes]) -> None:
+        """Take in what was popped.
+
+        What lies behind a mark was routed after the members had changed: it is looked at when they
+        are known here, which ``asks`` sees to. An id that is known is left alone: a caller nudges,
+        or an answer is on its way.
+        """
+        now = self._clock()
+        trusts_entries = now >= self._distrust_until
+        known, get, hit = self._holds.ids, self._cache.get, self._outbox.hit
+        for place, id in enumerate(ids):
+            if id in known:
+                continue
+            form = _call(id)
+            if form is None:
+                if id == EPOCH_MARK:
+                    self._wants_view, self._rest = True, ids[place + 1 :]
+                    return
+                self._take_other(id)
+            elif form[1] != b"c":
+                self._claims[id] = None
+            elif trusts_entries and (entry := get(form[2], now)):
+                hit(id, form[2], entry, now)
+            else:
+                self._take_missing(id, form[2], alone=not trusts_entries)
+
+    def _take_other(self, id: bytes) -> None:
+        if GROUP.fullmatch(id):
+            self._groups[id] = None
+        else:
+            self._claims[id] = None
+
+    def _take_missing(self, id: bytes, key: bytes, *, alone: bool) -> None:
+        """Have a call without arguments, and without an entry, join a run, or claimed.
+
+        Of calls of an id whose values are kept one is claimed, and the others wait for what comes
+        of that, if not ``alone``.
+        """
+        if self._scheduler.can_be_joined(key):
+            self._join(id, key)
+        elif key in self._claimed_keys:
+            self._behind.setdefault(key, []).append(id)
+        else:
+            self._claims[id] = None
+            if not alone and self._keeps(key):
+                self._claimed_keys.add(key)
+
+    def _join(self, id: bytes, key: bytes) -> None:
+        taken = Taken(id, key.decode(), key)
+        self._holds.add(taken)
+        if self._scheduler.accepts(taken):
+            self._scheduler.join(taken)
+
+    def _keeps(self, key: bytes) -> bool:
+        """Whether values of an address are kept."""
+        _, _, rest = key.decode(errors="replace").partition("-")
+        resource = self._resources.get(unquote(rest.partition("-")[0]))
+        return resource is not None and resource.ttl_s > 0
+
+    # --- what is asked of the server ---
+
+    @property
+    def has_asks(self) -> bool:
+        """Whether anything is to be asked."""
+        return bool(
+            self._claims or self._groups or self._settles or self._wants_view
+            or self._scheduler.left
+        )  # fmt: skip
+
+    def groups(self) -> Sequence[bytes]:
+        """Return the groups that are to be read now, once, by ``read_group``."""
+        groups, self._groups = self._groups, {}
+        return list(groups)
+
+    def asks(self) -> Asks:
+        """Return what is to be asked now, once, when groups have been read.
+
+        Its answers are taken in by ``learn`` and ``receive``, and then ``go_on``.
+        """
+        if self._scheduler.left:
+            left, self._scheduler.left = self._scheduler.left, []
+            self.take(left)
+        last = not (self._groups or self._behind or self._rest)
+        asks = Asks(self._settles, list(self._claims), self._wants_view, last)
+        self._settles, self._claims, self._wants_view = [], {}, False
+        return asks
+
+    def go_on(self) -> None:
+        """Look at what has waited for the answers to what was asked."""
+        behind, rest = self._behind, self._rest
+        self._behind, self._rest = {}, ()
+        self._claimed_keys.clear()
+        for key, ids in behind.items():
+            if self._scheduler.can_be_joined(key) or self._cache.get(key, self._clock()):
+                self.take(ids)
+            else:
+                self._claims.update(dict.fromkeys(ids))
+        if rest:
+            self.take(rest)
+
+    def read_group(self, group: bytes, text: bytes | None) -> None:
+        """Take in which calls of a group are here, None for none: answer those that have a short
+        entry; all others are to be run.
+        """
+        now, name = self._clock(), group.decode()
+        trusts_entries = now >= self._distrust_until
+        answers: list[str] = []
+        runs: list[tuple[str, bytes]] = []
+        parts = _PARTS.findall(text or b"")
+        for place, key in parts:
+            entry = self._cache.get(key, now) if trusts_entries else None
+            if entry and len(entry.text) <= SHORT_BYTES:
+                answers.append(self._outbox.part(place, key, entry, now))
+            else:
+                id = f"{name.replace('-g', '-c', 1)}_{place.decode()}-{key.decode()}"
+                runs.append((id, self._reader.plain_data(key)))
+        length = len(text or b"")
+        if parts and not runs:
+            self._outbox.many(name, answers, length)
+            return
+        told = self._outbox.payload(name, answers) if answers else ""
+        self._settles.append(Settle(name, length, told, runs))

@@ -1,0 +1,165 @@
+"""What a node has to tell the server: the ends of calls and jobs, each with its answer.
+
+Knows answers, as callers and RQ read them. Must not know why a call ends as it does. Pure: it sends
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+from rqproc.ground import Clock
+from rqproc.model import DEFAULT_RESOURCE
+from rqproc.node.cache import Entry
+from rqproc.node.runs import Failure, Taken
+from rqproc.placement import parse_address, quote
+from rqproc.protocol import codec
+from rqproc.protocol.commands import Commands, Ending, Outcome
+
+log = logging.getLogger("rqproc.node")
+
+KEEP_S = 60.0
+"""Seconds that an answer outlives its caller's patience: it may have to ask for it again."""
+
+DEFAULT = f"-{quote(DEFAULT_RESOURCE)}-"
+_DEFAULT = DEFAULT.encode()
+
+
+class Outbox:
+    """Ends that are to be sent, in order.
+
+    Attributes:
+        hits, succeeded, failed: how many there were.
+    """
+
+    def __init__(self, node: str, clock: Clock) -> None:
+        self._node = node
+        self._raw_node = node.encode()
+        self._clock = clock
+        self._endings: list[Ending] = []
+        self.hits = self.succeeded = self.failed = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._endings)
+
+    def collect(self) -> list[Ending]:
+        """Return the endings to send, once."""
+        out, self._endings = self._endings, []
+        return out
+
+    def again(self, endings: Sequence[Ending]) -> None:
+        """The server may not have had these: they go first.
+
+        But for hits. What has one is open until it is answered, so it is queued anew if it was not:
+        it is looked up then, and may be computed anew.
+        """
+        self._endings[:0] = [ending for ending in endings if ending[0] not in ("hit", "many")]
+
+    def clear(self) -> None:
+        self._endings.clear()
+
+    # --- what is found in an entry ---
+
+    def hit(self, id: bytes, address: bytes, entry: Entry, now: float) -> None:
+        """A call that was not claimed has an entry."""
+        computed_at, expires_at, token, text = entry
+        payload = codec.encode_hit(
+            id, text, node=self._raw_node, age_s=now - computed_at, expires_in_s=expires_at - now,
+            token=token,
+        )  # fmt: skip
+        self._endings.append(Commands.hit(id, payload))
+        self.hits += 1
+        if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
+            self._log(address.decode(), "hit", text.decode())
+
+    def part(self, place: bytes, address: bytes, entry: Entry, now: float) -> str:
+        """Return the answer to one call of a group."""
+        computed_at, expires_at, token, raw = entry
+        text = raw.decode()
+        self.hits += 1
+        self._log(address.decode(), "hit", text)
+        return codec.encode_part(
+            place.decode(), "hit", text, age_s=now - computed_at, expires_in_s=expires_at - now,
+            token=token,
+        )  # fmt: skip
+
+    def many(self, group: str, answers: Sequence[str], length: int) -> None:
+        """All calls of a group have entries."""
+        self._endings.append(Commands.many(group, self.payload(group, answers), length))
+
+    def payload(self, group: str, answers: Sequence[str]) -> str:
+        return codec.encode_group(group, self._node, answers)
+
+    # --- what was claimed, or has joined ---
+
+    def value(self, taken: Taken, entry: Entry, source: str, outcome: Outcome = "") -> None:
+        """It ends with a value."""
+        text, now = entry.text.decode(), self._clock()
+        if source == "hit":
+            self.hits += 1
+        else:
+            self.succeeded += 1
+        self._log(taken.address, source, text)
+        taken.ended = True
+        name = taken.name
+        if taken.serializer is not None:
+            body = codec.return_value(text, taken.serializer)
+            self._endings.append(Commands.job(outcome, name, taken.address, body, ""))
+            return
+        payload = codec.encode_answer(
+            name, source, text, node=self._node, age_s=now - entry.computed_at,
+            expires_in_s=max(0.0, entry.expires_at - now), token=entry.token,
+        )  # fmt: skip
+        keep_s = self._keep_s(taken, now)
+        self._endings.append(Commands.call(outcome, name, taken.address, payload, keep_s))
+
+    def failure(self, taken: Taken, failure: Failure, outcome: Outcome = "") -> None:
+        """It ends with an error; a run that has been told as stuck may end with the same."""
+        self.failed += outcome != ":ended"
+        taken.ended = True
+        name = taken.name
+        if taken.serializer is not None:
+            text = codec.exc_string(failure.text)
+            self._endings.append(Commands.job(outcome, name, taken.address, text, failure.report))
+            return
+        payload = codec.encode_answer(
+            name, "error", failure.report, node=self._node, token=taken.token
+        )
+        keep_s = self._keep_s(taken, self._clock())
+        self._endings.append(Commands.call(outcome, name, taken.address, payload, keep_s))
+
+    def nothing(self, taken: Taken, outcome: Outcome) -> None:
+        """It ends without an answer."""
+        taken.ended = True
+        name = taken.name
+        if taken.serializer is not None:
+            self._endings.append(Commands.job(outcome, name, taken.address, "", ""))
+        else:
+            self._endings.append(Commands.call(outcome, name, taken.address, "", KEEP_S))
+
+    def _keep_s(self, taken: Taken, now: float) -> float:
+        return KEEP_S + max(0.0, taken.due - now if taken.due is not None else 0.0)
+
+    def _log(self, address: str, source: str, text: str) -> None:
+        """Log an answer: the default resource's for everyone to see, others' for those who
+        debug.
+        """
+        level = logging.INFO if DEFAULT in address else logging.DEBUG
+        if not log.isEnabledFor(level):
+            return
+        _, resource, id = parse_address(address)
+        did = {"hit": "answered from its entry", "joined": "answered a caller that joined"}
+        verb = did.get(source, "computed")
+        log.log(level, "%s %s %s: %s %s", self._node, resource, id, verb, text[:200])
+
+
+def crowded(node: str, queued: int, limit: int) -> str:
+    """Return the report on an id with too many requests under way."""
+    return json.dumps({"type": "Crowded", "node": node, "queued": queued, "limit": limit})
+
+
+def node_lost(attempts: int) -> str:
+    """Return the report on a request that too many nodes have died on."""
+    return json.dumps({"type": "NodeLost", "attempts": attempts})

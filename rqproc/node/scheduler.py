@@ -1,0 +1,255 @@
+"""Runs of handlers: which may start, who waits for each, and what they are told when it ends.
+
+Pure: it starts nothing and sends nothing. All of it belongs to the worker's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from rqproc.app import Resource
+from rqproc.ground import Clock
+from rqproc.model import Request
+from rqproc.node.cache import Cache, Entry
+from rqproc.node.holds import Holds
+from rqproc.node.lanes import Lanes
+from rqproc.node.outbox import Outbox, crowded
+from rqproc.node.runs import Done, Outcome, Overdue, Refused, Run, Slot, Taken
+
+log = logging.getLogger("rqproc.node")
+
+MOST_PAUSED = 1024
+"""Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
+
+STUCK_AFTER_S = 0.2
+"""Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
+
+
+class Scheduler:
+    """The runs of one node.
+
+    Attributes:
+        stuck: by address, runs that take too long: the address is refused until they end.
+        left: ids that waited for a run which is not begun, and must be claimed on their own now.
+        joined, misses: how many have joined a run, and how many runs were begun.
+    """
+
+    def __init__(
+        self, name: str, cache: Cache, holds: Holds, outbox: Outbox, *, lanes: Lanes[Run],
+        clock: Clock, max_waiters: int,
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._max_waiters = max_waiters
+        self._cache = cache
+        self._holds = holds
+        self._outbox = outbox
+        self._lanes = lanes
+        self._clock = clock
+        self._joinable: dict[bytes, Run] = {}
+        self._running: set[Run] = set()
+        self._timed: set[Run] = set()
+        self.stuck: dict[bytes, Overdue] = {}
+        self.left: list[bytes] = []
+        self.joined = self.misses = 0
+
+    # --- who waits ---
+
+    def accepts(self, taken: Taken) -> bool:
+        """Answer a request of an id that has too many under way; return whether it has not."""
+        before = self._holds.count(taken.key) - 1
+        if before < self._max_waiters:
+            return True
+        report = crowded(self._name, before, self._max_waiters)
+        self._outbox.failure(taken, Refused(report, "Crowded: too many requests of this id\n"))
+        return False
+
+    def can_be_joined(self, key: bytes) -> bool:
+        """Whether a computation of an address is under way that whoever asks now may wait for."""
+        return key in self._joinable
+
+    def join(self, taken: Taken) -> bool:
+        """Wait for the computation that is under way; return whether there is one."""
+        run = self._joinable.get(taken.key)
+        if run is None:
+            return False
+        self.joined += 1
+        run.waiting.append(taken)
+        return True
+
+    def add(
+        self, taken: Taken, resource: Resource[..., object], request: Request, *, keeps: bool
+    ) -> None:
+        """Have a run made. ``keeps``: its value becomes an entry, and others may join it."""
+        run = Run(taken.address, taken.key, resource, request, taken.token, [taken], keeps)
+        if keeps:
+            self._joinable[run.key] = run
+        self._lanes.add(run.key, run)
+
+    def part(self, key: bytes) -> bool:
+        """Let nobody join what is being computed of an address, nor keep it; return whether it
+        is.
+        """
+        run = self._joinable.pop(key, None)
+        if run is None:
+            return False
+        run.keeps = False
+        return True
+
+    def give_up(self, ids: Collection[bytes]) -> None:
+        """Nobody waits for these any more: it is as if their deadlines had come."""
+        now = self._clock()
+        for run in self._lanes.waiting():
+            for taken in run.waiting:
+                if taken.id in ids:
+                    taken.due = now
+
+    # --- what starts and what ends ---
+
+    def next_run(self) -> Run | None:
+        """Return a run to start now, None if there is none.
+
+        Whoever has given up by now is left out; a run that nobody waits for is not started. Nor is
+        one that has lost its last claim so: those who had joined it are left to claim it
+            themselves.
+        """
+        while run := self._lanes.next():
+            now = self._clock()
+            for taken in run.waiting:
+                if taken.due is not None and taken.due <= now:
+                    self._outbox.nothing(taken, ":expired")
+            waiting = [taken for taken in run.waiting if not taken.ended]
+            claimed = [taken for taken in waiting if taken.token]
+            if claimed:
+                run.waiting = claimed + [taken for taken in waiting if not taken.token]
+                self._begin(run, now)
+                return run
+            for taken in waiting:
+                self._holds.remove(taken.id)
+                self.left.append(taken.id)
+            self._lanes.done(run.key)
+            self._leave_flight(run)
+        return None
+
+    def _begin(self, run: Run, now: float) -> None:
+        self.misses += 1
+        self._running.add(run)
+        if run.resource.timeout_s is not None:
+            run.overdue_at = now + run.resource.timeout_s + STUCK_AFTER_S
+            self._timed.add(run)
+
+    def complete(self, run: Run, outcome: Outcome) -> None:
+        """Take in a run's outcome: everyone who waited for it is answered."""
+        self._running.remove(run)
+        self._timed.discard(run)
+        overdue = self.stuck.pop(run.key, None)
+        self._lanes.done(run.key)
+        self._leave_flight(run)
+        if run.hold:
+            self._release(run.hold, overdue)
+        elif isinstance(outcome, Done):
+            self._answer_all(run, outcome)
+        else:
+            for taken in run.waiting:
+                self._outbox.failure(taken, outcome)
+
+    def _answer_all(self, run: Run, done: Done) -> None:
+        now = self._clock()
+        ttl_s = run.resource.ttl_s if run.keeps else 0.0
+        made_at = min(done.at, now)
+        entry = Entry(made_at, made_at + ttl_s, run.token, done.text.encode())
+        if entry.expires_at > now:
+            self._cache.keep(run.key, entry, now)
+        for place, taken in enumerate(run.waiting):
+            self._outbox.value(taken, entry, "joined" if place else "miss")
+
+    def _release(self, hold: Taken, overdue: Overdue | None) -> None:
+        """The answer goes along: the one that was sent before may have been lost on its way."""
+        hold.holds = False
+        if overdue is None or hold.id.startswith(b"~"):
+            self._outbox.nothing(hold, ":ended")
+        else:
+            self._outbox.failure(hold, overdue, ":ended")
+
+    def _leave_flight(self, run: Run) -> None:
+        if self._joinable.get(run.key) is run:
+            del self._joinable[run.key]
+
+    # --- runs that take long ---
+
+    def change_slot(self, run: Run, slot: Slot) -> None:
+        """A handler waits for another id, or has its answer: meanwhile another may run."""
+        if run not in self._running or run.key in self.stuck:
+            return
+        run.asks += 1 if slot == "given back" else -1
+        if run.asks and len(self._lanes.paused) < MOST_PAUSED:
+            self._lanes.pause(run.key)
+        else:
+            self._lanes.go_on(run.key)
+
+    def mind_the_time(self) -> None:
+        """Answer for runs that take too long. They go on, and keep their ids from all others."""
+        if not self._timed:
+            return
+        now = self._clock()
+        for run in [r for r in self._timed if r.overdue_at is not None and r.overdue_at <= now]:
+            self._timed.remove(run)
+            run.overdue_at = None
+            self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
+
+    def _give_up_on(self, run: Run, overdue: Overdue) -> None:
+        """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
+        self.stuck[run.key] = overdue
+        self._leave_flight(run)
+        self._lanes.pause(run.key)
+        behind = [taken for other in self._lanes.drop(run.key) for taken in other.waiting]
+        for taken in run.waiting[1:] + behind:
+            self._outbox.failure(taken, overdue)
+        if run.waiting:
+            run.hold = run.waiting[0]
+            run.hold.holds = True
+            self._outbox.failure(run.hold, overdue, ":stuck")
+        run.waiting.clear()
+        log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
+
+    @property
+    def overdue_at(self) -> float | None:
+        """When, on its clock, a run will have taken too long; None while none may."""
+        if not self._timed:
+            return None
+        times = [run.overdue_at for run in self._timed if run.overdue_at is not None]
+        return min(times) if times else None
+
+    # --- leases ---
+
+    def forget(self) -> None:
+        """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
+        self._joinable.clear()
+        self._lanes.clear()
+        self.left.clear()
+        self._holds.clear()
+        self._outbox.clear()
+        for run in self._running:
+            self._holds.add(run.orphan())
+
+    def keep_nothing(self) -> None:
+        """What is being computed becomes no entry."""
+        for run in self._joinable.values():
+            run.keeps = False
+
+    # --- what is under way ---
+
+    @property
+    def running(self) -> bool:
+        """Whether any handler runs, be it for nobody."""
+        return bool(self._running)
+
+    @property
+    def held_by_paused(self) -> int:
+        """How many requests wait for runs that do nothing: they ask others, or are stuck."""
+        paused = self._lanes.paused
+        return sum(map(self._holds.count, paused)) if paused else 0
+
+    @property
+    def lanes_taken(self) -> int:
+        return self._lanes.running

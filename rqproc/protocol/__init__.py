@@ -1,0 +1,1 @@
+"""What callers and nodes say to each other through Redis: keys, jobs, functions."""

@@ -1,0 +1,415 @@
+"""The protocol as commands: every function's call and the reading of its answer.
+
+Knows the functions' contracts. Must not know how a command reaches the server: what is here makes
+commands and reads replies, so that threads, event loops, nodes and tests share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+from rqproc.errors import NameTaken, ProtocolMismatch
+from rqproc.model import Location, Membership, NodeInfo, State
+from rqproc.placement import Id, address, parse_address, slot
+from rqproc.protocol import codec
+from rqproc.protocol.keys import RQ_PREFIX, Keys
+from rqproc.protocol.library import Library, library
+from rqproc.transport.connection import Arg, Command
+
+MOST_TOGETHER = 256
+"""Calls that one group may have."""
+
+Ending = tuple[str | bytes, ...]
+"""What ends a call or a job, as ``answer`` takes it: how, its id, and what follows."""
+
+Outcome = Literal["", ":dropped", ":expired", ":stuck", ":ended"]
+"""How a call or a job ends that has not been answered from an entry; see answering.lua."""
+
+# What is made for every call is a named tuple: a frozen dataclass takes three times as long.
+
+
+class Sent(NamedTuple):
+    """A call or a job on its way into the cluster.
+
+    Attributes:
+        group: id of the group that the call was sent with; "" where it was sent alone.
+    """
+
+    id: str
+    address: str
+    data: bytes | str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A membership just begun."""
+
+    incarnation: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """What a heartbeat was told.
+
+    Attributes:
+        taken: how many calls and jobs the server believes this node to have taken from its queue.
+    """
+
+    epoch: int
+    state: State
+    taken: int
+
+
+class Claim(NamedTuple):
+    """What came of claiming a call or a job.
+
+    Attributes:
+        what: "call" or "job": it is to be run here; "lost": too many nodes died on it; "gone": it
+        is
+            for this node no more.
+        token: fencing token; higher than that of any earlier claim in the cluster.
+        deadline_ms: on the server's clock, 0 for none; of what is lost, how many nodes.
+    """
+
+    id: str
+    what: Literal["call", "job", "lost", "gone"]
+    address: str
+    token: int
+    deadline_ms: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one claim gave: ``members`` is None where the epoch has not changed."""
+
+    now_ms: int
+    epoch: int
+    members: tuple[str, ...] | None
+    claims: tuple[Claim, ...]
+
+
+class Known(NamedTuple):
+    """What a node has taken and not ended, as it tells a server: ``token`` is 0 without a claim."""
+
+    id: str
+    token: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a node counts, as its heartbeat reports it."""
+
+    entries: int = 0
+    hits: int = 0
+    joined: int = 0
+    misses: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    stuck: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a node lets wait: requests in its queue, requests of one id, and runs side by side."""
+
+    queue: int
+    waiters: int
+    lanes: int
+
+
+class LeaseLost(Exception):
+    """This incarnation holds no lease any more."""
+
+
+class Settling(Exception):
+    """The server has lost what it knew: nothing is given out for ``left_s`` seconds."""
+
+    def __init__(self, left_s: float) -> None:
+        super().__init__(f"the server settles for {left_s:.1f} s")
+        self.left_s = left_s
+
+
+class SessionSuperseded(Exception):
+    """A newer session of the same node has begun; this packet came late."""
+
+
+class OtherBuild(Exception):
+    """The server has another build of the functions than this process."""
+
+
+class Commands:
+    """The functions of one namespace, as commands."""
+
+    def __init__(self, keys: Keys, build: Library | None = None) -> None:
+        self.keys = keys
+        self.library = build or library()
+        self._state = keys.state
+        self._route = self.library.function("route")
+
+    def _call(self, name: str, *args: Arg) -> Command:
+        return ("FCALL", self.library.function(name), "1", self._state, RQ_PREFIX, *args)
+
+    @property
+    def load(self) -> Command:
+        """What makes the functions known to the server."""
+        return self.library.load
+
+    # --- callers ---
+
+    def route_one(
+        self, id: str, address: str, data: bytes | str, *, timeout_s: float, parent: str
+    ) -> Command:
+        """``route`` for one call that was not sent before: the usual case, made at once."""
+        return (
+            "FCALL", self._route, "1", self._state, RQ_PREFIX, _ms(timeout_s), codec.utc(), parent,
+            "new", id, address, data, "",
+        )  # fmt: skip
+
+    def route(
+        self, calls: Iterable[Sent], *, timeout_s: float, parent: str = "", again: bool = False
+    ) -> Command:
+        """Queue calls, each at its owner.
+
+        Args:
+            timeout_s: seconds after which nobody waits for them any more.
+            parent: address of the handler run that asks and waits; empty where none does.
+            again: they may have been sent before.
+        """
+        how = "again" if again else "new"
+        return self._call("route", _ms(timeout_s), codec.utc(), parent, how, *_flat(calls))
+
+    def scatter(
+        self, group: str, data: bytes | str, addresses: Sequence[str], *, timeout_s: float
+    ) -> Command:
+        """Queue calls that are asked together; the place of each is its id in the group."""
+        return self._call("scatter", _ms(timeout_s), codec.utc(), group, data, *addresses)
+
+    def enqueue(
+        self, jobs: Iterable[Sent], *, timeout_s: float = 0.0, result_ttl_s: int | None = None
+    ) -> Command:
+        """Queue jobs. ``result_ttl_s``: seconds that a result is kept; None for RQ's default."""
+        ttl = "" if result_ttl_s is None else str(result_ttl_s)
+        flat = chain.from_iterable((job.id, job.address, job.data) for job in jobs)
+        return self._call("enqueue", _ms(timeout_s), codec.utc(), ttl, *flat)
+
+    def withdraw(self, calls: Iterable[Sent], *, timeout_s: float) -> Command:
+        """Take back those calls that are lost; the reply has for each its answer, or nothing."""
+        flat = chain.from_iterable((call.id, call.group) for call in calls)
+        return self._call("withdraw", _ms(timeout_s), *flat)
+
+    def fence(self, caller: str, for_s: float) -> Command:
+        """Have dropped what comes late under this caller's name and says that it is new."""
+        return self._call("fence", caller, _ms(for_s))
+
+    def survey(self) -> Command:
+        return self._call("survey")
+
+    def read_survey(self, reply: Sequence[Any]) -> Membership:
+        epoch, _, rows = reply
+        return Membership(self.keys.namespace, epoch, tuple(self._node(row) for row in rows))
+
+    def _node(self, row: Sequence[Any]) -> NodeInfo:
+        name, inc, state, left_ms, queued, held, *counts, pid, host = row
+        stuck, entries, hits, joined, misses = (int(count or 0) for count in counts)
+        return NodeInfo(
+            name=name.decode(),
+            incarnation=inc.decode(),
+            state=state.decode(),
+            lease_left_s=left_ms / 1000,
+            queue=self.keys.queue_name(name.decode()),
+            queued=queued,
+            held=held,
+            stuck=stuck,
+            entries=entries,
+            hits=hits,
+            joined=joined,
+            misses=misses,
+            pid=int(pid or 0),
+            host=(host or b"").decode(),
+        )
+
+    def locate(self, resource: str, ids: Iterable[Id]) -> Command:
+        return self._call("locate", *(address(resource, id) for id in ids))
+
+    def read_locate(self, command: Command, reply: Sequence[Any]) -> list[Location]:
+        epoch, raw_members, found = reply
+        members = tuple(member.decode() for member in raw_members)
+        ids = [parse_address(str(text))[2] for text in command[5:]]
+        return [
+            Location(id, slot(id), epoch, members, owner.decode() or None, holder.decode() or None)
+            for id, (owner, holder) in zip(ids, found, strict=True)
+        ]
+
+    # --- nodes ---
+
+    def join(
+        self, name: str, *, lease_s: float, nonce: str, limits: Limits, pid: int, host: str,
+        versions: tuple[str, str],
+    ) -> Command:  # fmt: skip
+        most = (str(limits.queue), str(limits.waiters), str(limits.lanes))
+        about = (str(pid), host, codec.utc(), *versions, self.library.digest)
+        return self._call("join", name, _ms(lease_s), nonce, *most, *about)
+
+    def read_join(self, name: str, reply: Sequence[Any]) -> Joined:
+        """Raises: NameTaken: a node of this name is alive. ProtocolMismatch. OtherBuild."""
+        if reply[0] == 0:
+            raise NameTaken(name, reply[1] / 1000)
+        if reply[0] == -1:
+            others, mine = reply[1].decode(), str(self.library.protocol)
+            raise ProtocolMismatch(mine, others, self.keys.namespace)
+        if reply[0] == -2:
+            raise OtherBuild
+        return Joined(reply[1].decode(), reply[2])
+
+    def beat(self, inc: str, *, lease_s: float, tally: Tally) -> Command:
+        counts = (tally.entries, tally.hits, tally.joined, tally.misses)
+        ends = (tally.succeeded, tally.failed, tally.stuck)
+        return self._call("beat", inc, _ms(lease_s), *map(str, (*counts, *ends)), codec.utc())
+
+    def read_beat(self, reply: Sequence[Any]) -> Beaten:
+        """Raises: LeaseLost."""
+        if reply[0] == 0:
+            raise LeaseLost
+        return Beaten(reply[1], reply[2].decode(), reply[3])
+
+    def pop(self, node: str, *, most: int, block_s: float) -> Command:
+        """Take up to so many ids from a node's queue: the server's own command."""
+        return ("BLMPOP", str(block_s), "1", self.keys.queue(node), "LEFT", "COUNT", str(most))
+
+    def group(self, group: str | bytes, inc: str) -> Command:
+        """Read which calls of a group are at a node: ``PLACE ADDRESS PLACE ADDRESS ...``"""
+        key = f"{RQ_PREFIX}:job:".encode() + (group.encode() if isinstance(group, str) else group)
+        return ("HGET", key, inc)
+
+    def claim(
+        self, inc: str, ids: Iterable[str | bytes], *, session: int, epoch: int, at: str
+    ) -> Command:
+        """``at``: when the node began to wait, as RQ writes times. Without ids it tells the
+        epoch.
+        """
+        return self._call("claim", inc, str(session), str(epoch), at, *ids)
+
+    def settle(
+        self, inc: str, group: str, length: int, answers: str, runs: Iterable[tuple[str, bytes]], *,
+        session: int, epoch: int, at: str,
+    ) -> Command:  # fmt: skip
+        """Answer those calls of a group that have an entry, and claim the others.
+
+        Args:
+            length: of the text that named them, see ``group``.
+            answers: what ``codec.encode_group`` returns; empty where none has an entry.
+            runs: id and data of each of the others.
+        """
+        about = (inc, str(session), str(epoch), at, group, str(length), answers)
+        flat: Iterable[Any] = chain.from_iterable(runs)
+        return self._call("settle", *about, *flat)
+
+    def read_claim(self, reply: Sequence[Any]) -> Claimed:
+        """Raises: LeaseLost, SessionSuperseded, Settling."""
+        if reply[0] == 0:
+            raise LeaseLost
+        if reply[0] == -2:
+            raise Settling(reply[1] / 1000)
+        if reply[0] == -1:
+            raise SessionSuperseded
+        _, now_ms, epoch, members, claims = reply
+        names = tuple(member.decode() for member in members) if members else None
+        return Claimed(now_ms, epoch, names, tuple(map(_claim, claims)))
+
+    def reconcile(
+        self, inc: str, *, session: int, server: str = "", rejoined: bool = False,
+        bare: bool = False, known: Iterable[Known] = (),
+    ) -> Command:  # fmt: skip
+        """Its reply is read by ``read_claim``.
+
+        Args:
+            server: the server's run id, empty if it does not tell.
+            rejoined: this process was a member before, under another incarnation.
+            bare: the server was found without functions.
+            known: what the node has taken and not ended, and its runs for which nobody is answered.
+        """
+        args: list[Arg] = [inc, str(session), server, str(int(rejoined)), str(int(bare))]
+        for known_one in known:
+            args += (_raw(known_one.id), str(known_one.token), _raw(known_one.address))
+        return self._call("reconcile", *args)
+
+    @staticmethod
+    def hit(id: str | bytes, payload: str | bytes) -> Ending:
+        """A call that has not been claimed is answered from an entry."""
+        return ("hit", id, payload)
+
+    @staticmethod
+    def many(group: str, payload: str, length: int) -> Ending:
+        """All calls of a group are answered; ``length`` as for ``settle``."""
+        return ("many", group, payload, str(length))
+
+    @staticmethod
+    def call(outcome: Outcome, id: str, address: str, payload: str, keep_s: float) -> Ending:
+        """A call ends; ``payload`` is its answer, which is kept for ``keep_s`` seconds."""
+        how = f"call{outcome}"
+        return (how, _raw(id), _raw(address), _raw(payload), _ms(keep_s))
+
+    @staticmethod
+    def job(outcome: Outcome, id: str, address: str, body: str, report: str) -> Ending:
+        """A job ends, with a value or an error in RQ's encoding; an error has a report."""
+        return (f"job{outcome}", _raw(id), _raw(address), body, report)
+
+    def answer(self, inc: str, endings: Iterable[Ending], *, draining: bool = False) -> Command:
+        """Its reply has the ids of those jobs whose dependents are to be enqueued."""
+        flat: Iterable[Any] = chain.from_iterable(endings)
+        return self._call("answer", inc, codec.utc(), str(int(draining)), *flat)
+
+    def drain(self, name: str, inc: str = "") -> Command:
+        """``inc``: drain this incarnation alone, not a successor of its name."""
+        return self._call("drain", name, inc)
+
+    def leave(self, name: str, inc: str) -> Command:
+        return self._call("leave", name, inc, "", "")
+
+    def report_death(self, name: str, *, pid: int, host: str) -> Command:
+        """The word of a parent that has seen its child die."""
+        return self._call("leave", name, "", str(pid), host)
+
+    def inspect(self, job_ids: Iterable[bytes]) -> Command:
+        """Its reply has each job's data, empty where there is none."""
+        return self._call("inspect", *job_ids)
+
+    def adopt(self, job_id: bytes, address: str) -> Command:
+        return self._call("adopt", job_id, address, "", "", codec.utc())
+
+    def refuse(self, job_id: bytes, reason: str) -> Command:
+        report = codec.failure_report("Unreadable", reason)
+        text = codec.exc_string(reason + "\n")
+        return self._call("adopt", job_id, "", report, text, codec.utc())
+
+
+def _flat(calls: Iterable[Sent]) -> Iterable[Arg]:
+    found: Iterable[Any] = chain.from_iterable(calls)
+    return found
+
+
+def _claim(row: Sequence[Any]) -> Claim:
+    id, what, address, token, deadline_ms, data = row
+    return Claim(_text(id), what.decode(), _text(address), token, deadline_ms, data)
+
+
+def _text(raw: bytes) -> str:
+    """What anyone may have written: bytes that are no text come back as they were, by ``_raw``."""
+    return raw.decode(errors="surrogateescape")
+
+
+def _raw(text: str) -> str | bytes:
+    return text if text.isascii() else text.encode(errors="surrogateescape")
+
+
+@lru_cache(maxsize=256)
+def _ms(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)) if seconds > 0 else 0)

@@ -1,0 +1,128 @@
+-- The keys of one namespace, and the words in which callers and nodes speak of calls.
+--
+-- Every function of the library is called with one key, the prefix of the namespace's own keys
+-- ('rqproc:NAMESPACE:2:'), and has RQ's prefix as its first argument. Both are turned into a table of
+-- names, `K`, once per namespace; functions run one at a time, so `K` is the table of the one that
+-- runs.
+--
+--   K.members   sorted set, scores 0: incarnations, in the order of the nodes' names
+--   K.leases    sorted set: incarnation -> end of its lease in ms; and MARK, see membership.lua
+--   K.nodes     hash: name -> incarnation
+--   K.node      prefix of a hash per name: limits, lease, counts
+--   K.open      prefix of a sorted set per incarnation: id -> when it was routed, in microseconds
+--   K.claims    prefix of a hash per incarnation: id -> 'TOKEN ADDRESS', of what it runs
+--   K.holders   hash: address -> 'INCARNATION COUNT', of all that is claimed
+--   K.epoch, K.token        integers that only grow
+--   K.waiting   list: ids for which there is no member yet
+--   K.answer    prefix of a string per id: an answer that its caller may ask for again; not below the
+--               others, so that an ACL can let callers read there and write elsewhere
+--   K.withdrawn prefix of a string per id: why its caller took it back
+--   K.reply     prefix of a channel per caller: where its answers are published
+--
+-- An incarnation is 'NAME#NUMBER'. '#' comes before all that names are made of, so incarnations sort
+-- as their names do.
+--
+-- An address is 'SLOT-RESOURCE-ID', quoted (see codec.py) so that it may stand in the id of an RQ job.
+-- A call is known by 'REPLY-cNUMBER-ADDRESS' ('c': without arguments; 'a': with arguments; 'i': an
+-- invalidation); the one at a place in the group 'REPLY-gNUMBER' by 'REPLY-cNUMBER_PLACE-ADDRESS'. Ids
+-- of any other form are jobs.
+local PROTOCOL = 2
+local EPOCH_MARK = 'epoch' -- stands in the queues of all members after each change of members
+
+local spaces = {} -- K.of: the keys of each incarnation that calls were queued at
+local K
+
+local function space(prefix, rq)
+  local namespace = string.match(prefix, '^rqproc:([%w_-]+):%d+:$')
+  local queues = 'rqproc.' .. namespace .. '.'
+  local ingress = namespace == 'default' and 'rqproc' or 'rqproc.' .. namespace
+  return {
+    members = prefix .. 'members', leases = prefix .. 'leases', nodes = prefix .. 'nodes',
+    node = prefix .. 'node:', open = prefix .. 'open:', claims = prefix .. 'claims:',
+    holders = prefix .. 'holders', epoch = prefix .. 'epoch', token = prefix .. 'token',
+    waiting = prefix .. 'waiting', pulse = prefix .. 'pulse', suspects = prefix .. 'suspects',
+    server = prefix .. 'server', settling = prefix .. 'settling', waits = prefix .. 'waits:',
+    fence = prefix .. 'fence:', fences = prefix .. 'fences', withdrawn = prefix .. 'withdrawn:',
+    answer = 'rqproc-answers:' .. string.sub(prefix, 8),
+    reply = prefix .. 'reply:', dropped = prefix .. 'dropped',
+    protocols = 'rqproc:' .. namespace .. ':protocols',
+    first_leases = 'rqproc:' .. namespace .. ':leases',
+    rq = rq, job = rq .. ':job:', results = rq .. ':results:',
+    queue = rq .. ':queue:' .. queues, worker = rq .. ':worker:' .. queues, names = queues,
+    of = {}, ingress = ingress, ingress_queue = rq .. ':queue:' .. ingress,
+  }
+end
+
+local call -- redis.call, which is there from the first run of a function on
+
+local function enter(prefix, rq)
+  call = redis.call
+  K = spaces[prefix]
+  if not K or K.rq ~= rq then
+    K = space(prefix, rq)
+    spaces[prefix] = K
+  end
+end
+
+local function name_of(inc) return string.match(inc, '^(.*)#') end
+local function queue_of(inc) return K.queue .. name_of(inc) end
+
+-- The address in the id of a call; nil where it is no call's.
+local function address_of_call(id) return string.match(id, '^r%x+%-[cai][%x_]+%-(%d+%-.+)$') end
+
+local function is_group(id) return string.find(id, '^r%x+%-g%x+$') ~= nil end
+
+-- Whether an id is a job's: anyone may have queued it, and it is looked into wherever it is found.
+local function is_id_of_job(id) return not (address_of_call(id) or is_group(id)) end
+
+-- What stands as an address in a job that anyone may have written; nil if it is none.
+local function address_in(text)
+  if type(text) ~= 'string' or #text > 4000 then return nil end
+  local digits = string.match(text, '^(%d+)%-[%w_]+%-[%w_]+$')
+  return digits and #digits <= 16 and text or nil -- 2^53 has 16; of 400, a number is infinite
+end
+
+-- What stands there as a deadline in ms; 0 for none, or if it is none.
+local function deadline_in(text)
+  local digits = type(text) == 'string' and string.match(text, '^%d+$')
+  return digits and #digits <= 15 and tonumber(digits) or 0
+end
+
+-- 'RESOURCE:ID', as people write it.
+local function readable(address)
+  local resource, id = string.match(address, '^%d+%-([%w_]+)%-([%w_]+)$')
+  return (string.gsub(resource .. ':' .. id, '_(%x%x)', function(hex)
+    return string.char(tonumber(hex, 16))
+  end))
+end
+
+-- Adds to a number in a job's hash, whatever anyone may have written there.
+local function add(key, field, by)
+  local sum = redis.pcall('HINCRBY', key, field, by)
+  if type(sum) == 'number' then return sum end
+  call('HSET', key, field, by)
+  return by
+end
+
+local function registered(name, body)
+  redis.register_function {
+    function_name = 'rqproc_' .. PROTOCOL .. '_' .. name,
+    callback = function(keys, args)
+      enter(keys[1], args[1])
+      return body(args)
+    end,
+    flags = {},
+  }
+end
+
+-- The same for what a server that is out of memory must carry out too: it frees more than it takes.
+local function registered_for_full(name, body)
+  redis.register_function {
+    function_name = 'rqproc_' .. PROTOCOL .. '_' .. name,
+    callback = function(keys, args)
+      enter(keys[1], args[1])
+      return body(args)
+    end,
+    flags = { 'allow-oom' },
+  }
+end

@@ -1,0 +1,214 @@
+-- Leases, and the functions that nodes keep their membership with.
+
+-- Drops every node whose lease has run out. Functions that decide who serves begin with it. Returns
+-- whether route must look closer, see MARK.
+--
+-- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off), not
+-- the nodes: each then has half a lease more, once, to say that it lives. What it runs is still its
+-- own in that time. Whose lease ended more than half a minute ago will not say so any more.
+local function reap_late(now)
+  local quiet_ms = now - tonumber(call('GET', K.pulse) or 0)
+  local dead, marked = {}, false
+  for _, inc in ipairs(call('ZRANGEBYSCORE', K.leases, '-inf', now)) do
+    if inc == MARK then
+      marked = call('EXISTS', K.suspects, K.fences) > 0
+      if not marked then call('ZREM', K.leases, MARK) end
+    else
+      local about = call('HMGET', K.node .. name_of(inc), 'lease', 'grace')
+      local half_ms = math.floor(tonumber(about[1] or 0) / 2)
+      local late_ms = now - tonumber(call('ZSCORE', K.leases, inc))
+      if about[2] == '0' and quiet_ms > half_ms and late_ms < 30000 then
+        call('HSET', K.node .. name_of(inc), 'grace', 1)
+        call('ZADD', K.leases, now + half_ms, inc)
+      else
+        dead[#dead + 1] = inc
+      end
+    end
+  end
+  if #dead > 0 then
+    drop(dead, true, now)
+    marked = marked or call('EXISTS', K.suspects) == 1
+    if marked then call('ZADD', K.leases, 0, MARK) end
+  end
+  return marked
+end
+
+local function reap(now)
+  if #call('ZRANGEBYSCORE', K.leases, '-inf', now, 'LIMIT', 0, 1) == 0 then return false end
+  return reap_late(now)
+end
+
+-- Raises the tokens above all that were ever given, even those that the server has forgotten: at
+-- fewer than 100,000 a second no token is ahead of the clock.
+local function raise_tokens(now)
+  local floor = (now - 1700000000000) * 100
+  if tonumber(call('GET', K.token) or 0) < floor then
+    call('SET', K.token, string.format('%d', floor))
+  end
+end
+
+-- The protocols, other than this one, whose nodes live in this namespace, as 'N, M'; nil for none.
+-- Those of protocol 1 knew nothing of others: their leases tell.
+local function other_protocols(now)
+  local found = {}
+  for _, version in ipairs(call('ZRANGEBYSCORE', K.protocols, now, '+inf')) do
+    if version ~= tostring(PROTOCOL) then found[#found + 1] = version end
+  end
+  local first = redis.pcall('ZRANGEBYSCORE', K.first_leases, now, '+inf', 'LIMIT', 0, 1)
+  if not first.err and #first > 0 then table.insert(found, 1, '1') end
+  return #found > 0 and table.concat(found, ', ') or nil
+end
+
+local function spoken_until(ms)
+  if ms > tonumber(call('ZSCORE', K.protocols, PROTOCOL) or 0) then
+    call('ZADD', K.protocols, ms, PROTOCOL)
+  end
+end
+
+-- join: makes a process a member: a new incarnation, in members and leases, epoch + 1.
+--
+-- args  2 name  3 lease in ms  4 nonce of this process  5 max queue  6 max waiters  7 lanes
+--       8 pid  9 host  10 time as RQ writes it  11 RQ version  12 Python version
+--       13 digest of the library that this process has
+-- returns {1, incarnation, epoch}
+--         {0, lease left in ms}     a node of this name is alive
+--         {-1, 'N, M'}              nodes of other protocols are alive in this namespace
+--         {-2}                      the library here is another build: load yours, and ask again
+--
+-- Repeated with the same nonce it answers as before and renews the lease: the caller lost the first
+-- reply.
+local function join(args)
+  local name, lease_ms, nonce = args[2], tonumber(args[3]), args[4]
+  if args[13] ~= '' and args[13] ~= DIGEST then return { -2 } end
+  local now = clock()
+  reap(now)
+  local others = other_protocols(now)
+  if others then return { -1, others } end
+  local present = call('HGET', K.nodes, name)
+  if present then
+    if call('HGET', K.node .. name, 'nonce') == nonce then
+      call('ZADD', K.leases, now + lease_ms, present)
+      call('SET', K.pulse, now)
+      call('HSET', K.node .. name, 'grace', 0)
+      return { 1, present, epoch() }
+    end
+    return { 0, tonumber(call('ZSCORE', K.leases, present)) - now }
+  end
+
+  raise_tokens(now) -- a server that has forgotten would give the same incarnation again
+  local inc = string.format('%s#%d', name, call('INCR', K.token))
+  call('SET', K.pulse, now)
+  spoken_until(now + lease_ms)
+  call('ZADD', K.leases, now + lease_ms, inc)
+  call('ZADD', K.members, 0, inc)
+  call('HSET', K.nodes, name, inc)
+  call('HSET', K.node .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms, 'grace', 0,
+    'max_queue', args[5], 'max_waiters', args[6], 'lanes', args[7], 'pid', args[8], 'host', args[9],
+    'session', 0, 'stuck', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
+  epoch_changed(1, inc)
+
+  local worker = K.worker .. name
+  call('SADD', K.rq .. ':queues', K.ingress_queue, K.queue .. name)
+  call('SADD', K.rq .. ':workers', worker)
+  call('SADD', K.rq .. ':workers:' .. K.names .. name, worker)
+  call('SADD', K.rq .. ':workers:' .. K.ingress, worker)
+  call('HSET', worker, 'birth', args[10], 'last_heartbeat', args[10], 'queues',
+    K.names .. name .. ',' .. K.ingress, 'pid', args[8], 'hostname', args[9], 'ip_address', '',
+    'version', args[11], 'python_version', args[12], 'state', 'idle')
+  call('PEXPIRE', worker, lease_ms + 60000)
+
+  local waiting = call('LRANGE', K.waiting, 0, -1)
+  call('DEL', K.waiting)
+  local _, moment = clock()
+  for i, id in ipairs(waiting) do place_again('', id, moment + i) end
+  return { 1, inc, epoch() }
+end
+
+-- beat: renews a node's lease.
+--
+-- args  2 incarnation  3 lease in ms  4 entries  5 hits  6 joined  7 misses
+--       8 succeeded  9 failed  10 stuck  11 time as RQ writes it
+-- returns {1, epoch, 'member' | 'draining', taken}    taken: how much is open at the node and not in
+--                                                     its queue, so that it must know of it
+--         {0}    this incarnation has no lease: forget all entries, join anew
+local function beat(args)
+  local inc, lease_ms = args[2], tonumber(args[3])
+  local now = clock()
+  reap(now)
+  if not is_live(inc) then return { 0 } end
+  local name = name_of(inc)
+  call('ZADD', K.leases, now + lease_ms, inc)
+  call('SET', K.pulse, now)
+  spoken_until(now + lease_ms)
+  call('HSET', K.node .. name, 'grace', 0, 'entries', args[4], 'hits', args[5], 'joined', args[6],
+    'misses', args[7], 'stuck', args[10])
+  local worker = K.worker .. name
+  call('HSET', worker, 'last_heartbeat', args[11], 'successful_job_count', args[8],
+    'failed_job_count', args[9], 'state', call('EXISTS', K.claims .. inc) == 1 and 'busy' or 'idle')
+  call('PEXPIRE', worker, lease_ms + 60000)
+  local taken = call('ZCARD', K.open .. inc) - call('LLEN', K.queue .. name)
+  return { 1, epoch(), is_member(inc) and 'member' or 'draining', taken }
+end
+
+-- Sends on all that lies in a node's queue; it keeps what it has taken from there.
+local function empty_queue(inc)
+  local queue = queue_of(inc)
+  local ids = call('LRANGE', queue, 0, -1)
+  call('DEL', queue)
+  for _, id in ipairs(ids) do
+    local moment = call('ZSCORE', K.open .. inc, id)
+    if moment then
+      call('ZREM', K.open .. inc, id)
+      place_again(inc, id, moment)
+    elseif id ~= EPOCH_MARK and redis.pcall('HGET', K.job .. id, 'status') == 'queued' then
+      if is_id_of_job(id) then call('RPUSH', K.ingress_queue, id) end
+    end
+  end
+end
+
+-- drain: takes a node out of the members but leaves it its lease: it finishes what it has.
+--
+-- args  2 name  3 incarnation, or '' for whichever there is
+-- returns 1, or 0 where no such node is alive. Repeated, it only sends on what waits for holds that
+--   have ended.
+local function drain(args)
+  local name, inc = args[2], args[3]
+  reap((clock()))
+  local present = call('HGET', K.nodes, name)
+  if not present or (inc ~= '' and inc ~= present) then return 0 end
+  if call('ZREM', K.members, present) == 1 then
+    call('HSET', K.node .. name, 'draining', 1)
+    epoch_changed(1)
+  end
+  empty_queue(present)
+  return 1
+end
+
+-- leave: takes a node out at once: by its own word when it has finished, or by its supervisor's, which
+-- has seen the process die. What it had goes to its new owners.
+--
+-- args  2 name  3 incarnation, or ''  4 pid  5 host
+--       the node itself gives the first two; its parent the name, pid and host that it knew
+-- returns 1, or 0 where that very node is not alive (a successor of its name is left alone)
+local function leave(args)
+  local name, inc = args[2], args[3]
+  local now = clock()
+  reap(now)
+  local present = call('HGET', K.nodes, name)
+  if not present then return 0 end
+  if inc == '' then
+    local known = call('HMGET', K.node .. name, 'pid', 'host')
+    if known[1] ~= args[4] or known[2] ~= args[5] then return 0 end
+  elseif inc ~= present then
+    return 0
+  end
+  drop({ present }, inc == '', now)
+  if inc == '' and call('EXISTS', K.suspects) == 1 then call('ZADD', K.leases, 0, MARK) end
+  if #live() == 0 then call('ZREM', K.protocols, PROTOCOL) end
+  return 1
+end
+
+registered('join', join)
+registered_for_full('beat', beat)
+registered_for_full('drain', drain)
+registered_for_full('leave', leave)

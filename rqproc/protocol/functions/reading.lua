@@ -1,0 +1,40 @@
+-- What is told of the cluster at one instant.
+
+-- survey: the whole membership.
+--
+-- returns {epoch, members, nodes}; a node is {name, incarnation, state, lease left in ms, queued,
+--   held, stuck, entries, hits, joined, misses, pid, host}, sorted by name
+local function survey()
+  local now = clock()
+  reap(now)
+  local nodes = {}
+  for _, inc in ipairs(live()) do
+    local name = name_of(inc)
+    local about = call('HMGET', K.node .. name, 'stuck', 'entries', 'hits', 'joined', 'misses', 'pid',
+      'host')
+    local queue = K.queue .. name
+    local queued = call('LLEN', queue) - #call('LPOS', queue, EPOCH_MARK, 'COUNT', 0)
+    nodes[#nodes + 1] = { name, inc, is_member(inc) and 'member' or 'draining',
+      tonumber(call('ZSCORE', K.leases, inc)) - now, queued,
+      math.max(call('ZCARD', K.open .. inc) - queued, call('HLEN', K.claims .. inc)), unpack(about) }
+  end
+  table.sort(nodes, function(a, b) return a[1] < b[1] end)
+  return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), nodes }
+end
+
+-- locate: who owns addresses and who holds them.
+--
+-- args  2... addresses
+-- returns {epoch, members, {owner or '', holder or ''} for each address}
+local function locate(args)
+  reap((clock()))
+  local found = {}
+  for i = 2, #args do
+    local owner, holder = owner_of(args[i]), holder_of(args[i])
+    found[i - 1] = { owner and name_of(owner) or '', holder and name_of(holder) or '' }
+  end
+  return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), found }
+end
+
+registered_for_full('survey', survey)
+registered_for_full('locate', locate)

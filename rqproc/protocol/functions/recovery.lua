@@ -1,0 +1,100 @@
+-- What becomes of a node that is gone, and of all that it had.
+
+-- Removes a node's membership, lease and keys; whether it was a member is added to `changes`.
+-- Returns what was open there in the order of routing, and what it ran in the order of tokens.
+local function remove(inc)
+  local name = name_of(inc)
+  call('ZREM', K.leases, inc)
+  local was_member = call('ZREM', K.members, inc) == 1
+  call('HDEL', K.nodes, name)
+  call('DEL', K.node .. name)
+  call('SREM', K.rq .. ':queues', K.queue .. name)
+  call('SREM', K.rq .. ':workers', K.worker .. name)
+  call('SREM', K.rq .. ':workers:' .. K.names .. name, K.worker .. name)
+  call('SREM', K.rq .. ':workers:' .. K.ingress, K.worker .. name)
+  call('DEL', K.worker .. name)
+
+  local flat, open = call('ZRANGE', K.open .. inc, 0, -1, 'WITHSCORES'), {}
+  for i = 1, #flat, 2 do open[#open + 1] = { id = flat[i], moment = flat[i + 1], inc = inc } end
+  flat = call('HGETALL', K.claims .. inc)
+  local claims = {}
+  for i = 1, #flat, 2 do
+    local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
+    claims[#claims + 1] = { id = flat[i], token = tonumber(token), address = address }
+  end
+  call('DEL', K.open .. inc, K.claims .. inc)
+  K.of[inc] = nil
+  table.sort(claims, function(a, b) return a.token < b.token end)
+  return open, claims, was_member
+end
+
+-- Releases what a node ran, and notes what may have run where it died: the oldest of each address, in
+-- as many lanes as it had. What waited for another id had given back its lane.
+local function release_all(claims, lanes, now)
+  local seen, ran = {}, {}
+  for _, claim in ipairs(claims) do
+    local address = claim.address
+    if not seen[address] then
+      seen[address] = true
+      call('HDEL', K.holders, address)
+      local waited = call('DEL', K.waits .. address) == 1
+      if lanes > 0 then
+        ran[claim.id] = true
+        suspect(address, now)
+        if not waited then lanes = lanes - 1 end
+      end
+    end
+  end
+  return ran
+end
+
+-- Sends what was open at a node that is gone to where it belongs now. One that too many nodes have
+-- died on goes there too: its claim is refused.
+local function recover(entry, ran)
+  local id = entry.id
+  if is_group(id) then
+    place_parts_again(entry.inc, id, entry.moment)
+    return
+  end
+  local fields = redis.pcall('HMGET', K.job .. id, 'status', 'rqproc_address')
+  if fields.err or not fields[1] then return end
+  if fields[2] then
+    -- 'queued' where someone has enqueued it again while it ran.
+    if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
+    call('HSET', K.job .. id, 'status', 'queued')
+  end
+  local address = address_of_call(id) or address_in(fields[2])
+  if not address then return end
+  if ran then add(K.job .. id, 'rqproc_lost', 1) end
+  place(id, address, entry.moment)
+end
+
+-- Takes nodes out. First all of them, then what they had goes to who is left, so that nothing is sent
+-- from one dead node to the next. `died`: not by their own word, so it counts as an attempt.
+local function drop(incs, died, now)
+  local open, ran, changes, strays = {}, {}, 0, {}
+  for _, inc in ipairs(incs) do
+    local name = name_of(inc)
+    local lanes = died and tonumber(call('HGET', K.node .. name, 'lanes') or 0) or 0
+    local entries, claims, was_member = remove(inc)
+    if was_member then changes = changes + 1 end
+    for id in pairs(release_all(claims, lanes, now)) do ran[id] = true end
+    local known = {}
+    for _, entry in ipairs(entries) do
+      open[#open + 1] = entry
+      known[entry.id] = true
+    end
+    for _, id in ipairs(call('LRANGE', K.queue .. name, 0, -1)) do
+      if not known[id] and id ~= EPOCH_MARK then strays[#strays + 1] = id end
+    end
+    call('DEL', K.queue .. name)
+  end
+  if changes > 0 then epoch_changed(changes) end
+  table.sort(open, function(a, b) return tonumber(a.moment) < tonumber(b.moment) end)
+  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end
+  for _, id in ipairs(strays) do
+    -- Not open: anyone may have pushed it. A job that is one is looked into like any other.
+    local status = redis.pcall('HGET', K.job .. id, 'status')
+    if status == 'queued' and is_id_of_job(id) then call('RPUSH', K.ingress_queue, id) end
+  end
+end

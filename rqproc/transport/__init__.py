@@ -1,0 +1,1 @@
+"""Bytes to and from a Redis server: addresses, connections, what its errors mean."""

@@ -1,0 +1,137 @@
+"""Where a server is, and what redis-py must be told to connect there.
+
+Knows URLs, redis-py's options and that sentinels may have to be asked first. Must not know links,
+nor what a failed connection means.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from rqproc.errors import ConfigError
+from rqproc.settings import without_password
+from rqproc.transport import sentinel
+
+
+def _keepalive() -> dict[str, Any]:
+    """What makes the kernel notice, in about 8 seconds, that a server's machine has gone.
+
+    One that loses its power or its network sends no word, and who waits for an answer sends none.
+    """
+    wanted = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 8000}
+    known = {getattr(socket, name, None): value for name, value in wanted.items()}
+    known.pop(None, None)  # not on every system
+    return {"socket_keepalive": True, "socket_keepalive_options": known}
+
+
+KEEPALIVE = _keepalive()
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """One server; or, with ``sentinels``, whichever is the primary at that moment."""
+
+    connection: Any
+    given: dict[str, Any]
+    sentinels: sentinel.Sentinels | None = None
+
+    def __str__(self) -> str:
+        """As people may see it: without credentials."""
+        if self.sentinels:
+            return str(self.sentinels)
+        if "path" in self.given:
+            return f"unix://{self.given['path']}"
+        return f"{self.given.get('host', 'localhost')}:{self.given.get('port', 6379)}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is TLS."""
+        return issubclass(self.connection, redis.SSLConnection)
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """Return redis-py's connection options: one attempt, RESP2, no library handshake.
+
+        Raises:
+            NoPrimary: the sentinels do not name one.
+        """
+        found = {}
+        if self.sentinels:
+            host, port = self.sentinels.primary(timeout_s=timeout_s)
+            found = {"host": host, "port": port}
+        return {
+            **({} if "path" in self.given else KEEPALIVE),
+            **self.given,
+            **found,
+            "socket_connect_timeout": timeout_s,
+            "socket_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "protocol": 2,
+            "driver_info": None,
+            "health_check_interval": 0,
+        }
+
+    def client(self) -> redis.Redis:
+        """Return an ordinary redis-py client."""
+        if self.sentinels:
+            return self.sentinels.client(self.given, secure=self.secure)
+        options = self.given | {"retry": Retry(NoBackoff(), 0)}
+        pool = redis.ConnectionPool(connection_class=self.connection, **options)
+        return redis.Redis(connection_pool=pool)
+
+
+def of_url(url: str) -> Whereabouts:
+    """Read ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``rediss+sentinel://``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        sentinels, plain = sentinel.read_url(url) if sentinel.is_url(url) else (None, _checked(url))
+        pool = redis.ConnectionPool.from_url(plain)
+        options: dict[str, Any] = dict(pool.connection_kwargs)
+        pool.connection_class(**options)  # what it does not know, it says now
+    except (ValueError, TypeError, redis.RedisError) as error:
+        raise ConfigError(
+            f"invalid server URL {without_password(url)!r}: it cannot be read. Give "
+            "redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://..., unix:///PATH?db=0 or "
+            f"{sentinel.FORM}, and no options but those of redis-py"
+        ) from error
+    return Whereabouts(pool.connection_class, options, sentinels)
+
+
+def _checked(url: str) -> str:
+    """Raises: ValueError: redis-py would read it, but as another place than was meant."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    if parts.scheme == "unix" and (host or not parts.path):
+        raise ValueError("a socket's path is absolute")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+/?", parts.path):
+        raise ValueError("a database is a number")
+    if parts.port == 0:
+        raise ValueError("a port is 1 to 65535")
+    return url
+
+
+def of_client(client: redis.Redis) -> Whereabouts:
+    """Return where an existing redis-py client's connections go."""
+    pool = client.connection_pool
+    options = dict(pool.connection_kwargs)
+    if not isinstance(pool, redis.sentinel.SentinelConnectionPool):
+        return Whereabouts(pool.connection_class, options)
+    del options["connection_pool"]
+    secure = issubclass(pool.connection_class, redis.SSLConnection)
+    return Whereabouts(
+        redis.SSLConnection if secure else redis.Connection,
+        options,
+        sentinel.of_manager(pool.service_name, pool.sentinel_manager),
+    )

@@ -1,0 +1,166 @@
+"""``Link`` over an event loop: what comes is handed on as it comes.
+
+Knows event loops, sockets and RESP. Must not know functions, keys or what the commands mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+import redis.asyncio
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from rqproc.transport.connection import (
+    HELLO,
+    PING,
+    Command,
+    Dial,
+    LinkLost,
+    Refused,
+    check_server,
+    pack,
+    too_old,
+    why,
+)
+
+Heard = Callable[[list[Any]], None]
+Lost = Callable[[Exception], None]
+
+
+async def connect(way: Dial, timeout_s: float, *, pushes: bool = False) -> AsyncLink:
+    """Raises: as ``Dial.connect``."""
+    try:
+        return await _connect_once(way, timeout_s, pushes)
+    except LinkLost:
+        if way.revive is None:
+            raise
+    await asyncio.to_thread(way.revive)
+    return await _connect_once(way, timeout_s, pushes)
+
+
+async def _connect_once(way: Dial, timeout_s: float, pushes: bool) -> AsyncLink:
+    began = time.monotonic()
+    options = (
+        await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
+    )
+    kind = SSLConnection if way.secure else Connection
+    connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        if isinstance(error, redis.RedisError | OSError):
+            raise why(error, spent_s=time.monotonic() - began) from error
+        raise
+    link = AsyncLink(connection)
+    try:
+        # What accepts may not answer.
+        (about,) = await link.exchange((HELLO if pushes else PING,), timeout_s)
+        if pushes:
+            check_server(way.server, about)
+    except BaseException as error:
+        link.abort()
+        if pushes and isinstance(error, Refused) and "unknown command" in error.reason:
+            raise too_old(way.server, "before 6.0") from error
+        if isinstance(error, LinkLost):
+            error.spent_s = time.monotonic() - began
+        raise
+    return link
+
+
+class AsyncLink(asyncio.Protocol):
+    """One connection, for one event loop. It takes the socket over from redis-py's streams."""
+
+    def __init__(self, connection: Any) -> None:
+        self._writer = connection._writer  # closes its socket when it is collected
+        self._transport: asyncio.Transport = self._writer.transport
+        connection._reader = connection._writer = None
+        self._parser = hiredis.Reader()
+        self._early: list[Any] = []
+        self._came: asyncio.Event = asyncio.Event()
+        self._lost_for: Exception | None = None
+        self._heard: Heard = self._keep
+        self._lost: Lost | None = None
+        self._transport.set_protocol(self)
+        if not self._transport.is_reading():  # a stream that was full has paused it
+            self._transport.resume_reading()
+
+    # --- what the event loop calls ---
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed(data)
+        found = []
+        try:
+            while (reply := self._parser.gets()) is not False:
+                found.append(reply)
+        except hiredis.ProtocolError as error:
+            self._fail(LinkLost(f"what answers is no Redis: {error}"))
+            return
+        if found:
+            self._heard(found)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(LinkLost(str(exc or "the server closed the connection")))
+
+    # --- what its user calls ---
+
+    def hear(self, heard: Heard, lost: Lost) -> None:
+        """From now on hand on what comes, and tell why nothing comes any more."""
+        self._heard, self._lost = heard, lost
+        early, self._early = self._early, []
+        if early:
+            heard(early)
+        if self._lost_for:
+            lost(self._lost_for)
+
+    def write(self, commands: Sequence[Command]) -> None:
+        """Send commands in one packet."""
+        self._transport.write(pack(commands))
+
+    async def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
+        """Have what is published on channels pushed here. Raises: LinkLost, Refused."""
+        self.write((("SUBSCRIBE", *channels),))
+        await self._replies(len(channels), timeout_s)
+
+    async def exchange(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
+        """Send commands and return their replies. Raises: LinkLost, Refused."""
+        self.write(commands)
+        return await self._replies(len(commands), timeout_s)
+
+    def abort(self) -> None:
+        """Close at once: the goodbye of TLS would outlast the event loop."""
+        self._lost = None
+        self._transport.abort()
+
+    # --- inside ---
+
+    async def _replies(self, count: int, timeout_s: float) -> list[Any]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while len(self._early) < count and self._lost_for is None:
+                    self._came.clear()
+                    await self._came.wait()
+        except TimeoutError as error:
+            raise LinkLost("it does not answer", spent_s=timeout_s) from error
+        found, self._early = self._early[:count], self._early[count:]
+        if refused := next((r for r in found if isinstance(r, Exception)), None):
+            raise Refused(str(refused))
+        if len(found) < count:
+            assert self._lost_for
+            raise self._lost_for
+        return found
+
+    def _keep(self, found: list[Any]) -> None:
+        self._early += found
+        self._came.set()
+
+    def _fail(self, error: Exception) -> None:
+        self._lost_for = self._lost_for or error
+        self._came.set()
+        lost, self._lost = self._lost, None
+        if lost:
+            lost(error)

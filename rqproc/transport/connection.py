@@ -1,0 +1,509 @@
+"""One connection to Redis on which several commands leave in one packet.
+
+Knows sockets and RESP. Must not know scripts, keys or what the commands mean.
+
+redis-py makes the connection (URL, TLS, authentication, database); from then on the packet is
+packed and parsed by hiredis alone, since a client library's command layer costs more than Redis
+does. Nothing is repeated here: what may be sent again, only the caller of a command knows.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import hiredis
+import redis
+
+from rqproc.errors import DEFAULT_ADVICE, ConfigError, RedisUnavailable
+from rqproc.ground import MACHINE, Ground
+from rqproc.transport.address import Whereabouts, of_client, of_url
+from rqproc.transport.replies import code, shown, trouble
+from rqproc.transport.sentinel import NoPrimary
+
+Arg = bytes | str | int | float
+Command = tuple[Arg, ...]
+
+CONNECT_TIMEOUT_S = 3.0
+BUFFER_BYTES = 65536
+
+HELLO: Command = ("HELLO", "3")
+PING: Command = ("PING",)
+
+FIRST_MAJOR = 7
+FIRST_SERVERS = "Redis 7.0 or Valkey 7.2"
+"""Functions and blocking pops of many came with these."""
+
+PUSH_LOW_WATER = 4
+"""Bytes for which a thread is woken that waits for what is pushed: ``_\\r\\n``, the reply to a call
+that was queued, has three and tells it nothing."""
+TIMEOUT_STEP_S = 0.05
+
+FLOW_S = 0.25
+"""Seconds within which the next bytes of a reply come that is late but on its way."""
+
+
+class LinkLost(ConnectionError):
+    """The connection broke; whether the server carried out the last packet is unknown.
+
+    ``spent_s`` are the seconds that were already waited in vain.
+    """
+
+    def __init__(self, reason: str, *, spent_s: float = 0.0, advice: str = DEFAULT_ADVICE) -> None:
+        super().__init__(reason)
+        self.spent_s = spent_s
+        self.advice = advice
+
+
+class Refused(Exception):
+    """The server answered a command with an error. The link is closed: what followed may block."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shown(reason))
+        self.reason = shown(reason)
+        self._trouble = trouble(reason)
+
+    @property
+    def code(self) -> str:
+        """The error's first word: NOSCRIPT, READONLY, OOM, LOADING, NOPERM, ..."""
+        return code(self.reason)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the server may accept the same command a moment later."""
+        return self._trouble.passing
+
+    @property
+    def moved(self) -> bool:
+        """Whether another server may be the primary by now: other links lead nowhere either."""
+        return self._trouble.moved
+
+    @property
+    def advice(self) -> str:
+        return self._trouble.advice
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """Return the bytes of several commands."""
+    packed: list[bytes] = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+    return b"".join(packed)
+
+
+class Dial:
+    """Makes links to one server, or to whichever server is the primary at that moment.
+
+    Args:
+        url: see ``whereabouts.of_url``; or where an existing client connects to.
+        revive: called where there is no server to connect to; it may start one.
+
+    Attributes:
+        ground: what whoever talks over these links stands on.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    ground: Ground = MACHINE
+
+    def __init__(
+        self, url: str | Whereabouts, *, revive: Callable[[], object] | None = None
+    ) -> None:
+        self._where = of_url(url) if isinstance(url, str) else url
+        self.revive = revive
+        self.server = str(self._where)
+
+    def without_revival(self) -> Dial:
+        """Return a dial to the same server that does not start one."""
+        return Dial(self._where)
+
+    @classmethod
+    def like(cls, connection: redis.Redis) -> Dial:
+        """Return a dial to the server of an existing redis-py client."""
+        return cls(of_client(connection))
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is TLS."""
+        return self._where.secure
+
+    @property
+    def asks(self) -> bool:
+        """Whether ``options`` asks sentinels, and so may take its time."""
+        return self._where.sentinels is not None
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """Return redis-py's connection options, for one attempt now.
+
+        Raises:
+            LinkLost: the sentinels know of no primary at this moment.
+            RedisUnavailable: they never will.
+        """
+        began = time.monotonic()
+        try:
+            return self._where.options(timeout_s)
+        except NoPrimary as error:
+            if not error.passing:
+                raise RedisUnavailable(self.server, str(error), advice=error.advice) from error
+            spent_s = time.monotonic() - began
+            raise LinkLost(str(error), spent_s=spent_s, advice=error.advice) from error
+
+    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S, pushes: bool = False) -> Link:
+        """Return a new link.
+
+        Args:
+            pushes: in RESP3, where what is published comes between the replies: see ``Link.take``.
+
+        Raises:
+            ConfigError: with ``pushes``, the server is older than the protocol needs.
+            LinkLost: no connection within ``timeout_s`` seconds.
+            Refused: the server does not let us in: credentials, database, too many connections.
+            RedisUnavailable: the sentinels do not let us in, or do not know the primary's name.
+        """
+        try:
+            return self._connect(timeout_s, pushes)
+        except LinkLost:
+            if self.revive is None:
+                raise
+        self.revive()
+        return self._connect(timeout_s, pushes)
+
+    def _connect(self, timeout_s: float, pushes: bool) -> Link:
+        connection = self._where.connection(**self.options(timeout_s))
+        began = time.monotonic()
+        try:
+            connection.connect()
+        except (redis.RedisError, OSError) as error:
+            raise why(error, spent_s=time.monotonic() - began) from error
+        link = Link(connection)
+        try:  # what accepts may not answer
+            (about,) = link.exchange((HELLO if pushes else PING,), timeout_s=timeout_s)
+            if pushes:
+                check_server(self.server, about)
+        except Refused as error:
+            if pushes and "unknown command" in error.reason:
+                raise too_old(self.server, "before 6.0") from error
+            raise
+        except LinkLost as error:
+            error.spent_s = time.monotonic() - began
+            raise
+        return link
+
+    def client(self) -> redis.Redis:
+        """Return an ordinary redis-py client of the same server, for RQ's own classes."""
+        return self._where.client()
+
+
+def check_server(server: str, about: Any) -> None:
+    """Raises: ConfigError: what a server says of itself at HELLO is too old for the protocol."""
+    version = str((about or {}).get(b"version", b"").decode())
+    if (number := re.match(r"\d+", version)) and int(number[0]) < FIRST_MAJOR:
+        raise too_old(server, version)
+
+
+def too_old(server: str, version: str) -> ConfigError:
+    """Return the error of a server without functions."""
+    return ConfigError(
+        f"the server {server} is version {version}: rqproc needs {FIRST_SERVERS} or later"
+    )
+
+
+def why(error: Exception, *, spent_s: float) -> LinkLost | Refused:
+    """Return what an error of redis-py's, raised while it connected, means to us."""
+    status = getattr(error, "status_code", None)
+    if "max number of clients" in str(error):
+        return Refused(f"ERR {error}")
+    if status or isinstance(error, redis.ResponseError | redis.AuthenticationError):
+        return Refused(f"{status} {error}" if status else str(error))
+    if isinstance(error, redis.exceptions.InvalidResponse) or "Protocol error" in str(error):
+        return LinkLost(f"what answers is no Redis: {shown(str(error))}", spent_s=spent_s)
+    return LinkLost(shown(str(error)), spent_s=spent_s)
+
+
+class Link:
+    """One connection. Not for two threads at once; but once it listens, one may ``send`` while
+    another does ``take``, and ``send`` does not close it.
+    """
+
+    _listens = False
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._socket: socket.socket = connection._sock
+        self._reader = hiredis.Reader()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._plain = not isinstance(self._socket, ssl.SSLSocket)
+        self._no_wait = socket.MSG_DONTWAIT if self._plain else 0
+        self._receive_timeout_s = self._send_timeout_s = -1.0
+        self._guard = threading.Lock()
+        self._sent_at = time.monotonic()
+        self._low_water = 1
+        if self._plain:
+            self._socket.settimeout(None)  # the kernel keeps the time: no poll before each call
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+    def interrupt(self) -> None:
+        """End, from another thread, a read that blocks on this link: it raises LinkLost."""
+        with suppress(OSError):  # closed already
+            # TLS's own would take the socket out of TLS under the thread that reads.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def send(self, packet: bytes, *, timeout_s: float) -> None:
+        """Write a packet.
+
+        Raises:
+            LinkLost: not written whole within the timeout.
+            Refused: the server has closed the connection, and said why before.
+        """
+        self._sent_at = time.monotonic()
+        if self._listens:
+            self._send_beside(packet, timeout_s)
+            return
+        try:
+            self._set_timeout(timeout_s)
+            self._socket.sendall(packet)
+        except OSError as error:
+            self._hear_out()
+            raise self._lost(error) from error
+
+    def _send_beside(self, packet: bytes, timeout_s: float) -> None:
+        """Another thread may be taking: what comes, and how long it waits, is its own."""
+        try:
+            if self._plain:
+                self._set_send_timeout(_stepped(timeout_s))
+                self._socket.sendall(packet)
+            else:
+                with self._guard:
+                    self._socket.settimeout(timeout_s)
+                    self._socket.sendall(packet)
+        except OSError as error:
+            raise self._why(error) from error
+
+    def _hear_out(self) -> None:
+        """Raises: Refused: an error is the last thing that the server has said."""
+        if not self._plain:
+            return
+        with suppress(OSError):
+            size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        self.next_reply()
+
+    def receive(self, *, wait: bool = True) -> bool:
+        """Take in bytes, waiting for them up to the timeout of the last send; False for none yet.
+
+        Raises:
+            LinkLost: the server closed the connection, or nothing came in time.
+        """
+        try:
+            size = self._socket.recv_into(self._buffer, 0, self._no_wait if not wait else 0)
+        except ssl.SSLWantReadError:
+            return False
+        except OSError as error:
+            if not wait and isinstance(error, BlockingIOError):
+                return False
+            raise self._lost(error) from error
+        if not size:
+            raise self._lost(ConnectionResetError("the server closed the connection"))
+        self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        self._set_low_water(1)
+        return True
+
+    def take(self, timeout_s: float) -> list[Any]:
+        """Return whatever has come, waiting for it so long: replies, errors and pushes as hiredis
+        gives them, in the order of the server. Nothing where nothing has come in time.
+
+        Raises:
+            LinkLost: the connection broke, or it is no Redis that answers.
+        """
+        try:
+            if self._plain:
+                self._set_receive_timeout(_stepped(timeout_s))
+                size = self._socket.recv_into(self._buffer)
+            else:
+                size = self._take_tls(time.monotonic() + timeout_s)
+        except (BlockingIOError, TimeoutError):
+            return []
+        except OSError as error:
+            raise self._lost(error) from error
+        if not size:
+            raise self._lost(ConnectionResetError("the server closed the connection"))
+        reader = self._reader
+        reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        found = []
+        try:
+            while (reply := reader.gets()) is not False:
+                found.append(reply)
+        except hiredis.ProtocolError as error:
+            self.close()
+            raise LinkLost(f"what answers is no Redis: {error}") from error
+        # The end of something may be short: it must wake the thread.
+        self._set_low_water(1 if reader.has_data() else PUSH_LOW_WATER)
+        return found
+
+    def has_unread(self) -> bool:
+        """Whether anything has come that was not taken, for any thread to ask; without TLS."""
+        if not self._plain:
+            return False
+        with suppress(OSError):
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return False
+
+    def _take_tls(self, end: float) -> int:
+        """OpenSSL does not let one thread read while another writes: this one waits outside."""
+        while True:
+            with self._guard:
+                self._socket.settimeout(0)
+                with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    return self._socket.recv_into(self._buffer)
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            poll.poll(ceil(left_s * 1000))
+
+    def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
+        """Have what is published on channels pushed here; for a link with ``pushes``.
+
+        Raises:
+            LinkLost: it took longer than ``timeout_s`` seconds. Refused.
+        """
+        self.send(pack((("SUBSCRIBE", *channels),)), timeout_s=timeout_s)
+        heard = 0
+        while heard < len(channels):
+            found = self.take(timeout_s)
+            if not found:
+                self.close()
+                raise LinkLost("it does not answer", spent_s=timeout_s)
+            for reply in found:
+                if isinstance(reply, Exception):
+                    self.close()
+                    raise Refused(str(reply))
+                heard += 1
+        self._listens = True
+
+    def next_reply(self) -> tuple[bool, Any]:
+        """Return ``(True, reply)`` if a whole one has arrived, else ``(False, None)``.
+
+        Raises:
+            Refused: the reply is an error.
+            LinkLost: it is no reply of a Redis.
+        """
+        try:
+            reply = self._reader.gets()
+        except hiredis.ProtocolError as error:
+            self.close()
+            raise LinkLost(f"what answers is no Redis: {error}") from error
+        if reply is False:
+            return False, None
+        if isinstance(reply, hiredis.ReplyError):
+            self.close()
+            raise Refused(str(reply))
+        return True, reply
+
+    def exchange(
+        self, commands: Sequence[Command], *, timeout_s: float, prelude_bytes: int = 0
+    ) -> list[Any]:
+        """Send commands in one packet and return their replies.
+
+        Args:
+            prelude_bytes: about how many bytes of replies come before the one that matters. The
+                thread is not woken for them alone. An error that is shorter would not wake it
+                either, and more than the true number plus four would be too many.
+
+        Raises:
+            LinkLost: the connection broke or a reply took longer than ``timeout_s`` seconds.
+            Refused: the server answered one of them with an error.
+        """
+        self.send(pack(commands), timeout_s=timeout_s)
+        self._set_low_water(prelude_bytes + 1)
+        replies: list[Any] = []
+        partly = False
+        while len(replies) < len(commands):
+            arrived, reply = self.next_reply()
+            if arrived:
+                replies.append(reply)
+                continue
+            if partly:  # the rest has only the time that is left, as long as it takes if it flows
+                left_s = self._sent_at + timeout_s - time.monotonic()
+                self._set_timeout(max(left_s, FLOW_S))
+            partly = self.receive()
+        return replies
+
+    def server_id(self, *, timeout_s: float) -> str:
+        """Return the run id of the server's process; empty where it may not be asked.
+
+        Raises:
+            LinkLost.
+        """
+        self.send(pack((("INFO", "server"),)), timeout_s=timeout_s)
+        reply: Any = False
+        while reply is False:
+            self.receive()
+            reply = self._reader.gets()
+        found = re.search(rb"run_id:(\w+)", reply) if isinstance(reply, bytes) else None
+        return found[1].decode() if found else ""
+
+    def sleep_through(self, size: int) -> None:
+        """Until the next bytes are taken in, do not report so few as readable.
+
+        TCP's poll keeps to it; a unix socket's does not, and is left alone.
+        """
+        if self._socket.family != socket.AF_UNIX:
+            self._set_low_water(size + 1)
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        rounded_s = _stepped(timeout_s)
+        if self._plain:
+            self._set_receive_timeout(rounded_s)
+            self._set_send_timeout(rounded_s)
+        else:
+            self._socket.settimeout(rounded_s)
+
+    def _set_receive_timeout(self, rounded_s: float) -> None:
+        if rounded_s != self._receive_timeout_s:
+            self._receive_timeout_s = rounded_s
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(rounded_s))
+
+    def _set_send_timeout(self, rounded_s: float) -> None:
+        if rounded_s != self._send_timeout_s:
+            self._send_timeout_s = rounded_s
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(rounded_s))
+
+    def _set_low_water(self, size: int) -> None:
+        if self._plain and size != self._low_water:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            self._low_water = size
+
+    def _lost(self, error: OSError) -> LinkLost:
+        self.close()
+        return self._why(error)
+
+    def _why(self, error: OSError) -> LinkLost:
+        late = isinstance(error, BlockingIOError | TimeoutError)
+        spent_s = time.monotonic() - self._sent_at
+        return LinkLost("it does not answer", spent_s=spent_s) if late else LinkLost(str(error))
+
+
+@lru_cache(maxsize=64)
+def _stepped(timeout_s: float) -> float:
+    """In steps: callers that ask alike need no system call."""
+    return max(ceil(timeout_s / TIMEOUT_STEP_S), 1) * TIMEOUT_STEP_S  # 0 is for ever
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))

@@ -1,0 +1,128 @@
+"""Users of a real server's ACL: each can do its part with the rights that README names, and no
+more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import redis
+from integration import kit
+from integration.kit import Running
+from servers import PrivateServer
+
+from rqproc import Client
+from rqproc.errors import RedisUnavailable
+from rqproc.protocol.keys import Keys
+from rqproc.protocol.library import library
+from rqproc.protocol.rights import ROLES, rules
+
+KEYS = Keys("guarded")
+FORBIDDEN = "NOPERM|permission"
+
+
+@pytest.fixture
+def guarded() -> Iterator[PrivateServer]:
+    """A server with a user for each role, whose password is its name."""
+    with PrivateServer() as server, server.client() as admin:
+        for role in ROLES:
+            admin.execute_command("ACL", "SETUSER", role, "reset", f">{role}", *rules(role, KEYS))
+        yield server
+
+
+def url_of(server: PrivateServer, user: str) -> str:
+    return server.url.replace("unix://", f"unix://{user}:{user}@")
+
+
+@pytest.fixture
+def node(guarded: PrivateServer) -> Iterator[Running]:
+    with ExitStack() as stack:
+        running = kit.node(url_of(guarded, "node"), KEYS.namespace, "n1", SHOP_URL=guarded.url)
+        yield stack.enter_context(running).ready()
+
+
+@pytest.fixture
+def caller(guarded: PrivateServer, node: Running) -> Iterator[Client]:
+    with Client(url_of(guarded, "caller"), namespace=KEYS.namespace) as client:
+        yield client
+
+
+def test_a_caller_requests_enqueues_invalidates_and_sees_members(caller: Client) -> None:
+    assert caller.request(1)["node"] == "n1"
+    assert set(caller.request_many([1, 2, 3])) == {1, 2, 3}
+    assert caller.invalidate(1) is True
+    assert caller.members() == ("n1",)
+    assert caller.owner(1) == "n1"
+    assert caller.enqueue(5).id
+
+
+def test_a_job_of_a_callers_is_done_by_the_node(caller: Client, guarded: PrivateServer) -> None:
+    job = caller.enqueue(6)
+    with guarded.client() as admin:
+        done = kit.eventually(lambda: admin.hget(f"rq:job:{job.id}", "status") == b"finished")
+    assert done
+
+
+def test_a_caller_takes_the_calls_of_a_dead_node_to_those_that_are_left(
+    caller: Client, node: Running, guarded: PrivateServer
+) -> None:
+    node.kill()
+    with kit.node(url_of(guarded, "node"), KEYS.namespace, "n2", SHOP_URL=guarded.url) as other:
+        other.ready()
+        assert caller.request(1, timeout=10)["node"] == "n2"
+
+
+def test_an_operator_lists_and_drains(guarded: PrivateServer, node: Running) -> None:
+    with Client(url_of(guarded, "operator"), namespace=KEYS.namespace) as operator:
+        assert operator.members() == ("n1",)
+        assert operator.drain("n1") is True
+    assert node.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FUNCTION", "LOAD", "REPLACE", library().text),
+        ("PUBLISH", KEYS.reply("r1"), "r1-c0-1-demo-1 hit 0 0 0 n1 1"),
+        ("BLMPOP", "0.1", "1", KEYS.queue("n1"), "LEFT"),
+        ("LPOP", KEYS.queue("n1")),
+        ("EVAL", "return 1", "0"),
+        ("SET", KEYS.answer("r1-c0-1-demo-1"), "r1-c0-1-demo-1 hit 0 0 0 n1 1"),
+        ("GET", "somebody-elses"),
+        ("SUBSCRIBE", "somebody-elses"),
+    ],
+    ids=lambda command: command[0].lower(),
+)
+def test_a_caller_cannot_load_functions_forge_an_answer_or_take_jobs(
+    caller: Client, guarded: PrivateServer, command: tuple[str, ...]
+) -> None:
+    assert caller.members() == ("n1",)
+    with (
+        redis.Redis.from_url(url_of(guarded, "caller")) as raw,
+        pytest.raises(redis.ResponseError, match=FORBIDDEN),
+    ):
+        raw.execute_command(*command)
+
+
+def test_a_caller_without_functions_on_the_server_is_told_what_is_missing(
+    guarded: PrivateServer,
+) -> None:
+    with (
+        Client(url_of(guarded, "caller"), namespace=KEYS.namespace) as client,
+        pytest.raises(RedisUnavailable, match="load functions"),
+    ):
+        client.request(1, timeout=4)
+
+
+def test_a_user_without_rights_hears_which_one_is_missing(
+    guarded: PrivateServer, node: Running
+) -> None:
+    with guarded.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "caller", "-zadd")
+    with (
+        Client(url_of(guarded, "caller"), namespace=KEYS.namespace) as client,
+        pytest.raises(RedisUnavailable, match=FORBIDDEN),
+    ):
+        client.request(1)

@@ -1,0 +1,159 @@
+"""Facts about membership and fences, on a real server: what comes late, and what is repeated."""
+
+from __future__ import annotations
+
+import pytest
+from callers import Callers
+from ledger import LEASE_MS
+from serving import started
+from simnode import SimNode
+from steps import called, lying, taken
+
+from rqproc.protocol.commands import LeaseLost, Limits, Tally
+from rqproc.transport.connection import Command
+
+
+def followed(stage: Callers) -> tuple[SimNode, SimNode]:
+    """A node that has lost its lease without knowing, and another of its name."""
+    late = started(stage)
+    stage.let_leases_pass()
+    return late, started(stage)
+
+
+def test_a_join_sent_again_renews_the_lease_and_changes_nothing_else(stage: Callers) -> None:
+    node = started(stage)
+    stage.world.advance(500)
+    before = node.inc
+    assert stage.join(node, "a") == stage.roll.epoch
+    assert node.inc == before
+    assert stage.view.leases == {before: stage.now + LEASE_MS}
+
+
+def test_a_beat_of_a_node_that_was_dropped_revives_nothing(stage: Callers) -> None:
+    late, successor = followed(stage)
+    beat = stage.commands.beat(late.inc, lease_s=1.0, tally=Tally())
+    with pytest.raises(LeaseLost):
+        stage.commands.read_beat(stage.function(beat))
+    assert stage.view.leases.keys() == {successor.inc}
+
+
+def test_a_late_drain_leaves_the_successor_alone(stage: Callers) -> None:
+    late, successor = followed(stage)
+    stage.drain("a", late.inc)
+    assert stage.view.members == (successor.inc,)
+
+
+def test_a_late_leave_leaves_the_successor_alone(stage: Callers) -> None:
+    late, successor = followed(stage)
+    stage.leave(late.inc)
+    assert stage.view.members == (successor.inc,)
+
+
+def test_a_death_that_is_reported_late_leaves_the_successor_alone(stage: Callers) -> None:
+    late, successor = followed(stage)
+    stage.report_death(late)
+    assert stage.view.members == (successor.inc,)
+
+
+def test_an_incarnation_is_new_though_the_server_has_forgotten_some(stage: Callers) -> None:
+    started(stage, "B")
+    before = stage.world.snapshot()
+    first = stage.commands.read_join("a", stage.world.run(joining(stage, "one")))
+    stage.world.restore(before)
+    stage.world.advance(100)
+    second = stage.commands.read_join("a", stage.world.run(joining(stage, "two")))
+    assert second.incarnation != first.incarnation
+
+
+def joining(stage: Callers, nonce: str) -> Command:
+    return stage.commands.join(
+        "a", lease_s=1, nonce=nonce, limits=Limits(9, 9, 9), pid=1, host="h", versions=("3", "3")
+    )
+
+
+def test_a_node_that_is_silent_while_others_beat_has_no_grace(stage: Callers) -> None:
+    silent, other = started(stage, "B"), started(stage, "a")
+    stage.world.advance(900)
+    stage.world.run(stage.commands.beat(other.inc, lease_s=1.0, tally=Tally()))
+    stage.roll.beat(other.inc, stage.now)
+    stage.world.advance(100)
+    stage.function(stage.commands.survey())
+    assert silent.inc not in stage.view.leases
+    stage.check()
+
+
+def test_after_an_outage_of_the_server_each_node_has_half_a_lease_once(stage: Callers) -> None:
+    node = started(stage)
+    stage.world.advance(20_000)
+    stage.function(stage.commands.survey())
+    assert stage.view.leases == {node.inc: stage.now + LEASE_MS // 2}
+    stage.world.advance(LEASE_MS // 2)
+    stage.function(stage.commands.survey())
+    assert not stage.view.leases
+
+
+def test_an_outage_of_more_than_half_a_minute_is_nobodys_grace(stage: Callers) -> None:
+    started(stage)
+    stage.world.advance(LEASE_MS + 30_000)
+    stage.world.run(stage.commands.survey())
+    stage.look()
+    assert not stage.view.leases
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_what_comes_late_over_a_connection_that_was_given_up_changes_nothing(
+    stage: Callers, group: bool
+) -> None:
+    """
+    1. a connection breaks; its last packet is still on its way
+    2. its caller's name is fenced, and it asks again   3. it is answered
+    4. the packet arrives: what it says is new is dropped.
+    """
+    node = started(stage)
+    order = stage.new_group([0, 1]) if group else stage.new_order([0])
+    order.caller.late.append(order)
+    stage.lose_connection()
+    for claim in taken(stage, node):
+        stage.answer(node, [node.ending(claim)])
+    node.known.clear()
+    stage.arrive_late(order.caller)
+    assert not lying(stage, "a")
+    assert all(len(wanted.heard) == 1 for wanted in order.wanted)
+
+
+def test_a_fence_keeps_nobody_else_out_and_no_longer_than_it_is_set_for(stage: Callers) -> None:
+    started(stage)
+    stage.lose_connection()
+    called(stage)
+    left_ms = stage.world.run(("PTTL", f"{stage.world.keys.state}fence:{stage.callers[0].name}"))
+    assert 120_000 < left_ms <= 130_000
+    assert 120_000 < stage.world.run(("PTTL", f"{stage.world.keys.state}fences")) <= 130_000
+    stage.world.run(("DEL", f"{stage.world.keys.state}fences"))
+    called(stage)
+    assert stage.world.run(("ZSCORE", f"{stage.world.keys.state}leases", "!")) is None
+
+
+def test_what_is_withdrawn_of_a_silent_node_is_open_there_no_more(stage: Callers) -> None:
+    node = started(stage)
+    order = stage.new_order([0])
+    stage.send(order)
+    stage.world.advance(LEASE_MS * 6 // 10)
+    stage.withdraw(order)
+    assert order.wanted[0].heard == ["OwnerLost"]
+    stage.look()
+    assert not stage.view.open[node.inc]
+    assert taken(stage, node) == []
+
+
+def test_a_withdrawal_of_what_is_answered_is_told_the_answer(stage: Callers) -> None:
+    """The answer was lost on its way; its caller has given up, and withdraws."""
+    node = started(stage)
+    order = stage.new_order([0])
+    stage.send(order)
+    (claim,) = taken(stage, node)
+    stage.deaf.add(stage.caller.name)
+    stage.answer(node, [node.ending(claim)])
+    stage.world.advance(LEASE_MS * 6 // 10)
+    stage.withdraw(order)
+    assert order.wanted[0].due == [node.word(claim)]
+    assert order.wanted[0].got
