@@ -109,6 +109,11 @@ class Connections:
     def is_popping(self) -> bool:
         return self._popping_until > 0
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether a pop has brought ids that nobody has asked for yet, see ``popped``."""
+        return bool(self._early)
+
     def pop(self, most: int) -> None:
         """Ask for up to ``most`` ids, as soon as there are any. Raises: LinkLost."""
         self._takes.send(self._pop(most), timeout_s=GRACE_S)

@@ -151,8 +151,9 @@ class Session:
 
     def pop(self, most: int) -> None:
         """Wait for up to so many ids, if the server gives out any. Raises: as ``ask_all``."""
-        if most and not self._connections.is_popping and self._has_settled():
-            self._connections.pop(most)
+        connections = self._connections
+        if most and not (connections.is_popping or connections.has_ids) and self._has_settled():
+            connections.pop(most)
 
     def _has_settled(self) -> bool:
         if self._settles_at is None:

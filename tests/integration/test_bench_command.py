@@ -46,12 +46,12 @@ def test_programs_read_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     hit, stock, threads = found["rows"]
     assert [hit["name"], stock["name"], threads["name"]] == ["hit", "stock-rq", "threads"]
     assert hit["rounds"] == [hit["figure"]]
-    assert hit["target"] == {"at_most": 1.0}
-    assert hit["verdict"] == ("met" if hit["figure"] <= 1.0 else "missed")
+    assert hit["target"] == {"at_most": 0.75}
+    assert hit["verdict"] == ("met" if hit["figure"] <= 0.75 else "missed")
     measured = hit["measured"]
     assert hit["figure"] == pytest.approx(measured["hit.p50_s"] / measured["pair.p50_s"])
     assert (stock["target"], stock["verdict"]) == (None, "")
-    assert threads["target"] == {"at_least": 45}
+    assert threads["target"] == {"at_least": 60}
     assert "round 1 of 1: hits, one caller" in err
 
 
@@ -61,7 +61,9 @@ def test_people_read_a_chart_with_targets_and_verdicts(capsys: pytest.CaptureFix
     code, out, _ = Line(capsys)("bench", *SHORT, *options)
     assert code == 0
     hit, members = (line for line in out.splitlines() if re.match("(hit|members): ", line))
-    assert re.search(r"  [#.|]{21} +[\d.]+ x  at most 1 +(met|missed) +[\d,]+ µs to [\d,]+ µs", hit)
+    assert re.search(
+        r"  [#.|]{21} +[\d.]+ x  at most 0.75 +(met|missed) +[\d,]+ µs to [\d,]+ µs", hit
+    )
     assert re.search(r"at most 1.2 +(met|missed)", members)
     assert re.search(r"^[012] of 2 targets met; missed: ", out, re.MULTILINE)
     assert re.search(r"^cores \d+, .*rqproc \d", out, re.MULTILINE)
@@ -72,7 +74,7 @@ def test_the_list_names_every_row_with_its_target(capsys: pytest.CaptureFixture[
     code, out, _ = Line(capsys)("bench", "--list")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == list(NAMES)
-    assert "at least 45 x" in out
+    assert "at least 60 x" in out
     assert "1,000,000 entries" in out
 
 
