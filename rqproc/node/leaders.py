@@ -18,6 +18,9 @@ from rqproc.ground import Ground
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Run
 
+SIGNAL_S = 1.0
+"""For so long a signal may go unheard."""
+
 
 class Leaders:
     """The threads of one node's worker.
@@ -57,7 +60,9 @@ class Leaders:
         """
         self.runner.submit(self._lead)
         try:
-            self._over.wait()
+            # A signal that comes just before the main thread blocks does not wake it.
+            while not self._over.wait(SIGNAL_S):
+                pass
         except BaseException:  # Ctrl-C where nobody handles it
             self.fail(RuntimeError("interrupted"))
             self._over.wait()
