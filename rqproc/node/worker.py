@@ -324,6 +324,8 @@ class Worker:
             left_s = min(left_s, max(0.0, overdue_at - now))
         if self._dispatcher.changed_since(self._tally[1]):
             left_s = min(left_s, TALLY_S)
+        if self._draining:  # it ends as soon as all is acknowledged
+            left_s = min(left_s, ACKNOWLEDGED_S)
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - self._monotonic()))
         if (trusted_s := self.term.trusted_until - now) > 0:

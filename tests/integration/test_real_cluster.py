@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -236,10 +237,12 @@ def test_a_node_that_leaves_finishes_what_it_holds(cluster: RealCluster) -> None
     with cluster.hold(price, 1) as held:
         call = cluster.start(price, 1)
         held.wait()
-        cluster._callers.start(lambda: cluster.leave(owner))
+        left = threading.Event()
+        cluster._callers.start(lambda: (cluster.leave(owner), left.set()))
         eventually(lambda: cluster.members() == (other,))
         assert not call.done
     assert call.reply().node == owner
+    assert left.wait(15), "it ends when that is answered"
     cluster.leave(other)
     assert cluster.members() == ()
     with pytest.raises(NoLiveNode):

@@ -154,7 +154,7 @@ class RealCluster(Kit):
         child = self._node(name)
         self._end(child, signal.SIGTERM, within_s=self.settings.drain_s + ENDED_WITHIN_S)
         if child.code not in (0, UNFINISHED):
-            raise AssertionError(f"{name} has died: {self._said(name)}")
+            raise AssertionError(f"{name} has died ({child.code}): {self._said(name)}")
 
     def _kill(self, name: str) -> None:
         self._end(self._node(name), signal.SIGKILL)
