@@ -458,14 +458,6 @@ class Link:
         found = re.search(rb"run_id:(\w+)", reply) if isinstance(reply, bytes) else None
         return found[1].decode() if found else ""
 
-    def sleep_through(self, size: int) -> None:
-        """Until the next bytes are taken in, do not report so few as readable.
-
-        TCP's poll keeps to it; a unix socket's does not, and is left alone.
-        """
-        if self._socket.family != socket.AF_UNIX:
-            self._set_low_water(size + 1)
-
     def _set_timeout(self, timeout_s: float) -> None:
         rounded_s = _stepped(timeout_s)
         if self._plain:

@@ -104,25 +104,18 @@ local function add(key, field, by)
   return by
 end
 
-local function registered(name, body)
+local function register(name, body, flags)
   redis.register_function {
     function_name = 'rqproc_' .. PROTOCOL .. '_' .. name,
     callback = function(keys, args)
       enter(keys[1], args[1])
       return body(args)
     end,
-    flags = {},
+    flags = flags,
   }
 end
 
+local function registered(name, body) register(name, body, {}) end
+
 -- The same for what a server that is out of memory must carry out too: it frees more than it takes.
-local function registered_for_full(name, body)
-  redis.register_function {
-    function_name = 'rqproc_' .. PROTOCOL .. '_' .. name,
-    callback = function(keys, args)
-      enter(keys[1], args[1])
-      return body(args)
-    end,
-    flags = { 'allow-oom' },
-  }
-end
+local function registered_for_full(name, body) register(name, body, { 'allow-oom' }) end

@@ -224,11 +224,8 @@ class StillLink(Link):
         info: bytes = self.exchange((("INFO", "server"),), timeout_s=timeout_s)[0]
         return info.decode().partition("run_id:")[2].strip()
 
-    def sleep_through(self, size: int) -> None:
-        """Whoever waits is woken by the reply that matters as well as by others."""
-
     def _set_low_water(self, size: int) -> None:
-        """As above."""
+        """Whoever waits is woken by the reply that matters as well as by others."""
 
     def _set_timeout(self, timeout_s: float) -> None:
         """A packet's time is that of its sending: what has begun to come here is whole."""
