@@ -11,7 +11,7 @@ from typing import Any
 from rqproc.backend import Backend, backend_of
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Declaring, Fallback, Servable
-from rqproc.calls.requests import Requests, values
+from rqproc.calls.requests import Requests
 from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
@@ -108,10 +108,9 @@ class AsyncClient:
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
-        call, asked, found = self._requests.many(ids, resource, timeout, on_lost)
-        made = (await self._ask(call)).outcomes(self.keys.namespace)
-        outcomes = {id: found.get(id) or made[id] for id in asked} if found else made
-        return values(outcomes, return_exceptions=return_exceptions)
+        asked = self._requests.many(ids, resource, timeout, on_lost)
+        await self._ask(asked.call)
+        return asked.values(return_exceptions=return_exceptions)
 
     async def _ask(self, call: Call) -> Call:
         """Have a call answered. Raises: RedisUnavailable."""

@@ -16,7 +16,7 @@ from rqproc.backend import Backend, backend_of
 from rqproc.calls.call import Call, check_result_ttl
 from rqproc.calls.fallback import Declaring, Fallback, Servable
 from rqproc.calls.jobs import jobs_of
-from rqproc.calls.requests import Requests, values
+from rqproc.calls.requests import Requests
 from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.model import (
@@ -170,8 +170,9 @@ class Client:
         Raises:
             as ``request``.
         """
-        outcomes = self._outcomes(ids, resource, timeout, on_lost)
-        return values(outcomes, return_exceptions=return_exceptions)
+        asked = self._requests.many(ids, resource, timeout, on_lost)
+        self._ask(asked.call)
+        return asked.values(return_exceptions=return_exceptions)
 
     def reply_many(
         self,
@@ -186,14 +187,9 @@ class Client:
         Raises:
             InvalidId, ConfigError, RedisUnavailable.
         """
-        return self._outcomes(ids, resource, timeout, on_lost)
-
-    def _outcomes(
-        self, ids: Iterable[Id], resource: str, timeout: float | None, on_lost: OnLost | None
-    ) -> dict[Id, Reply | RqprocError]:
-        call, asked, found = self._requests.many(ids, resource, timeout, on_lost)
-        made = self._ask(call).outcomes(self.namespace)
-        return {id: found.get(id) or made[id] for id in asked} if found else made
+        asked = self._requests.many(ids, resource, timeout, on_lost)
+        self._ask(asked.call)
+        return asked.outcomes()
 
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None

@@ -19,6 +19,7 @@ SLOT_BITS = 53
 """Slots fit a double's mantissa, the only number that Lua in Redis has."""
 
 MAX_ID_CHARS = 200
+_LEAST, _MOST = -(10 ** (MAX_ID_CHARS - 1)), 10**MAX_ID_CHARS
 
 _RESOURCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _OTHER = re.compile(rb"[^A-Za-z0-9]")
@@ -35,10 +36,12 @@ def canonical(value: object) -> Id:
         InvalidId: not an int or str, empty, over 200 characters, with control characters, or text
             that UTF-8 cannot carry.
     """
+    if type(value) is int and _LEAST < value < _MOST:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise InvalidId(value, f"an id is an int or a str, not {type(value).__name__}")
     if isinstance(value, int):
-        if not -(10 ** (MAX_ID_CHARS - 1)) < value < 10**MAX_ID_CHARS:
+        if not _LEAST < value < _MOST:
             raise InvalidId("(a very large integer)", f"an id has at most {MAX_ID_CHARS} digits")
         return value
     if not 1 <= len(value) <= MAX_ID_CHARS:
@@ -116,4 +119,6 @@ def quote(text: str) -> str:
 
 def unquote(text: str) -> str:
     """Raises: ValueError: ``quote`` returns no such text."""
+    if "_" not in text:
+        return text
     return _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode()).decode()

@@ -5,6 +5,7 @@ Knows ``rq.job.Job``. Imported only where a job is handed out, since RQ takes lo
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
 
 def queued(jobs: Sequence[Sent], keys: Keys, connection: redis.Redis) -> list[Job]:
     """Return jobs that were enqueued, much as ``Job.fetch`` would, without asking the server."""
-    now = datetime.now(UTC)
-    return [_job(job, keys.ingress, now, connection) for job in jobs]
+    blank = Job(connection=connection, serializer=JSONSerializer)
+    blank.created_at = blank.enqueued_at = datetime.now(UTC)
+    blank.origin = keys.ingress
+    blank._status = JobStatus.QUEUED
+    return [_job(job, blank) for job in jobs]
 
 
-def _job(sent: Sent, origin: str, now: datetime, connection: redis.Redis) -> Job:
-    """Fields are set one by one: ``Job.restore`` takes as long as all else that is done."""
-    job = Job(sent.id, connection=connection, serializer=JSONSerializer)
+def _job(sent: Sent, blank: Job) -> Job:
+    """A copy, with fields set one by one: ``Job()`` and ``Job.restore`` each take as long as all
+    else that is done for a job.
+    """
+    job = copy(blank)
+    job.meta, job.webhooks, job._dependency_ids = {}, [], []
+    job.id = sent.id
     job.data = sent.data.encode() if isinstance(sent.data, str) else sent.data
-    job.created_at = job.enqueued_at = now
-    job.origin = origin
     _, resource, id = parse_address(sent.address)
     job.description = f"{resource}:{id}"
-    job._status = JobStatus.QUEUED
     return job

@@ -184,6 +184,17 @@ class Call:
             answer.report, resource=self.resource, id=self.ids[place], namespace=namespace
         )
 
+    def values(self) -> dict[Id, Any] | None:
+        """Return each id's value, in the order asked, where groups brought them all; else None."""
+        if self._unread:
+            self._read_groups()
+        found: dict[Id, Any] = {}
+        for id, answer in zip(self.ids, self.answers, strict=True):
+            if type(answer) is not Answer or answer.report is not None:
+                return None
+            found[id] = answer.value
+        return found
+
     def outcomes(self, namespace: str) -> dict[Id, Reply | RqprocError]:
         """Return for each id, in the order asked, its reply or its error."""
         return {id: self.outcome(place, namespace) for place, id in enumerate(self.ids)}

@@ -7,7 +7,7 @@ connections, threads or event loops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rqproc.calls.call import Call, Kind, check_timeout, plain
 from rqproc.calls.fallback import Errand, Fallback
@@ -85,12 +85,8 @@ class Requests:
 
     def many(
         self, ids: Iterable[object], resource: str, timeout: float | None, on_lost: OnLost | None
-    ) -> tuple[Call, list[Id], dict[Id, Reply]]:
+    ) -> Many:
         """Ask for ids, each of them once.
-
-        Returns:
-            the call for those that must be asked for; all ids, in the order asked; the replies of
-            those that need not be.
 
         Raises:
             InvalidId, ConfigError.
@@ -108,7 +104,7 @@ class Requests:
         addresses = [plain(resource, id)[1] for id in wanted]
         deadline = self._monotonic() + timeout_s
         call = Call("c", resource, wanted, addresses, timeout_s, deadline, wish, parent)
-        return call, asked, found
+        return Many(call, asked, found, self.namespace)
 
     def begin(self, call: Call) -> Pending:
         """Before a call is sent."""
@@ -117,6 +113,34 @@ class Requests:
     def errands(self, call: Call) -> list[tuple[int, Errand]]:
         """Return what this process is to do itself of a call."""
         return self._fallback.errands(call, self.namespace, ground=self._ground)
+
+
+class Many(NamedTuple):
+    """Many ids that are asked together.
+
+    Attributes:
+        call: for those that must be asked for.
+        ids: all of them, in the order asked.
+        found: the replies of those that need not be.
+    """
+
+    call: Call
+    ids: Sequence[Id]
+    found: Mapping[Id, Reply]
+    namespace: str
+
+    def outcomes(self) -> dict[Id, Reply | RqprocError]:
+        """Return each id's reply or error, when the call is over."""
+        made = self.call.outcomes(self.namespace)
+        return {id: self.found.get(id) or made[id] for id in self.ids} if self.found else made
+
+    def values(self, *, return_exceptions: bool) -> dict[Id, Any]:
+        """Return each id's value; the first error is raised, or each stands as the value of its
+        id.
+        """
+        if not self.found and (plain := self.call.values()) is not None:
+            return plain
+        return values(self.outcomes(), return_exceptions=return_exceptions)
 
 
 class Pending:

@@ -79,7 +79,8 @@ class Outbox:
         computed_at, expires_at, token, raw = entry
         text = raw.decode()
         self.hits += 1
-        self._log(address.decode(), "hit", text)
+        if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
+            self._log(address.decode(), "hit", text)
         return codec.encode_part(
             place.decode(), "hit", text, age_s=now - computed_at, expires_in_s=expires_at - now,
             token=token,

@@ -9,9 +9,11 @@ local function is_fenced(closer, id)
   return reply and call('EXISTS', K.fence .. reply) == 1
 end
 
--- The limit of a queue is looked up where there is a queue. Takes back what is over it.
+-- The limit of a queue is looked up where there is a queue, once. Takes back what is over it.
 local function overload(inc, id, queued)
-  local limit = tonumber(call('HGET', K.node .. name_of(inc), 'max_queue'))
+  local keys = K.of[inc]
+  keys.limit = keys.limit or tonumber(call('HGET', K.node .. name_of(inc), 'max_queue'))
+  local limit = keys.limit
   if queued <= limit then return nil end
   call('LREM', queue_of(inc), -1, id)
   call('ZREM', K.open .. inc, id)
@@ -157,10 +159,10 @@ local function enqueue(args)
   local timeout_ms, created, ttl = tonumber(args[2]), args[3], args[4]
   local now, moment = clock()
   local closer = reap(now)
-  local told = {}
+  local told, members = {}, call('ZRANGE', K.members, 0, -1)
   for i = 5, #args, 3 do
     local id, address, report = args[i], args[i + 1], nil
-    local job, inc = K.job .. id, owner_of(args[i + 1])
+    local job, inc = K.job .. id, owner_among(members, args[i + 1])
     local deaths = closer and killer(address, now)
     if deaths then
       report = cjson.encode({ type = 'NodeLost', attempts = deaths })
