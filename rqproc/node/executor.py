@@ -70,7 +70,12 @@ class Executor:
                 self._scheduler.complete(run, news)
 
     def mind_the_time(self) -> None:
-        """Give up on runs that take too long; tell the watchdog whether any runs."""
+        """Give up on runs that take too long; tell the watchdog whether any runs.
+
+        First comes what has been heard: on a slow network a run that ended in time may be waiting
+        there for longer than it was allowed to take.
+        """
+        self.take_in_news()
         self._scheduler.mind_the_time()
         self._watch.busy(self._scheduler.running, self._trusted_s)
 
