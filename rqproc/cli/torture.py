@@ -83,6 +83,12 @@ def torture(
     what handlers and callers have written down: no id ran in two places, every request was answered
     or ended in a named error by its deadline, no value was too old, fencing tokens rose, nothing
     was left behind.
+
+    Callers ask for one id and for many, block and await, enqueue and invalidate. Some handlers ask
+    for other ids, also in a circle: only circles are refused, and none stands. Some take longer
+    than their timeout: their callers are told in time, and their ids stay theirs. Some callers do
+    not want to wait (--on-lost local, error): they run the handler themselves, or are told, only
+    where a fault kept the nodes from answering.
     """
     if target.url:
         raise click.UsageError("torture runs on a server of its own, never on yours: drop --url")
@@ -166,9 +172,14 @@ def _table(verdict: Verdict) -> Table:
     table.add_row("requests", f"{found.requests:,}", style="bold")
     for outcome, count in found.outcomes.items():
         table.add_row(f"  {outcome}", f"{count:,}")
+    table.add_row("asked by", "", style="bold")
+    for way, count in found.ways.items():
+        table.add_row(f"  {way}", f"{count:,}")
     table.add_row("handler runs", f"{found.runs:,}", style="bold")
     table.add_row("  cut short by the end of their process", f"{found.cut_short:,}")
     table.add_row("  that went on after too long a pause", f"{found.outlived:,}")
+    table.add_row("  that took longer than they may", f"{found.overdue:,}")
+    table.add_row("  in a caller's own process", f"{found.local:,}")
     table.add_row("faults", f"{sum(found.faults.values()):,}", style="bold")
     for kind, count in found.faults.items():
         table.add_row(f"  {kind}", f"{count:,}")

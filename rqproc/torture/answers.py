@@ -8,19 +8,28 @@ and what lies between the first two: a moment, and whatever its process was stop
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rqproc.torture.breach import Breach
-from rqproc.torture.records import Ask, History, Run, Value
+from rqproc.torture.records import Ask, History, How, Run
+from rqproc.torture.telling import name_of
 
 NAMED = frozenset(
     {"NoLiveNode", "RequestTimeout", "RedisUnavailable", "Overloaded", "NodeLost", "JobFailed"}
 )
 """What a request may end in here: no handler raises, and all that is asked for exists."""
+OF_SOME: Mapping[str, frozenset[How]] = {
+    "RequestCycle": frozenset({"nested"}),
+    "OwnerLost": frozenset({"on_lost=error"}),
+}
+"""What those may end in who ask in such a way; ``nesting`` and ``losses`` say when."""
 SLACK_S = 2.5
 """Past its deadline a caller grants a silent server 1.5 s, and a busy machine is late."""
 PATIENT_S = 1.0
 """A request with less time may be late on a busy machine."""
+UNHURRIED_S, AWAY_PART = 4.0, 0.25
+"""Who does not want to wait believes a server away that is silent for a quarter of its time, a
+second at most: with less time than this, a busy machine may look so."""
 BUSY = 0.5
 """Part of its time for which a request that timed out must have found its key busy."""
 RETURN_S = 0.2
@@ -28,38 +37,57 @@ RETURN_S = 0.2
 
 
 def in_time(history: History) -> Iterator[Breach]:
-    """Every request ends by its deadline."""
+    """Every request ends by its deadline.
+
+    That of a handler may end with the handler's process instead, and as much later as that process
+    was stopped.
+    """
     for ask in history.asks:
         if ask.how == "enqueue":
             continue
-        if ask.answered is None:
-            yield Breach("in time", f"{_name(ask)} never came back", (ask,))
-        elif (late_s := ask.answered - ask.asked - ask.timeout_s) > SLACK_S:
-            text = f"{_name(ask)} ended {late_s:.1f} s past its deadline"
+        by = history.by_run.get(ask.by)
+        ended = ask.answered
+        if ended is None and by:
+            ended = history.end_of_process(by.pid)
+        if ended is None:
+            yield Breach("in time", f"{name_of(ask)} never came back", (ask,))
+            continue
+        stopped_s = history.stopped_s(by.pid, ask.asked, ended) if by else 0.0
+        if (late_s := ended - ask.asked - ask.timeout_s - stopped_s) > SLACK_S:
+            text = f"{name_of(ask)} ended {late_s:.1f} s past its deadline"
             yield Breach("in time", text, (ask,))
 
 
 def named(history: History) -> Iterator[Breach]:
     """Where it does not end in a value, it ends in one of the errors that say what was lost."""
     for ask in history.asks:
-        if ask.error and ask.error not in NAMED:
-            text = f"{_name(ask)} ended in {ask.error}: {ask.detail}"
+        if ask.error and not _is_named(ask, history):
+            text = f"{name_of(ask)} ended in {ask.error}: {ask.detail}"
             yield Breach("named errors", text, (ask,))
+
+
+def _is_named(ask: Ask, history: History) -> bool:
+    if ask.error == "HandlerTimeout":
+        return ask.resource in history.limits
+    return ask.error in NAMED or ask.how in OF_SOME.get(ask.error, ())
 
 
 def explained(history: History) -> Iterator[Breach]:
     """No request fails but for a fault that may cost that, or if it had to be answered too soon.
 
-    The death or the pause of some nodes costs no error at all, only time.
+    The death or the pause of some nodes costs no error at all, only time; but who does not want to
+    wait may be told of it. Circles, and runs that take too long, have laws of their own.
     """
     for ask in history.asks:
-        if not ask.error or not ask.answered:
+        if not ask.error or not ask.answered or ask.error in ("RequestCycle", "HandlerTimeout"):
             continue
         if history.explained(ask.asked, ask.answered, ask.error):
             continue
         if ask.error == "RequestTimeout" and _may_be_late(ask, ask.answered, history):
             continue
-        text = f"{_name(ask)} ended in {ask.error} though nothing had happened that costs it"
+        if ask.error == "RedisUnavailable" and may_seem_away(ask, ask.answered):
+            continue
+        text = f"{name_of(ask)} ended in {ask.error} though nothing had happened that costs it"
         yield Breach("no needless errors", text, (ask,))
 
 
@@ -74,6 +102,12 @@ def _may_be_late(ask: Ask, answered: float, history: History) -> bool:
     return ask.timeout_s < PATIENT_S or busy_s > BUSY * (answered - ask.asked)
 
 
+def may_seem_away(ask: Ask, at: float) -> bool:
+    """Whether who asks may have found the server away, where a busy machine made it late."""
+    hurried = ask.how.startswith("on_lost") and ask.timeout_s < UNHURRIED_S
+    return hurried and at - ask.asked >= AWAY_PART * ask.timeout_s
+
+
 def true_values(history: History) -> Iterator[Breach]:
     """A value was made for this request, by a run that ended before it came."""
     for ask in history.asks:
@@ -82,13 +116,13 @@ def true_values(history: History) -> Iterator[Breach]:
         run = history.by_run.get(value.run)
         later = _taken_over(history, run) if run else None
         if value.key != ask.key or value.tag != ask.tag:
-            text = f"{_name(ask)} got the value of {value.key} {value.tag}"
+            text = f"{name_of(ask)} got the value of {value.key} {value.tag}"
         elif run is None:
-            text = f"{_name(ask)} got the value of a run that never began"
+            text = f"{name_of(ask)} got the value of a run that never began"
         elif run.ended is None or run.ended > ask.answered:
-            text = f"{_name(ask)} got the value of a run that had not ended"
+            text = f"{name_of(ask)} got the value of a run that had not ended"
         elif later:
-            text = f"{_name(ask)} got the value of a run that another had taken over from"
+            text = f"{name_of(ask)} got the value of a run that another had taken over from"
         else:
             continue
         yield Breach("true values", text, tuple(filter(None, (ask, run, later))))
@@ -97,8 +131,11 @@ def true_values(history: History) -> Iterator[Breach]:
 def _taken_over(history: History, run: Run) -> Run | None:
     """A run of the same request, given out later, that began before this one ended.
 
-    What this one had to say came too late, then: the later one's word counts.
+    What this one had to say came too late, then: the later one's word counts. But not of one that
+    a caller ran itself: that is for handlers that may run beside another.
     """
+    if run.local:
+        return None
     return next(
         (
             other
@@ -115,7 +152,7 @@ def jobs_answered(history: History) -> Iterator[Breach]:
         if ask.how != "enqueue" or ask.accepted is None or ask.answered is not None:
             continue
         if not history.wipes(ask.asked, float("inf")):
-            yield Breach("nothing lost", f"{_name(ask)} was accepted and has no result", (ask,))
+            yield Breach("nothing lost", f"{name_of(ask)} was accepted and has no result", (ask,))
 
 
 def fresh(history: History) -> Iterator[Breach]:
@@ -124,19 +161,23 @@ def fresh(history: History) -> Iterator[Breach]:
         if (value := ask.value) is None or value.tag:
             continue
         age_s = ask.asked - value.at
-        limit_s = history.ttl_s + RETURN_S + _stopped_s(history, value, ask.asked)
+        limit_s = history.ttl_s + RETURN_S + history.stopped_s(value.pid, value.at, ask.asked)
         if age_s > limit_s:
-            text = f"{_name(ask)} got a value {age_s:.3f} s old, ttl {history.ttl_s:g} s"
+            text = f"{name_of(ask)} got a value {age_s:.3f} s old, ttl {history.ttl_s:g} s"
             run = history.by_run.get(value.run)
             yield Breach("fresh", text, (ask, run) if run else (ask,))
 
 
 def never_back(history: History) -> Iterator[Breach]:
-    """Who asks after someone was answered never gets an older value; nor after an invalidation."""
+    """Who asks after someone was answered never gets an older value; nor after an invalidation.
+
+    What a caller made itself is kept nowhere, and binds nobody.
+    """
     by_key: dict[str, list[Ask]] = defaultdict(list)
     for ask in history.asks:
-        if ask.answered is not None and not ask.error and not ask.tag:
-            by_key[ask.key].append(ask)
+        if ask.answered is None or ask.error or ask.tag or history.ran_locally(ask):
+            continue
+        by_key[ask.key].append(ask)
     for asks in by_key.values():
         yield from _never_back(asks)
 
@@ -151,7 +192,7 @@ def _never_back(asks: list[Ask]) -> Iterator[Breach]:
             done += 1
         if ask.value and by and ask.value.at < floor:
             after = "an invalidation" if by.how == "invalidate" else "a later value was given"
-            text = f"{_name(ask)} got an older value after {after}"
+            text = f"{name_of(ask)} got an older value after {after}"
             yield Breach("never back", text, (by, ask))
 
 
@@ -160,13 +201,3 @@ def _least(ask: Ask) -> float:
     if ask.how == "invalidate":
         return ask.asked
     return ask.value.at if ask.value else float("-inf")
-
-
-def _stopped_s(history: History, value: Value, until: float) -> float:
-    """Seconds that a value's process was stopped between its making and a moment."""
-    stops = (stop for stop in history.stops if stop.pid == value.pid)
-    return sum(max(0.0, min(s.ended, until) - max(s.began, value.at)) for s in stops)
-
-
-def _name(ask: Ask) -> str:
-    return f"{ask.how} of {ask.key}" + (f" ({ask.tag})" if ask.tag else "")

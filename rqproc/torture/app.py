@@ -1,62 +1,28 @@
-"""The app that nodes serve while they are tortured: each run writes its start and end into a book.
+"""The app that nodes serve while they are tortured: each run writes what it does into a book.
 
-One line is one write to a file opened for appending, so that lines of several processes, and of one
-that is killed, never mix. Times are of the machine's monotonic clock, which processes share.
+Knows handlers, and how they ask for other ids. How it is written is told in ``pages``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-import os
 import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rqproc.app import App
-from rqproc.context import current
 from rqproc.placement import Id
+from rqproc.torture.pages import Page
 
-BOOK = "RQPROC_TORTURE_BOOK"
-"""Environment variable: path of the book."""
 TTL_S = 1.0
 LONGEST_S = 0.04
+LIMIT_S = 0.3
+"""What a run of ``limited`` and ``alimited`` may take."""
+INNER_S = 8.0
+"""How long a handler waits for what it asks: longer than any circle may go unnoticed."""
 
 app = App()
-
-_numbers = itertools.count(1)
-_files: dict[str, int] = {}
-
-
-class Page:
-    """One run's account of itself."""
-
-    def __init__(self, tag: str) -> None:
-        run = current()
-        self.run = f"{os.getpid()}.{next(_numbers)}"
-        self.key = f"{run.resource}:{run.id}"
-        self.tag = tag
-        began = time.monotonic()
-        self._write(
-            began=began, key=self.key, tag=tag, token=run.token, pid=os.getpid(), node=run.node
-        )
-
-    def end(self) -> dict[str, Any]:
-        """Write the end; return the value."""
-        at = time.monotonic()
-        self._write(ended=at)
-        return {"run": self.run, "key": self.key, "tag": self.tag, "pid": os.getpid(), "at": at}
-
-    def _write(self, **said: Any) -> None:
-        os.write(_book(), (json.dumps({"id": self.run, **said}) + "\n").encode())
-
-
-def _book() -> int:
-    path = os.environ[BOOK]
-    if path not in _files:
-        _files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return _files[path]
 
 
 @app.resource(ttl=TTL_S)
@@ -80,4 +46,80 @@ async def acharge(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
     """The same on the event loop."""
     page = Page(tag)
     await asyncio.sleep(hold_s)
+    return page.end()
+
+
+@app.resource(ttl=0)
+def nested(id: Id, tag: str = "", hold_s: float = 0.0, way: Sequence[str] = ()) -> dict[str, Any]:
+    """Asks for the first key of ``way``, whose handler may ask for those after it."""
+    page = Page(tag)
+    time.sleep(hold_s)
+    if way:
+        inner = _Inner(page, hold_s, way)
+        outcome: object
+        try:
+            outcome = app.client.request(inner.id, inner.resource, args=inner.args, timeout=INNER_S)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the handler got
+            outcome = error
+        inner.ends(outcome)
+    return page.end()
+
+
+@app.resource(ttl=0)
+async def anested(
+    id: Id, tag: str = "", hold_s: float = 0.0, way: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The same on the event loop."""
+    page = Page(tag)
+    await asyncio.sleep(hold_s)
+    if way:
+        inner = _Inner(page, hold_s, way)
+        outcome: object
+        try:
+            outcome = await app.async_client.request(
+                inner.id, inner.resource, args=inner.args, timeout=INNER_S
+            )
+        except Exception as error:  # noqa: BLE001
+            outcome = error
+        inner.ends(outcome)
+    return page.end()
+
+
+class _Inner:
+    """A request that a handler makes, written down before it leaves and when it has ended."""
+
+    def __init__(self, page: Page, hold_s: float, way: Sequence[str]) -> None:
+        self._page = page
+        key, *rest = way
+        self.resource, _, number = key.partition(":")
+        self.id = int(number)
+        self._name = page.name()
+        # What is kept takes no arguments; what asks in turn is told the rest of the way.
+        keeps = self.resource == kept.name
+        asks = self.resource in (nested.name, anested.name)
+        tag = "" if keeps else self._name
+        self.args = () if keeps else (tag, hold_s, rest) if asks else (tag, hold_s)
+        page.asks(self._name, key, tag=tag, timeout_s=INNER_S)
+
+    def ends(self, outcome: object) -> None:
+        self._page.hears(self._name, outcome)
+
+
+@app.resource(ttl=0, timeout=LIMIT_S)
+def limited(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+    """A choke point that may not take long; a thread that does is not ended."""
+    page = Page(tag)
+    time.sleep(hold_s)
+    return page.end()
+
+
+@app.resource(ttl=0, timeout=LIMIT_S)
+async def alimited(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+    """The same on the event loop, where it is cancelled."""
+    page = Page(tag)
+    try:
+        await asyncio.sleep(hold_s)
+    except asyncio.CancelledError:
+        page.end()
+        raise
     return page.end()

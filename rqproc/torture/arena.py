@@ -10,18 +10,21 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rqproc.client import Client
-from rqproc.errors import RqprocError
+from rqproc.errors import HandlerTimeout, RqprocError
 from rqproc.stage import NodeProcess
 from rqproc.torture import wishes
-from rqproc.torture.app import BOOK
+from rqproc.torture.app import app as own_app
+from rqproc.torture.book import Told, read
 from rqproc.torture.herd import Beast, Herd
 from rqproc.torture.ledger import Ledger
 from rqproc.torture.load import ask_many
+from rqproc.torture.pages import BOOK, writing_into
 from rqproc.torture.proxy import Proxy
 from rqproc.torture.server import Server
 
@@ -29,6 +32,7 @@ NAMESPACE = "torture"
 CALLERS = ("callers", "async")
 RECOVER_WITHIN_S = 20.0
 PROBE_S = 2.0
+QUIET_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,10 @@ class Arena:
         return _patient(self.proxy.door(door).url)
 
     def owned_by(self, name: str) -> tuple[str, ...]:
-        """Return the keys that a node owns, none if nobody can say."""
+        """Return the quick keys that a node owns, none if nobody can say."""
         found = []
         with suppress(RqprocError):
-            for resource, ids in _asked():
+            for resource, ids in wishes.QUICK.items():
                 found += [
                     f"{resource}:{at.id}"
                     for at in self.client.locate(ids, resource)
@@ -89,16 +93,36 @@ class Arena:
             time.sleep(0.01)
         return None
 
+    def await_runs(self) -> None:
+        """Wait, for a while, until no node runs a handler: be it for callers that have given up."""
+        end = time.monotonic() + QUIET_WITHIN_S
+        while self._any_runs() and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def _any_runs(self) -> bool:
+        pids = {beast.pid for beast in self.herd.alive}
+        return any(run.ended is None and run.pid in pids for run in self.told().runs)
+
+    def told(self) -> Told:
+        """Return what handlers have written into the book."""
+        with self.book.open() as lines:
+            return read(lines)
+
     def _all_members(self) -> bool:
         pids = {node.pid for node in self.client.membership().nodes if node.state == "member"}
         return {beast.pid for beast in self.herd.alive} <= pids
 
     def _all_answered(self) -> bool:
-        return all(self._answers(resource, ids) for resource, ids in _asked())
+        """Resources are asked side by side: handlers that ask others take their time."""
+        with ThreadPoolExecutor(len(wishes.PROBED)) as threads:
+            return all(threads.map(self._answers, *zip(*wishes.PROBED.items(), strict=True)))
 
     def _answers(self, resource: str, ids: Sequence[int]) -> bool:
         found = ask_many(self.client, self.ledger, resource, ids, timeout_s=PROBE_S)
-        return not any(isinstance(outcome, BaseException) for outcome in found)
+        return not any(
+            isinstance(outcome, BaseException) and not isinstance(outcome, HandlerTimeout)
+            for outcome in found
+        )
 
 
 @contextmanager
@@ -108,7 +132,8 @@ def arena(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
         server = stack.enter_context(Server())
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
         callers = _patient(proxy.door(CALLERS[0]).url)
-        client = stack.enter_context(Client(callers, namespace=NAMESPACE))
+        stack.enter_context(writing_into(_book(server)))
+        client = stack.enter_context(Client(callers, namespace=NAMESPACE, app=own_app))
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
         options += ["--concurrency", "16", "--log-level", "warning", "--strict"]
         environ = {BOOK: str(_book(server))}
@@ -145,7 +170,3 @@ def _patient(url: str) -> str:
 
 def _book(server: Server) -> Path:
     return server.folder / "book"
-
-
-def _asked() -> list[tuple[str, Sequence[int]]]:
-    return [("kept", wishes.KEPT), *((name, wishes.SERIAL_IDS) for name in wishes.SERIAL)]

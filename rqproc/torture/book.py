@@ -5,17 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
-from rqproc.torture.records import Run
+from rqproc.torture.ledger import value_of
+from rqproc.torture.records import Ask, Run
 
 
-def read(lines: Iterable[str]) -> tuple[Run, ...]:
-    """Return the runs of a book, in the order of their starts."""
+class Told(NamedTuple):
+    """What handlers have written: their runs, and what these asked; each in the order of starts."""
+
+    runs: tuple[Run, ...]
+    asks: tuple[Ask, ...]
+
+
+def read(lines: Iterable[str]) -> Told:
+    """Return what a book tells."""
     runs: dict[str, Run] = {}
+    asks: dict[str, Ask] = {}
     for line in lines:
-        said = json.loads(line)
-        if "ended" in said:
-            runs[said["id"]] = replace(runs[said["id"]], ended=said["ended"])
+        said: dict[str, Any] = json.loads(line)
+        id = said["id"]
+        if "began" in said:
+            runs[id] = Run(**said)
+        elif "ended" in said:
+            runs[id] = replace(runs[id], ended=said["ended"])
+        elif "asked" in said:
+            del said["id"]
+            asks[id] = Ask("nested", **said)
         else:
-            runs[said["id"]] = Run(**said)
-    return tuple(runs.values())
+            asks[id] = _heard(asks[id], said)
+    return Told(tuple(runs.values()), tuple(asks.values()))
+
+
+def _heard(ask: Ask, said: dict[str, Any]) -> Ask:
+    return replace(
+        ask,
+        answered=said["answered"],
+        value=value_of(said.get("value")),
+        error=said.get("error", ""),
+        detail=said.get("detail", ""),
+    )

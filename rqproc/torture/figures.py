@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rqproc.torture.records import Fault, History
+from rqproc.torture.limits import is_overdue
+from rqproc.torture.records import Ask, Fault, History
 from rqproc.torture.runs import outlived
 
 
@@ -33,8 +34,11 @@ class Figures:
 
     Attributes:
         outcomes: requests by what they ended in.
+        ways: requests by how they were asked.
         cut_short: runs whose process ended in them.
         outlived: runs that went on in a process that had been stopped past its lease.
+        overdue: runs that took longer than their resource allows.
+        local: runs in a caller's own process.
         failover: from a kill to the first answer of each id that the killed node owned: by the end
             of its lease, and where the cluster was told.
     """
@@ -46,28 +50,34 @@ class Figures:
     runs: int
     cut_short: int
     outlived: int
+    overdue: int
+    local: int
     ended_themselves: int
     failover: Times | None
     failover_told: Times | None
 
 
 def figures(history: History) -> Figures:
-    outcomes = Counter(
-        ask.error or ("value" if ask.answered is not None else "lost with the server's data")
-        for ask in history.asks
-    )
     return Figures(
         requests=len(history.asks),
-        outcomes=dict(outcomes.most_common()),
+        outcomes=dict(Counter(map(_outcome, history.asks)).most_common()),
         ways=dict(Counter(ask.how for ask in history.asks).most_common()),
         faults=dict(Counter(fault.kind for fault in history.faults).most_common()),
         runs=len(history.runs),
         cut_short=sum(run.ended is None for run in history.runs),
         outlived=len(outlived(history)),
+        overdue=sum(is_overdue(run, history) for run in history.runs),
+        local=sum(run.local for run in history.runs),
         ended_themselves=sum(e.killed is None and not e.drained for e in history.deaths),
         failover=Times.of(list(_failovers(history, told=False))),
         failover_told=Times.of(list(_failovers(history, told=True))),
     )
+
+
+def _outcome(ask: Ask) -> str:
+    if ask.error or ask.answered is not None:
+        return ask.error or "value"
+    return "cut short with who asked" if ask.by else "lost with the server's data"
 
 
 def _failovers(history: History, *, told: bool) -> Iterator[float]:
@@ -84,6 +94,7 @@ def _answered_after(history: History, kill: Fault) -> Iterator[float]:
             for ask in history.asks
             if ask.key == key and ask.answered and ask.answered > kill.began
             if ask.value and ask.value.pid not in kill.pids and ask.value.at > kill.began
+            if not history.ran_locally(ask)
         ]
         if came:
             yield min(came) - kill.began

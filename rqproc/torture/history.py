@@ -1,7 +1,9 @@
 """The judgement: does a history keep the promises? Each law finds the records that break it.
 
 Pure: it is given records and gives violations. What is checked, and with which bounds, is told at
-each law; ``runs`` has those of handlers, ``answers`` those of callers.
+each law. ``runs`` has those of handlers, ``limits`` of those that take too long, ``nesting`` of
+those that ask for other ids; ``answers`` has those of callers, ``losses`` of callers that do not
+want to wait.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rqproc.torture import answers, runs
+from rqproc.torture import answers, limits, losses, nesting, runs
 from rqproc.torture.breach import Breach
 from rqproc.torture.records import History
 from rqproc.torture.telling import Line, lines
@@ -75,6 +77,11 @@ LAWS: tuple[Law, ...] = (
     runs.tokens_rise,
     runs.bounded_attempts,
     runs.no_needless_repeats,
+    limits.overdue_told,
+    limits.only_overdue,
+    limits.coroutines_cancelled,
+    nesting.true_circles,
+    nesting.no_deadlocks,
     answers.in_time,
     answers.named,
     answers.explained,
@@ -82,6 +89,10 @@ LAWS: tuple[Law, ...] = (
     answers.jobs_answered,
     answers.fresh,
     answers.never_back,
+    losses.local_answers,
+    losses.local_for_a_reason,
+    losses.owner_granted_time,
+    losses.withdrawn_not_begun,
     recovered,
     ended_when_told,
     left_nothing,

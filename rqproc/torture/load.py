@@ -15,12 +15,17 @@ from typing import Self
 
 from rqproc.aio import AsyncClient
 from rqproc.client import Client
+from rqproc.torture.app import app
 from rqproc.torture.jobs import Jobs
 from rqproc.torture.ledger import Ledger
-from rqproc.torture.wishes import PATIENT_S, Wishes
+from rqproc.torture.wishes import PATIENT_S, Wish, Wishes
 
 COLLECT_WITHIN_S = 20.0
 GRACE_S = 5.0
+NESTING = 2
+"""Callers that want nothing but what asks for other ids, so that circles come about."""
+HASTY = 3
+"""Callers that never want to wait, so that some are there when a node dies."""
 
 
 def ask_many(
@@ -60,6 +65,12 @@ class Load:
 
         bodies: list[Callable[[], None]] = [
             partial(self._ask, wishes(f"caller{number}")) for number in range(callers)
+        ]
+        kinds = [("nesting", NESTING, Wishes.nested), ("hasty", HASTY, Wishes.impatient)]
+        bodies += [
+            partial(self._have_all, wishes(f"{kind}{number}"), wish)
+            for kind, count, wish in kinds
+            for number in range(count)
         ]
         bodies.append(lambda: asyncio.run(self._ask_async(wishes, tasks=3)))
         bodies.append(lambda: self._enqueue(wishes("jobs")))
@@ -102,26 +113,33 @@ class Load:
     # --- blocking callers ---
 
     def _ask(self, wishes: Wishes) -> None:
-        turns = (self._one, self._charge, self._charge, self._many, self._invalidate)
+        turns = (self._one, self._call, self._many, self._invalidate)
         while not self._end.is_set():
-            (turn,) = wishes.chance.choices(turns, (6, 3, 3, 2, 1))
+            (turn,) = wishes.chance.choices(turns, (6, 6, 2, 1))
             turn(wishes)
             self._end.wait(wishes.pause())
 
-    def _one(self, wishes: Wishes) -> None:
-        id, timeout_s = wishes.kept(), wishes.timeout()
-        number = self._ledger.ask("request", f"kept:{id}", timeout_s=timeout_s)
-        self._note(number, lambda: self._client.request(id, "kept", timeout=timeout_s))
+    def _have_all(self, wishes: Wishes, wish: Callable[[Wishes], Wish]) -> None:
+        while not self._end.is_set():
+            self._have(wish(wishes))
+            self._end.wait(wishes.pause())
 
-    def _charge(self, wishes: Wishes) -> None:
-        wish = wishes.serial()
-        number = self._ledger.ask("request", wish.key, tag=wish.tag, timeout_s=wish.timeout_s)
+    def _one(self, wishes: Wishes) -> None:
+        self._have(wishes.one())
+
+    def _call(self, wishes: Wishes) -> None:
+        self._have(wishes.call())
+
+    def _have(self, wish: Wish) -> None:
+        how = wish.how("request")
+        number = self._ledger.ask(how, wish.key, tag=wish.tag, timeout_s=wish.timeout_s)
         self._note(
             number,
             lambda: self._client.request(
-                wish.id, wish.resource, args=wish.args, timeout=wish.timeout_s
+                wish.id, wish.resource, args=wish.args, timeout=wish.timeout_s,
+                on_lost=wish.on_lost,
             ),
-        )
+        )  # fmt: skip
 
     def _many(self, wishes: Wishes) -> None:
         ask_many(self._client, self._ledger, "kept", wishes.many(), timeout_s=PATIENT_S)
@@ -141,7 +159,8 @@ class Load:
     # --- asyncio ---
 
     async def _ask_async(self, wishes: Callable[[str], Wishes], *, tasks: int) -> None:
-        async with AsyncClient(self._async_url, namespace=self._client.namespace) as client:
+        namespace = self._client.namespace
+        async with AsyncClient(self._async_url, namespace=namespace, app=app) as client:
             bodies = (self._ask_task(client, wishes(f"task{n}")) for n in range(tasks))
             await asyncio.gather(*bodies)
 
@@ -150,17 +169,18 @@ class Load:
             if wishes.chance.random() < 0.3:
                 await self._many_async(client, wishes)
             else:
-                await self._charge_async(client, wishes)
+                await self._have_async(client, wishes.call())
             await asyncio.sleep(wishes.pause())
 
-    async def _charge_async(self, client: AsyncClient, wishes: Wishes) -> None:
-        wish = wishes.serial()
-        number = self._ledger.ask("async", wish.key, tag=wish.tag, timeout_s=wish.timeout_s)
+    async def _have_async(self, client: AsyncClient, wish: Wish) -> None:
+        how = wish.how("async")
+        number = self._ledger.ask(how, wish.key, tag=wish.tag, timeout_s=wish.timeout_s)
         outcome: object
         try:
             outcome = await client.request(
-                wish.id, wish.resource, args=wish.args, timeout=wish.timeout_s
-            )
+                wish.id, wish.resource, args=wish.args, timeout=wish.timeout_s,
+                on_lost=wish.on_lost,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001
             outcome = error
         self._ledger.answered(number, outcome)
@@ -183,7 +203,7 @@ class Load:
         jobs = Jobs(self._client, self._ledger)
         while not self._end.is_set():
             if jobs.has_room:
-                jobs.enqueue(wishes.serial())
+                jobs.enqueue(wishes.job())
             jobs.collect()
             self._end.wait(wishes.pause())
         jobs.collect_all(within_s=COLLECT_WITHIN_S)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from rqproc.protocol.keys import RQ_PREFIX
 from rqproc.stage import Doing
-from rqproc.torture import book, soak
-from rqproc.torture.app import TTL_S
+from rqproc.torture import soak
+from rqproc.torture.app import LIMIT_S, TTL_S
 from rqproc.torture.arena import Arena, arena, processes_of
 from rqproc.torture.figures import Figures, figures
 from rqproc.torture.history import Violation, check
 from rqproc.torture.load import Load
 from rqproc.torture.nemesis import Nemesis
-from rqproc.torture.records import Fault, History, Kind
+from rqproc.torture.records import Fault, History, Kind, Limit
 from rqproc.torture.schedule import KINDS, schedule
 
 APP = "rqproc.torture.app:app"
@@ -87,6 +87,7 @@ def play(plan: Plan) -> Generator[Doing | Verdict, None, None]:
         yield from _strike(plan, place, faults) if plan.kinds else _soak(plan, place, growths)
         yield Doing("no more requests; the last answers")
         load.finish()
+        place.await_runs()
         yield Doing("draining every node")
         place.herd.drain_all()
         history = _history(plan, place, faults)
@@ -129,14 +130,14 @@ def _counted(place: Arena) -> str:
 
 
 def _history(plan: Plan, place: Arena, faults: list[Fault]) -> History:
-    with place.book.open() as lines:
-        runs = book.read(lines)
+    told = place.told()
     return History(
         lease_s=plan.lease_s,
         ttl_s=TTL_S,
         strict=True,
-        runs=runs,
-        asks=place.ledger.all(),
+        limits={"limited": Limit(LIMIT_S), "alimited": Limit(LIMIT_S, cancels=True)},
+        runs=told.runs,
+        asks=(*place.ledger.all(), *told.asks),
         stops=place.herd.stops(),
         deaths=place.herd.deaths(),
         faults=tuple(faults),

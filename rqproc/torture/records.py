@@ -7,10 +7,15 @@ asked before it leaves and answered after it has come back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-How = Literal["request", "many", "async", "enqueue", "invalidate"]
+How = Literal[
+    "request", "many", "async", "enqueue", "invalidate", "nested", "on_lost=local", "on_lost=error"
+]
+"""``nested``: by a handler, from within its run. The last two: by callers that do not want to wait
+where no node can answer."""
 Kind = Literal[
     "kill", "pause", "drain", "join", "restart", "wipe", "stall", "delay", "drop", "half-close",
     "mute",
@@ -24,6 +29,9 @@ OF_SERVER = frozenset({"restart", "wipe", "stall"})
 SILENCING = frozenset({"drop", "mute"})
 """Kinds that make a server that runs seem to be away."""
 
+END_SEEN_WITHIN_S = 0.1
+"""A process that ends by itself has ended up to this much before that is seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -32,6 +40,7 @@ class Run:
     Attributes:
         key: RESOURCE:ID.
         tag: the request that it was for, empty where one run may serve several.
+        token: 0 where a caller ran the handler in its own process.
     """
 
     id: str
@@ -42,6 +51,15 @@ class Run:
     node: str
     began: float
     ended: float | None = None
+
+    @property
+    def local(self) -> bool:
+        """A caller ran it in its own process, where no node could answer."""
+        return self.token == 0
+
+    @property
+    def resource(self) -> str:
+        return self.key.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,7 @@ class Ask:
         accepted: when an enqueued job was handed over.
         answered: None where no end was seen.
         error: the error's class, empty for an answer.
+        by: the run whose handler asked, empty for a caller.
     """
 
     how: How
@@ -76,6 +95,19 @@ class Ask:
     value: Value | None = None
     error: str = ""
     detail: str = ""
+    by: str = ""
+
+    @property
+    def resource(self) -> str:
+        return self.key.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How long a run of a resource may take; ``cancels``: it is ended then, being a coroutine."""
+
+    s: float
+    cancels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +180,7 @@ class History:
     """Everything.
 
     Attributes:
+        limits: by resource, of those that have one.
         left_keys, left_pids: what stayed when all nodes had ended.
         by_pid, by_run, by_tag: the same records, to be looked up; runs by their starts.
     """
@@ -156,6 +189,7 @@ class History:
     ttl_s: float
     strict: bool = False
     max_attempts: int = 3
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     asks: tuple[Ask, ...] = ()
     stops: tuple[Stop, ...] = ()
@@ -189,3 +223,27 @@ class History:
     def wipes(self, began: float, ended: float) -> int:
         """How often the server lost its data between two moments."""
         return sum(f.kind == "wipe" and f.began <= ended and began <= f.healed for f in self.faults)
+
+    def end_of_process(self, pid: int) -> float | None:
+        """When a process ended, at the earliest; None where nobody saw that."""
+        death = self.by_pid.get(pid)
+        if death is None:
+            return None
+        return death.seen - END_SEEN_WITHIN_S if death.killed is None else death.killed
+
+    def end_of_run(self, run: Run) -> float:
+        """When a run ended: by its own word, else when its process did."""
+        if run.ended is not None:
+            return run.ended
+        gone = self.end_of_process(run.pid)
+        return float("inf") if gone is None else max(run.began, gone)
+
+    def stopped_s(self, pid: int, began: float, ended: float) -> float:
+        """For how long a process stood still between two moments."""
+        stops = (stop for stop in self.stops if stop.pid == pid)
+        return sum(max(0.0, min(s.ended, ended) - max(s.began, began)) for s in stops)
+
+    def ran_locally(self, ask: Ask) -> bool:
+        """Whether a request's value was made in a caller's own process."""
+        run = self.by_run.get(ask.value.run) if ask.value else None
+        return run is not None and run.local

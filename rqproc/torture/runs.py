@@ -3,6 +3,8 @@
 What a process does that was stopped for longer than its lease can be relied on is not promised: its
 run is cut where it stopped, and counted as one that outlived a pause. With ``--strict`` the process
 must end itself, so what it still does some time after it has gone on counts again.
+
+What a caller runs in its own process is bound to that process alone.
 """
 
 from __future__ import annotations
@@ -13,14 +15,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from rqproc.torture.breach import Breach
-from rqproc.torture.records import Death, History, Run, Stop
+from rqproc.torture.records import History, Run, Stop
 
 TRUST = 0.8
 """Part of its lease that a node relies on; a longer stop ends what is promised of it."""
 GRACE = 0.5
 """Part of a lease in which a process that has gone on notices that it was stopped too long."""
-END_SEEN_WITHIN_S = 0.1
-"""A process that ends by itself has ended up to this much before that is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,11 @@ class Piece:
 
 
 def serial(history: History) -> Iterator[Breach]:
-    """No two runs of a key overlap."""
-    for key, runs in _by_key(history.runs).items():
+    """No two runs of a key overlap: of all nodes together, and in each process that runs it itself.
+
+    A run that takes longer than its resource allows counts until it ends, whoever was told what.
+    """
+    for (key, _), runs in _by_key(history.runs).items():
         pieces = sorted(
             (piece for run in runs for piece in pieces_of(run, history)), key=lambda p: p.began
         )
@@ -54,7 +57,7 @@ def tokens_rise(history: History) -> Iterator[Breach]:
     Also across a loss of the server's data. A run that begins in a process just after too long a
     stop is excepted: it was on its way before.
     """
-    for key, runs in _by_key(history.runs).items():
+    for (key, _), runs in _by_key(run for run in history.runs if not run.local).items():
         told = [run for run in sorted(runs, key=_began) if not _woken(run, history)]
         for first, second in pairwise(told):
             if second.token <= first.token:
@@ -95,7 +98,7 @@ def outlived(history: History) -> list[Run]:
 
 def pieces_of(run: Run, history: History) -> list[Piece]:
     """Return the parts of a run that are held against it."""
-    began, ended = run.began, _end_of(run, history)
+    began, ended = run.began, history.end_of_run(run)
     pieces = []
     for stop in _long_stops(run.pid, history):
         awake = stop.ended + GRACE * history.lease_s
@@ -107,18 +110,6 @@ def pieces_of(run: Run, history: History) -> list[Piece]:
             return pieces
         began = awake
     return [*pieces, Piece(run, began, ended)] if ended > began else pieces
-
-
-def _end_of(run: Run, history: History) -> float:
-    """Its own word, else the end of its process."""
-    if run.ended is not None:
-        return run.ended
-    death = history.by_pid.get(run.pid)
-    return max(run.began, _gone(death)) if death else float("inf")
-
-
-def _gone(death: Death) -> float:
-    return death.seen - END_SEEN_WITHIN_S if death.killed is None else death.killed
 
 
 def _woken(run: Run, history: History) -> bool:
@@ -134,10 +125,11 @@ def _long_stops(pid: int, history: History) -> list[Stop]:
     return sorted(found, key=lambda stop: stop.began)
 
 
-def _by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = defaultdict(list)
+def _by_key(runs: Iterable[Run]) -> dict[tuple[str, int], list[Run]]:
+    """By key and, of those that callers ran themselves, by process."""
+    found: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for run in runs:
-        found[run.key].append(run)
+        found[run.key, run.pid if run.local else 0].append(run)
     return found
 
 

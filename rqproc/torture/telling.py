@@ -36,6 +36,11 @@ def lines(history: History, records: Iterable[Record]) -> tuple[Line, ...]:
     return tuple(sorted(told, key=lambda line: line.at))
 
 
+def name_of(ask: Ask) -> str:
+    """Return a request in a few words."""
+    return f"{ask.how} of {ask.key}" + (f" ({ask.tag})" if ask.tag else "")
+
+
 def _around(history: History, pids: set[int]) -> list[Record]:
     near: list[Record] = [*history.faults]
     near += [stop for stop in history.stops if stop.pid in pids]
@@ -64,7 +69,8 @@ def _run(run: Run) -> list[Line]:
 
 
 def _ask(ask: Ask) -> list[Line]:
-    what = f"caller {ask.how} {ask.key}" + (f" {ask.tag}" if ask.tag else "")
+    who = f"run {ask.by}" if ask.by else "caller"
+    what = f"{who} {ask.how} {ask.key}" + (f" {ask.tag}" if ask.tag else "")
     limit = f", timeout {ask.timeout_s:g} s" if ask.timeout_s else ""
     told = [Line(ask.asked, f"{what}: asks{limit}")]
     if ask.accepted is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rqproc import App
-from rqproc.torture.app import TTL_S, Page
-from rqproc.torture.wishes import keys
+from rqproc.errors import RequestCycle, RequestTimeout
+from rqproc.torture.app import app as honest_app
+from rqproc.torture.pages import Page
 
 Handler = Callable[..., Any]
 
@@ -26,18 +29,10 @@ def honest(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
 def _app(**lies: Handler) -> App:
     """The torture's resources, with other handlers for some of them."""
     app = App()
-    for name in {key.partition(":")[0] for key in keys()}:
-        handler = lies.get(name, honest)
-        ttl = TTL_S if name == "kept" else 0
-        app.resource(ttl=ttl, name=name)(handler if ttl == 0 else _of_id(handler))
+    for name, resource in honest_app.resources.items():
+        declare = app.resource(ttl=resource.ttl_s, name=name, timeout=resource.timeout_s)
+        declare(lies.get(name, resource.handler))
     return app
-
-
-def _of_id(handler: Handler) -> Handler:
-    def kept(id: int) -> Any:
-        return handler(id)
-
-    return kept
 
 
 _first: dict[int, Any] = {}
@@ -76,7 +71,7 @@ def _raises(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
 
 def _ends_its_process(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
     found = honest(id, tag, hold_s)
-    if int(found["run"].partition(".")[2]) > 40:
+    if int(found["run"].partition(".")[2]) > 150:
         os._exit(3)
     return found
 
@@ -91,6 +86,34 @@ def _leaves_a_process(id: int) -> dict[str, Any]:
     return honest(id)
 
 
+async def _cannot_be_cancelled(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+    page = Page(tag)
+    end = time.monotonic() + (4.0 if tag else 0.0)
+    while (left_s := end - time.monotonic()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(left_s)
+    return page.end()
+
+
+def _sees_circles(id: int, tag: str = "", hold_s: float = 0.0, way: Any = ()) -> dict[str, Any]:
+    page = Page(tag)
+    name = page.name()
+    page.asks(name, "charge:1", tag=name, timeout_s=8.0)
+    page.hears(name, RequestCycle("charge", 1, [("charge", 1)]))
+    return page.end()
+
+
+def _waits_for_ever(id: int, tag: str = "", hold_s: float = 0.0, way: Any = ()) -> dict[str, Any]:
+    """Two ids whose handlers wait for each other, whatever the cluster says of it."""
+    page = Page(tag)
+    if tag and id in (1, 2):
+        name = page.name()
+        page.asks(name, f"nested:{3 - id}", tag=name, timeout_s=8.0)
+        time.sleep(7.0)
+        page.hears(name, RequestTimeout("nested", 3 - id, 8.0))
+    return page.end()
+
+
 keeps_for_ever = _app(kept=_keeps_for_ever)
 returns_too_early = _app(charge=_returns_too_early)
 runs_twice = _app(charge=_runs_twice)
@@ -98,3 +121,6 @@ answers_another = _app(charge=_answers_another)
 raises = _app(charge=_raises)
 ends_its_process = _app(charge=_ends_its_process)
 leaves_a_process = _app(kept=_leaves_a_process)
+cannot_be_cancelled = _app(alimited=_cannot_be_cancelled)
+sees_circles = _app(nested=_sees_circles)
+waits_for_ever = _app(nested=_waits_for_ever)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from integration import kit
@@ -14,6 +15,7 @@ from integration.kit import Line
 from integration.test_demo_command import Stage
 
 from rqproc.torture.play import Plan, Verdict, play
+from rqproc.torture.records import How
 from rqproc.torture.schedule import KINDS
 
 TESTS = Path(__file__).parents[1]
@@ -43,14 +45,19 @@ def test_every_promise_holds_under_every_kind_of_fault(seed: int) -> None:
     assert not verdict.violations, told(verdict)
     assert len(verdict.figures.faults) > len(KINDS) / 2, "a slow machine: not even one round"
     assert verdict.figures.requests > 500
-    assert {"request", "many", "async", "enqueue", "invalidate"} == set(verdict.figures.ways)
+    assert set(get_args(How)) == set(verdict.figures.ways)
+    outcomes = set(verdict.figures.outcomes)
+    assert {"value", "RequestCycle", "HandlerTimeout"} <= outcomes
+    assert verdict.figures.local > 0
+    assert verdict.figures.overdue > 0
 
 
 @pytest.mark.timeout(120)
 def test_without_faults_nothing_fails_and_nothing_grows() -> None:
     verdict = judged(Plan(seconds=6, nodes=2, seed=SEED, kinds=()))
     assert not verdict.violations, told(verdict)
-    assert set(verdict.figures.outcomes) == {"value"}
+    assert set(verdict.figures.outcomes) <= {"value", "RequestCycle", "HandlerTimeout"}
+    assert verdict.figures.local == 0
     assert verdict.figures.faults == {}
     if sys.platform == "linux":
         assert {growth.name for growth in verdict.growths} == {"n1", "n2", "server"}
@@ -66,6 +73,9 @@ def test_without_faults_nothing_fails_and_nothing_grows() -> None:
         ("answers_another", {"true values"}),
         ("raises", {"named errors", "no needless errors"}),
         ("ends_its_process", {"ends when told"}),
+        ("cannot_be_cancelled", {"coroutines cancelled"}),
+        ("sees_circles", {"true circles"}),
+        ("waits_for_ever", {"no deadlocks"}),
         pytest.param("leaves_a_process", {"leaves nothing"}, marks=LINUX),
     ],
 )

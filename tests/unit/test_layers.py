@@ -78,7 +78,7 @@ PURE = (
     "node.holds",
     "node.waits",
     *(f"torture.{name}" for name in ("records", "telling", "breach", "runs", "answers", "history")),
-    *(f"torture.{name}" for name in ("figures", "schedule")),
+    *(f"torture.{name}" for name in ("nesting", "limits", "losses", "figures", "schedule")),
     *(f"bench.{name}" for name in ("figures", "targets", "chart")),
 )
 """Modules without input, output or a clock of their own (but for what ``context`` is asked)."""

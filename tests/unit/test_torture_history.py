@@ -13,7 +13,7 @@ from unit.torture_records import ask, fault, history, killed, run
 from rqproc.torture.book import read
 from rqproc.torture.figures import Times, figures
 from rqproc.torture.history import check
-from rqproc.torture.records import HARMLESS, Stop
+from rqproc.torture.records import HARMLESS, Ask, Stop, Value
 from rqproc.torture.schedule import KINDS, LASTING, SUDDEN, schedule
 
 
@@ -89,10 +89,36 @@ def test_a_book_is_read_into_runs_whose_ends_may_be_missing() -> None:
         json.dumps({"id": "7.2", "began": 1.1, "key": "kept:2", **about}),
         '{"id": "7.1", "ended": 1.2}',
     ]
-    assert [(r.id, r.began, r.ended) for r in read(lines)] == [
+    assert [(r.id, r.began, r.ended) for r in read(lines).runs] == [
         ("7.1", 1.0, 1.2),
         ("7.2", 1.1, None),
     ]
+
+
+def test_a_book_tells_what_handlers_asked_and_what_came_of_it() -> None:
+    def asks(name: str, tag: str) -> str:
+        about = {"by": "7.1", "key": "charge:1", "tag": tag, "timeout_s": 8.0, "asked": 1.1}
+        return json.dumps({"id": name, **about})
+
+    value = {"run": "8.1", "key": "charge:1", "tag": "7.1/1", "pid": 8, "at": 1.2}
+    lines = [
+        asks("7.1/1", "7.1/1"),
+        asks("7.1/2", "7.1/2"),
+        asks("7.1/3", "7.1/3"),
+        json.dumps({"id": "7.1/1", "answered": 1.3, "value": value}),
+        json.dumps({"id": "7.1/2", "answered": 1.4, "error": "NoLiveNode", "detail": "none"}),
+    ]
+    about = {"how": "nested", "key": "charge:1", "asked": 1.1, "timeout_s": 8.0, "by": "7.1"}
+    assert read(lines).asks == (
+        Ask(tag="7.1/1", answered=1.3, value=Value("8.1", "charge:1", "7.1/1", 8, 1.2), **about),
+        Ask(tag="7.1/2", answered=1.4, error="NoLiveNode", detail="none", **about),
+        Ask(tag="7.1/3", **about),
+    )
+    assert figures(history(*read(lines).asks)).outcomes == {
+        "value": 1,
+        "NoLiveNode": 1,
+        "cut short with who asked": 1,
+    }
 
 
 def test_harmless_kinds_are_kinds() -> None:

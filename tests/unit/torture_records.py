@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rqproc.torture.history import check
-from rqproc.torture.records import Ask, Death, Fault, History, Run, Stop, Value
+from rqproc.torture.records import Ask, Death, Fault, History, Limit, Run, Stop, Value
 
 LEASE_S = 1.0
 TTL_S = 1.0
+LIMIT_S = 0.3
+LIMITS = {"limited": Limit(LIMIT_S), "alimited": Limit(LIMIT_S, cancels=True)}
 
 _numbers = iter(range(1, 1_000_000))
 
@@ -18,7 +20,7 @@ def run(
     token: int | None = None, pid: int = 1,
 ) -> Run:  # fmt: skip
     """A run; its token rises with its start unless it is given."""
-    found = round(began * 1000) if token is None else token
+    found = (round(began * 1000) or 1) if token is None else token
     return Run(f"{pid}.{next(_numbers)}", key, tag, found, pid, f"n{pid}", began, ended)
 
 
@@ -34,6 +36,18 @@ def ask(
     said = {"how": "request", "tag": made.tag if made else "", "timeout_s": 8.0, **said}
     value = value_of(made) if made else None
     return Ask(key=found, asked=asked, answered=answered, value=value, **said)
+
+
+def inner(
+    by: Run, asked: float, answered: float | None, made: Run | None = None, **said: Any
+) -> Ask:
+    """What a run's handler asks for."""
+    return ask(asked, answered, made, how="nested", by=by.id, **said)
+
+
+def local(began: float, ended: float, **said: Any) -> Run:
+    """A run in a caller's own process."""
+    return run(began, ended, **{"token": 0, "pid": 99, **said})
 
 
 def fault(kind: Any, began: float, healed: float, recovered: float | None = None) -> Fault:
@@ -53,7 +67,7 @@ def history(*records: Run | Ask | Stop | Death | Fault, **said: Any) -> History:
         return tuple(record for record in records if isinstance(record, kind))
 
     return History(
-        lease_s=LEASE_S, ttl_s=TTL_S, runs=of(Run), asks=of(Ask), stops=of(Stop),
+        lease_s=LEASE_S, ttl_s=TTL_S, limits=LIMITS, runs=of(Run), asks=of(Ask), stops=of(Stop),
         deaths=of(Death), faults=of(Fault), **said,
     )  # fmt: skip
 
