@@ -15,6 +15,7 @@ from rqproc import __version__
 COMMANDS = {
     "bench": "rqproc.cli.bench:bench",
     "demo": "rqproc.cli.demo:demo",
+    "docs": "rqproc.cli.docs:docs",
     "invalidate": "rqproc.cli.ask:invalidate",
     "node": "rqproc.cli.node:node",
     "owner": "rqproc.cli.ask:owner",
@@ -76,6 +77,7 @@ Examples:
   rqproc request 1 2 3                     values, from the nodes that own the ids
   rqproc request 1 --url local://          a value, computed here: no server, no nodes
   rqproc node start prices:app --count 4   four nodes that serve your own app
+  rqproc docs                              the documentation, page by page
 
 \b
 Every option can be set as RQPROC_..., such as RQPROC_REDIS_URL, RQPROC_NAMESPACE or

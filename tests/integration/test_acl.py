@@ -1,5 +1,5 @@
-"""Users of a real server's ACL: each can do its part with the rights that README names, and no
-more.
+"""Users of a real server's ACL: each can do its part with the rights that the page on operations
+names, and no more.
 """
 
 from __future__ import annotations

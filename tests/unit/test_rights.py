@@ -1,4 +1,4 @@
-"""The rights that README and the tests give to users are those that the functions need, exactly."""
+"""The rights that are documented and tested are those that the functions need, exactly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rqproc
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.library import library
 from rqproc.protocol.rights import ROLES, WITHIN, Role, rules
@@ -56,8 +57,8 @@ def test_a_caller_may_neither_publish_nor_load_functions_nor_take_from_a_queue()
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_readme_names_the_rights_of_a_role_exactly(role: Role) -> None:
-    text = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
+def test_the_page_on_operations_names_the_rights_of_a_role_exactly(role: Role) -> None:
+    text = Path(rqproc.__file__).parent.joinpath("docs", "operations.md").read_text("utf-8")
     found = re.search(rf"ACL SETUSER {role} on >PASSWORD ([^A]*?)(?=ACL SETUSER|```)", text)
     assert found
     assert tuple(found[1].replace("\\\n", " ").split()) == tuple(
