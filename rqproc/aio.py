@@ -8,24 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rqproc.backend import Backend, backend_of
 from rqproc.calls.call import Call
-from rqproc.calls.fallback import Declaring, Fallback, Servable
-from rqproc.calls.requests import Requests
+from rqproc.calls.lookup import Nearby
+from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable
+from rqproc.ids import Id
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
-from rqproc.nearby import Nearby
-from rqproc.placement import Id
-from rqproc.protocol.keys import Keys
-from rqproc.settings import resolve_namespace
+from rqproc.resource import Declaring, ResourceSpec
 
 
-class AsyncClient:
+class AsyncClient(BaseClient):
     """Asks a cluster for values from asyncio; in one event loop at a time.
 
     Args:
-        url, namespace, timeout, on_lost, app, near, nearby: as for ``Client``.
+        url: str, the server; see ``Client``, whose other arguments this takes too.
+
+    Raises:
+        ConfigError: as for ``Client``.
 
     Example:
         >>> async with AsyncClient("redis://localhost:6379") as client:
@@ -39,17 +39,13 @@ class AsyncClient:
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
-        app: Declaring | Mapping[str, Servable] | None = None,
+        app: Declaring | Mapping[str, ResourceSpec] | None = None,
         near: int = 0,
         nearby: Nearby | None = None,
     ) -> None:
-        self.keys = Keys(resolve_namespace(namespace))
-        fallback = Fallback.of(on_lost, app)
-        self._backend = backend_of(url, self.keys, app)
-        self._near = self._backend.near_cache(near, fallback, app)
-        self._requests = Requests(
-            self.keys.namespace, fallback, timeout=timeout, near=self._near, nearby=nearby,
-            ground=self._backend.ground,
+        super().__init__(
+            url, namespace=namespace, timeout=timeout, on_lost=on_lost, app=app, near=near,
+            nearby=nearby,
         )  # fmt: skip
         self._asker = self._backend.async_asker()
 
@@ -60,7 +56,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. The client may be used again."""
+        """Close the connections, in the loop that used them. The client may be used again."""
         if self._near:
             self._near.close()
         await self._asker.close()
@@ -76,7 +72,7 @@ class AsyncClient:
         timeout: float | None = None,
         on_lost: OnLost | None = None,
     ) -> Any:
-        """Return the value of an id. Raises: as ``Client.request``."""
+        """Return the value of an id. Args, Returns, Raises: as ``Client.request``."""
         if not args and not kwargs and (found := self._requests.find(id, resource)):
             return found.value
         call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
@@ -92,7 +88,9 @@ class AsyncClient:
         timeout: float | None = None,
         on_lost: OnLost | None = None,
     ) -> Reply:
-        """Return the value of an id with its story. Raises: as ``Client.request``."""
+        """Return a value with its node, source, age, time left and token. Args, Raises: as
+        ``request``.
+        """
         if not args and not kwargs and (found := self._requests.find(id, resource)):
             return found
         call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
@@ -107,7 +105,7 @@ class AsyncClient:
         on_lost: OnLost | None = None,
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
-        """Return the values of many ids in one round trip. Raises: as ``Client.request_many``."""
+        """Return the values of many ids. Args, Returns, Raises: as ``Client.request_many``."""
         asked = self._requests.many(ids, resource, timeout, on_lost)
         await self._ask(asked.call)
         return asked.values(return_exceptions=return_exceptions)
@@ -124,7 +122,9 @@ class AsyncClient:
                 except RedisUnavailable as error:
                     pending.failed(error)
                 if errands := pending.errands():
-                    from rqproc import local  # takes long to import, and is rarely wanted
+                    from rqproc.local import (
+                        fallback as local,  # takes long to import, and is rarely wanted
+                    )
 
                     places, work = zip(*errands, strict=True)
                     pending.served(places, await local.aserve_many(work))

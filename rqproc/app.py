@@ -1,29 +1,27 @@
 """Declaring resources and asking for them by name.
 
-Knows handlers and clients. Must not know nodes: ``rqproc.node`` reads what is declared here, and
-``App.node`` alone reaches up to it, by its name.
+Knows handlers and clients; loads a node, or what serves ``local://``, where one is asked for.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import update_wrapper
-from importlib import import_module
-from threading import local
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
-from rqproc.backend import Backend
 from rqproc.calls.call import check_result_ttl, check_timeout
 from rqproc.calls.fallback import check_on_lost
+from rqproc.calls.lookup import InProcessNodes, ServingNode
 from rqproc.client import Client
+from rqproc.connect import Backend
 from rqproc.errors import ConfigError
+from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
-from rqproc.nearby import Room, ServingNode
-from rqproc.placement import Id, check_resource
+from rqproc.resource import ResourceSpec
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
 
 if TYPE_CHECKING:
@@ -46,54 +44,34 @@ class Options:
     on_lost: OnLost | None = None
 
 
-class Wishes(TypedDict):
+class RequestOptions(TypedDict):
     """Those options that ``Client.request`` takes."""
 
     timeout: float | None
     on_lost: OnLost | None
 
 
-class Resource(Generic[P, R]):
+class Resource(ResourceSpec, Generic[P, R]):
     """A named handler. Called directly it is the plain function, without any cluster.
 
     Attributes:
-        name: under which it is requested.
-        ttl_s: seconds that a value is kept by its owner; 0 for a choke point, which runs one at a
-            time per id and keeps nothing.
-        timeout_s: seconds that a run may take; None for no limit.
-        near: whether callers keep replies too; None where their client decides.
-        is_async: the handler is a coroutine function; it runs on the node's event loop.
+        app: whose clients it is asked over. For all others see ``ResourceSpec``.
     """
+
+    handler: Callable[P, R]
 
     def __init__(
         self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options,
         timeout_s: float | None = None, near: bool | None = None,
     ) -> None:  # fmt: skip
+        super().__init__(
+            handler, name=name, ttl_s=ttl_s, timeout_s=timeout_s, near=near, on_lost=options.on_lost
+        )
         self.app = app
-        self.handler = handler
-        self.name = name
-        self.ttl_s = ttl_s
-        self.timeout_s = timeout_s
-        self.near = near
-        self.is_async = inspect.iscoroutinefunction(handler)
         self._options = options
-        update_wrapper(self, handler)
-
-    def __repr__(self) -> str:
-        return f"<Resource {self.name} ttl={self.ttl_s:g}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.handler(*args, **kwargs)
-
-    @property
-    def on_lost(self) -> OnLost | None:
-        """What to do where no node can answer; None where the client decides."""
-        return self._options.on_lost
-
-    @property
-    def path(self) -> str:
-        """The handler's dotted path, by which RQ applications may name it."""
-        return f"{self.handler.__module__}.{self.handler.__qualname__}"
 
     def with_options(
         self,
@@ -119,25 +97,13 @@ class Resource(Generic[P, R]):
             options = replace(options, result_ttl=check_result_ttl(result_ttl))
         if on_lost is not None:
             options = replace(options, on_lost=check_on_lost(on_lost))
-        return self._like(self.handler, options)
-
-    def served_by(self, handler: Callable[P, R]) -> Resource[P, R]:
-        """Return this resource with another handler, which the app does not know of."""
-        return self._like(handler, self._options)
-
-    def _like(self, handler: Callable[P, R], options: Options) -> Resource[P, R]:
         return Resource(
-            self.app,
-            handler,
-            name=self.name,
-            ttl_s=self.ttl_s,
-            options=options,
-            timeout_s=self.timeout_s,
-            near=self.near,
-        )
+            self.app, self.handler, name=self.name, ttl_s=self.ttl_s, options=options,
+            timeout_s=self.timeout_s, near=self.near,
+        )  # fmt: skip
 
     @property
-    def _wishes(self) -> Wishes:
+    def _request_options(self) -> RequestOptions:
         return {"timeout": self._options.timeout, "on_lost": self._options.on_lost}
 
     def request(self, id: Id, *args: Any, **kwargs: Any) -> Any:
@@ -145,22 +111,26 @@ class Resource(Generic[P, R]):
         return self.reply(id, *args, **kwargs).value
 
     def reply(self, id: Id, *args: Any, **kwargs: Any) -> Reply:
-        """Like ``request``, with the story of the value. Raises: as ``Client.request``."""
-        return self.app.client.reply(id, self.name, args=args, kwargs=kwargs, **self._wishes)
+        """Return the value with where it came from. Raises: as ``Client.request``."""
+        return self.app.client.reply(
+            id, self.name, args=args, kwargs=kwargs, **self._request_options
+        )
 
     def request_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request``."""
         client: Client = self.app.client
-        return client.request_many(ids, self.name, **self._wishes)
+        return client.request_many(ids, self.name, **self._request_options)
 
     async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """``request`` for asyncio. Raises: as ``Client.request``."""
         client: AsyncClient = self.app.async_client
-        return await client.request(id, self.name, args=args, kwargs=kwargs, **self._wishes)
+        return await client.request(
+            id, self.name, args=args, kwargs=kwargs, **self._request_options
+        )
 
     async def arequest_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """``request_many`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.request_many(ids, self.name, **self._wishes)
+        return await self.app.async_client.request_many(ids, self.name, **self._request_options)
 
     def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
@@ -186,7 +156,8 @@ class App:
     Args:
         url: the server; without it the environment's, else the embedded one. "local://" is none:
             the handlers run in this process.
-        namespace: name of the cluster on that server.
+        namespace: str, name of the cluster on that server; without it ``RQPROC_NAMESPACE``, else
+            "default". Either is looked at, and may raise ConfigError, at the first use.
 
     Example:
         >>> app = App()
@@ -199,7 +170,7 @@ class App:
         self.url = url
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
-        self._room = Room()
+        self._in_process = InProcessNodes()
         self._clients = _Clients()
 
     def resource(
@@ -214,19 +185,23 @@ class App:
         """Declare a handler: ``handler(id)`` makes the value of an id.
 
         Args:
-            ttl: seconds that a value is kept; 0 keeps nothing and lets the handler take arguments.
-            name: the handler's own name if not given.
-            timeout: seconds that a run may take, after which its callers get HandlerTimeout. A
-                coroutine is cancelled; a thread cannot be ended, so it runs on, and its id is not
-                served until it has ended.
+            ttl: float, seconds that a value is kept, 0 to 86400; 0 keeps nothing and lets the
+                handler take arguments.
+            name: str, the handler's own name if not given.
+            timeout: float, seconds that a run may take, up to a week; None for no limit. After them
+                its callers get HandlerTimeout. A coroutine is cancelled; a thread cannot be ended,
+                so it runs on, and its id is not served until it has ended.
             on_lost: what to do where no node can answer, where a request does not say; see
                 ``Client``.
             near: whether callers keep replies in their own memory as well; without it as their
                 client has it, see ``Client``.
 
+        Returns:
+            a decorator that makes the handler a ``Resource``.
+
         Raises:
-            ConfigError: a ttl out of 0..86400, ``near`` with nothing to keep, a name that is taken,
-                or a handler whose signature does not fit.
+            ConfigError: a ttl, timeout or on_lost out of bounds, ``near`` with nothing to keep, a
+                name that is malformed or taken, or a handler whose signature does not fit.
         """
 
         def declare(handler: Callable[P, R]) -> Resource[P, R]:
@@ -250,26 +225,31 @@ class App:
 
     @property
     def resources(self) -> Mapping[str, Resource[..., Any]]:
+        """The declared resources by name; read-only."""
         return MappingProxyType(self._resources)
 
     @property
     def client(self) -> Client:
-        """The client behind ``Resource.request``, made at its first use."""
+        """The client behind ``Resource.request``, made at its first use. Raises: ConfigError."""
         clients = self._clients
         if clients.blocking is None:
             where, namespace = self._place
-            clients.blocking = Client(where, namespace=namespace, app=self, nearby=self._room)
+            clients.blocking = Client(where, namespace=namespace, app=self, nearby=self._in_process)
         return clients.blocking
 
     @property
     def async_client(self) -> AsyncClient:
-        """The client behind ``Resource.arequest``: one for each thread, as event loops are."""
+        """The client behind ``Resource.arequest``: one for each thread, as event loops are.
+
+        Raises:
+            ConfigError.
+        """
         of_thread = self._clients.of_thread
         if not hasattr(of_thread, "client"):
             from rqproc.aio import AsyncClient
 
             where, namespace = self._place
-            client = AsyncClient(where, namespace=namespace, app=self, nearby=self._room)
+            client = AsyncClient(where, namespace=namespace, app=self, nearby=self._in_process)
             of_thread.client = client
         found: AsyncClient = of_thread.client
         return found
@@ -282,7 +262,8 @@ class App:
         under way; on leaving all is forgotten, and what has not been waited for may not be run.
 
         Args:
-            where: a server's URL, or what the test kit gives.
+            where: a server's URL, or the backend of a ``rqproc.testing.LocalCluster``.
+            namespace: as for ``App``.
 
         Raises:
             ConfigError: the URL cannot be read.
@@ -302,9 +283,9 @@ class App:
     ) -> AbstractContextManager[str | Backend]:
         if not isinstance(where, str) or resolve_url(where) != LOCAL:
             return nullcontext(where)
-        alone: Any = import_module("rqproc.node.alone")
-        place: AbstractContextManager[Backend] = alone.fresh(self, namespace)
-        return place
+        from rqproc.local.backend import fresh  # takes a while to import
+
+        return fresh(self, namespace)
 
     def node(
         self, *, name: str | None = None, **settings: Unpack[NodeOptions]
@@ -315,7 +296,7 @@ class App:
         entry of are answered from it at once, without a word to the server. All others go their
         ordinary way, be it to this very node: only the server can say that an id is in no other
         place. After a change of members an entry that is another node's by now may be found for a
-        heartbeat more; see ``rqproc.node.window``.
+        heartbeat more; see ``rqproc.node.own_entries``.
 
         Leaving drains: what the node holds is finished, for up to ``drain_s`` seconds. A handler
         that takes longer keeps the node, and so its id, until it ends. In a forked child there is
@@ -324,7 +305,12 @@ class App:
         Args:
             name: stable and unique among the live; without it the first of ``HOST-1``, ``HOST-2``,
                 ... that is free.
-            settings: as ``rqproc.settings.NodeSettings``, but for ``strict``.
+            settings: as ``rqproc.settings.NodeSettings``: ``concurrency``, ``max_entries``,
+                ``max_queue``, ``max_waiters`` (counts, 1 or more), ``lease_s``, ``heartbeat_s``,
+                ``drain_s`` (seconds).
+
+        Returns:
+            a context manager that gives a node with ``name`` and ``server``.
 
         Raises:
             ConfigError: wrong settings; on entering, if the app has a node here already.
@@ -343,11 +329,11 @@ class App:
             )
         if not isinstance(url, str):
             raise ConfigError("the test kit runs the nodes itself: its cluster's join() adds one")
-        inside: Any = import_module("rqproc.node.inside")
-        node: AbstractContextManager[ServingNode] = inside.NodeInside(
-            self, self._room, url=url, namespace=namespace, name=name, settings=settings
+        from rqproc.node.in_process import InProcessNode  # takes a while to import
+
+        return InProcessNode(
+            self, self._in_process, url=url, namespace=namespace, name=name, settings=settings
         )
-        return node
 
     @property
     def _place(self) -> tuple[str | Backend, str]:
@@ -364,7 +350,7 @@ class _Clients:
     def __init__(self, place: tuple[str | Backend, str] | None = None) -> None:
         self.place = place
         self.blocking: Client | None = None
-        self.of_thread = local()
+        self.of_thread = threading.local()
 
 
 def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rqproc.backend import Backend, backend_of
 from rqproc.calls.call import Call, check_result_ttl
-from rqproc.calls.fallback import Declaring, Fallback, Servable
 from rqproc.calls.jobs import jobs_of
-from rqproc.calls.requests import Requests
+from rqproc.calls.lookup import Nearby
+from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.ids import Id, canonical
 from rqproc.model import (
     DEFAULT_RESOURCE,
     DEFAULT_TIMEOUT_S,
@@ -27,35 +27,38 @@ from rqproc.model import (
     OnLost,
     Reply,
 )
-from rqproc.nearby import Nearby
-from rqproc.placement import Id, canonical
 from rqproc.protocol.commands import MOST_TOGETHER
-from rqproc.protocol.keys import Keys
-from rqproc.settings import resolve_namespace
+from rqproc.resource import Declaring, ResourceSpec
 
 if TYPE_CHECKING:
     import redis
     from rq.job import Job as RqJob
 
 
-class Client:
+class Client(BaseClient):
     """Asks a cluster for values. Shared by any number of threads; safe to use after a fork.
 
     Args:
         url: the server, or an existing ``redis.Redis`` whose server is used. Without it:
             ``RQPROC_REDIS_URL``, ``RQ_REDIS_URL``, ``REDIS_URL``, else the embedded server.
             "local://" is no server at all: the handlers of ``app`` run in this process.
-        namespace: name of the cluster on that server.
-        timeout: seconds that a request may take where it does not say otherwise.
+        namespace: str, name of the cluster on that server; without it ``RQPROC_NAMESPACE``, else
+            "default".
+        timeout: float, seconds that a request may take where it does not say otherwise: over 0 and
+            up to a week.
         on_lost: what to do where no node can answer, unless a request or its resource says
             otherwise. "wait" for one that can; "local": have the handler run in this process, for
             requests that reach no node, whose node is silent at half of the timeout, or while
             Redis cannot be reached; "error": raise NoLiveNode, OwnerLost or RedisUnavailable then.
         app: the App, or mapping of names to resources, whose handlers "local" and ``local://``
             run; of ``local://`` all clients of an App share one place, those of a mapping do not.
-        near: replies to keep in this process, and to serve from there as long as their owners
+        near: int, how many replies to keep in this process, and to serve from there as long as
+        their owners
             would; 0 for those alone whose resources are declared with ``near=True``.
         nearby: asked before the cluster is; what an App gives its own client, see ``App.node``.
+
+    Raises:
+        ConfigError: the URL, the namespace, on_lost, timeout or near is invalid.
 
     Example:
         >>> client = Client("redis://localhost:6379", namespace="shop")
@@ -69,29 +72,15 @@ class Client:
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         on_lost: OnLost = "wait",
-        app: Declaring | Mapping[str, Servable] | None = None,
+        app: Declaring | Mapping[str, ResourceSpec] | None = None,
         near: int = 0,
         nearby: Nearby | None = None,
     ) -> None:
-        self.keys = Keys(resolve_namespace(namespace))
-        fallback = Fallback.of(on_lost, app)
-        self._backend = backend_of(url, self.keys, app)
-        self._nearby = nearby
-        self._near = self._backend.near_cache(near, fallback, app)
-        self._requests = Requests(
-            self.namespace, fallback, timeout=timeout, near=self._near, nearby=nearby,
-            ground=self._backend.ground,
+        super().__init__(
+            url, namespace=namespace, timeout=timeout, on_lost=on_lost, app=app, near=near,
+            nearby=nearby,
         )  # fmt: skip
         self._asker = self._backend.asker()
-
-    @property
-    def namespace(self) -> str:
-        return self.keys.namespace
-
-    @property
-    def server(self) -> str:
-        """The server's address, without credentials."""
-        return self._backend.server
 
     def __enter__(self) -> Client:
         return self
@@ -121,13 +110,20 @@ class Client:
         """Return the value of an id, computed or kept by the one node that owns it.
 
         Args:
-            args, kwargs: for the handler, after the id; JSON. Only resources with ttl=0 take any.
-            timeout: seconds to wait; a request that has not been started by then never is.
+            id: int, or str of 1 to 200 characters; "7" is 7.
+            resource: str, under which the nodes' app declares the handler.
+            args, kwargs: for the handler, after the id; JSON, up to 64 KiB. Only resources with
+                ttl=0 take any.
+            timeout: float, seconds to wait; a request that has not been started by then never is.
             on_lost: see ``Client``.
 
+        Returns:
+            the value, as JSON gives it.
+
         Raises:
-            NoLiveNode, RequestTimeout, HandlerFailed, UnknownResource, Overloaded, NodeLost,
-            OwnerLost, RedisUnavailable, InvalidId, ConfigError: see ``rqproc.errors``.
+            NoLiveNode, RequestTimeout, HandlerFailed (HandlerTimeout), RequestCycle,
+            UnknownResource, Overloaded (Crowded), NodeLost, OwnerLost, RedisUnavailable, InvalidId,
+            ConfigError (PayloadTooLarge, ProtocolMismatch): see ``rqproc.errors``.
         """
         if not args and not kwargs:
             if self._near and (kept := self._near.kept.find(id, resource)):
@@ -147,7 +143,10 @@ class Client:
         timeout: float | None = None,
         on_lost: OnLost | None = None,
     ) -> Reply:
-        """Like ``request``, with the story of the value: node, source, age, time left, token."""
+        """Return a value with its node, source, age, time left and token.
+
+        Args, Raises: as ``request``.
+        """
         if not args and not kwargs and (found := self._requests.find(id, resource)):
             return found
         call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
@@ -162,10 +161,13 @@ class Client:
         on_lost: OnLost | None = None,
         return_exceptions: bool = False,
     ) -> dict[Id, Any]:
-        """Return the values of many ids, in the order asked, in one round trip.
+        """Return the values of many ids, asked in groups of up to 256 in one round trip.
 
         An id that stands twice is asked once. With ``return_exceptions`` an id that failed has
         its error as value; without, the first error is raised.
+
+        Returns:
+            {canonical id: value}, in the order asked; "7" stands as 7.
 
         Raises:
             as ``request``.
@@ -182,7 +184,8 @@ class Client:
         timeout: float | None = None,
         on_lost: OnLost | None = None,
     ) -> dict[Id, Reply | RqprocError]:
-        """Like ``request_many``, with for each id its Reply or its error; raises neither.
+        """Return {canonical id: Reply, or the RqprocError that it ended in}; raises no error of an
+        id.
 
         Raises:
             InvalidId, ConfigError, RedisUnavailable.
@@ -194,7 +197,7 @@ class Client:
     def invalidate(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
     ) -> bool:
-        """Drop an id's entry; return whether there was one.
+        """Drop an id's entry; return whether there was one, or a run that would have made one.
 
         A request made after this returns never gets a value computed before it was called.
 
@@ -223,8 +226,9 @@ class Client:
     ) -> RqJob:
         """Enqueue a request and return its ``rq.job.Job`` without waiting.
 
-        The job waits where no node is alive yet. Its result is kept ``result_ttl`` seconds (RQ's
-        default: 500), in RQ's JSON serializer.
+        The job waits where no node is alive yet. Its result is kept ``result_ttl`` whole seconds, 0
+        for none, -1 for ever (RQ's default: 500), in RQ's JSON serializer. Of ``local://`` it is an
+        object with ``id``, ``get_status()``, ``latest_result()``, ``return_value()``, ``exc_info``.
 
         Raises:
             Overloaded, RedisUnavailable, InvalidId, ConfigError.
@@ -242,7 +246,7 @@ class Client:
         result_ttl: int | None = None,
         return_exceptions: bool = False,
     ) -> list[RqJob | RqprocError]:
-        """Enqueue a request of each id, many in one round trip; return their jobs in this order.
+        """Enqueue a request of each id, 256 in a round trip; return their jobs in this order.
 
         One that is refused does not keep the others from being enqueued. With
         ``return_exceptions`` its error stands in the place of its job; without, the first error is
@@ -273,7 +277,11 @@ class Client:
     # --- the cluster ---
 
     def members(self) -> tuple[str, ...]:
-        """Return the names of the live members, sorted: what the modulo counts over."""
+        """Return the names of the live members, sorted: what the modulo counts over.
+
+        Raises:
+            RedisUnavailable.
+        """
         return self.membership().members
 
     def membership(self) -> Membership:
@@ -285,11 +293,15 @@ class Client:
         return self._backend.membership()
 
     def owner(self, id: Id) -> str | None:
-        """Return the name of the member that owns an id, None where no node is alive."""
+        """Return the name of the member that owns an id, None where no node is alive.
+
+        Raises:
+            InvalidId, RedisUnavailable.
+        """
         return self.locate([id])[0].owner
 
     def locate(self, ids: Iterable[Id], resource: str = DEFAULT_RESOURCE) -> list[Location]:
-        """Return for each id its owner, its holder and what they follow from.
+        """Return for each id, in the order asked, its owner, its holder and what they follow from.
 
         Raises:
             InvalidId, RedisUnavailable.
@@ -305,7 +317,17 @@ class Client:
         return self._backend.drain(node)
 
     def report_death(self, node: str, *, pid: int, host: str) -> bool:
-        """Tell the cluster that a node's process has ended, so that it need not wait a lease."""
+        """Tell the cluster that a node's process has ended, so that it need not wait a lease.
+
+        Args:
+            pid, host: the process's, as the node gave them when it joined.
+
+        Returns:
+            whether such a node was alive.
+
+        Raises:
+            RedisUnavailable.
+        """
         return self._backend.report_death(node, pid=pid, host=host)
 
     # --- inside ---
@@ -322,7 +344,9 @@ class Client:
                 except RedisUnavailable as error:
                     pending.failed(error)
                 if errands := pending.errands():
-                    from rqproc import local  # takes long to import, and is rarely wanted
+                    from rqproc.local import (
+                        fallback as local,  # takes long to import, and is rarely wanted
+                    )
 
                     places, work = zip(*errands, strict=True)
                     pending.served(places, local.serve_many(work))

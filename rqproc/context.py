@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from rqproc.ground import MACHINE, Ground
-from rqproc.placement import Id
+from rqproc.ids import Id
+from rqproc.runtime import MACHINE, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Current:
             its lease (Kleppmann, "How to do distributed locking", 2016).
         deadline: on the clock that ``time_left_s`` looks at, ``time.monotonic()`` in a real
             cluster; None where nobody's waiting ends.
-        ground: clocks and sleep; the test kit's are its own.
+        runtime: clocks and sleep; the test kit's are its own.
     """
 
     id: Id
@@ -28,20 +28,20 @@ class Current:
     node: str
     token: int
     deadline: float | None
-    ground: Ground = field(default=MACHINE, repr=False, compare=False)
+    runtime: Runtime = field(default=MACHINE, repr=False, compare=False)
 
     @property
     def time_left_s(self) -> float | None:
         """Seconds until the caller that started this run gives up, None if it never does."""
-        return None if self.deadline is None else self.deadline - self.ground.monotonic()
+        return None if self.deadline is None else self.deadline - self.runtime.monotonic()
 
     def now(self) -> float:
         """Return seconds since 1970, as ``time.time()``; in the test kit by the cluster's clock."""
-        return self.ground.now()
+        return self.runtime.now()
 
     def sleep(self, seconds: float) -> None:
         """``time.sleep``; in the test kit by the cluster's clock, which takes no time."""
-        self.ground.sleep(seconds)
+        self.runtime.sleep(seconds)
 
 
 CURRENT: ContextVar[Current] = ContextVar("rqproc_current")

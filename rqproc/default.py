@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 from rqproc.client import Client
+from rqproc.ids import Id
 from rqproc.model import DEFAULT_RESOURCE, OnLost
-from rqproc.placement import Id
 from rqproc.protocol.keys import namespace_of_ingress
 
 

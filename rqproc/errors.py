@@ -2,7 +2,7 @@
 
 Each one carries what a program needs as attributes and tells a person what to do in its message.
 Foreign errors are wrapped where they enter, with ``from``; only the command line turns an error
-into an exit code.
+into an exit code: its class's ``exit_code``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ START_WITH_THE_APP = "Start the nodes with the app that declares it: `rqproc nod
 
 
 class RqprocError(Exception):
-    """The root of all errors raised by rqproc."""
+    """The root of all errors raised by rqproc; ``exit_code`` is what a command ends with."""
 
     exit_code: ClassVar[int] = 1
 
@@ -28,7 +28,12 @@ class ConfigError(RqprocError):
 
 
 class InvalidId(RqprocError, ValueError):
-    """The id cannot name anything: ``id`` is what was given, ``reason`` says why."""
+    """The id cannot name anything.
+
+    Attributes:
+        id: what was given.
+        reason: str, why it is none.
+    """
 
     exit_code = 2
 
@@ -43,7 +48,11 @@ class InvalidId(RqprocError, ValueError):
 
 
 class PayloadTooLarge(ConfigError):
-    """The arguments of a request are over the limit; nothing was sent."""
+    """The arguments of a request are over the limit; nothing was sent.
+
+    Attributes:
+        size, limit: int, bytes.
+    """
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
@@ -55,7 +64,11 @@ class PayloadTooLarge(ConfigError):
 
 
 class NoLiveNode(RqprocError):
-    """No node of this namespace holds a lease."""
+    """No node of this namespace holds a lease.
+
+    Attributes:
+        namespace: str.
+    """
 
     exit_code = 3
 
@@ -67,7 +80,12 @@ class NoLiveNode(RqprocError):
 
 
 class RequestTimeout(RqprocError, TimeoutError):
-    """No answer came within the request's timeout. A request not yet started will not be."""
+    """No answer came within the request's timeout. A request not yet started will not be.
+
+    Attributes:
+        resource, id: what was asked for.
+        timeout_s: float, seconds.
+    """
 
     exit_code = 4
 
@@ -82,7 +100,12 @@ class RequestTimeout(RqprocError, TimeoutError):
 
 
 class RedisUnavailable(RqprocError, ConnectionError):
-    """Redis could not be reached, or refused what rqproc asked of it."""
+    """Redis could not be reached, or refused what rqproc asked of it.
+
+    Attributes:
+        server: str, its address without credentials; "embedded" for the embedded one.
+        reason: str.
+    """
 
     exit_code = 5
 
@@ -106,7 +129,12 @@ class EmbeddedUnavailable(RedisUnavailable):
 
 
 class Overloaded(RqprocError):
-    """The owner's queue is full; nothing was enqueued. ``queued`` requests wait in it."""
+    """The owner's queue is full; nothing was enqueued.
+
+    Attributes:
+        node: str, the owner's name.
+        queued, limit: int, requests that wait for it, and how many may.
+    """
 
     exit_code = 6
 
@@ -121,7 +149,9 @@ class Overloaded(RqprocError):
 
 
 class Crowded(Overloaded):
-    """Too many requests of one id are under way; nothing was enqueued."""
+    """Too many requests of one id are under way; nothing was enqueued. Attributes: as
+    ``Overloaded``, for that id.
+    """
 
     def __init__(self, node: str, queued: int, limit: int) -> None:
         RqprocError.__init__(
@@ -135,7 +165,12 @@ class Crowded(Overloaded):
 
 
 class LocallyOverloaded(Overloaded):
-    """No node can answer, and this process runs as many handlers itself as it may."""
+    """No node can answer, and this process runs as many handlers itself as it may.
+
+    Attributes:
+        node: str, HOST:PID of this process.
+        queued, limit: int, the handlers that it runs at once.
+    """
 
     def __init__(self, node: str, limit: int) -> None:
         RqprocError.__init__(
@@ -149,16 +184,17 @@ class LocallyOverloaded(Overloaded):
 
 
 class RemoteError(RqprocError):
-    """An error that a node, not the caller, found: base of the next four."""
+    """An error that a node, not the caller, found."""
 
 
 class HandlerFailed(RemoteError):
     """The handler raised, or its value could not be carried back.
 
     Attributes:
-        type: the remote exception's class name.
-        reason: the remote exception's message.
-        traceback: the remote traceback as text, empty where the handler was never entered.
+        resource, id: what was asked for.
+        type: str, the remote exception's class name.
+        reason: str, the remote exception's message.
+        traceback: str, the remote traceback, empty where the handler was never entered.
     """
 
     def __init__(
@@ -176,8 +212,9 @@ class HandlerTimeout(HandlerFailed):
     """The handler took longer than its resource's ``timeout``.
 
     Attributes:
-        timeout_s: what it was allowed.
-        stuck: it runs on (a thread cannot be ended), so its id is not served until it has ended.
+        timeout_s: float, seconds that it was allowed.
+        stuck: bool, whether it runs on (a thread cannot be ended), so its id is not served until
+        it has ended.
     """
 
     def __init__(self, resource: str, id: object, timeout_s: float, *, stuck: bool) -> None:
@@ -202,8 +239,10 @@ class HandlerTimeout(HandlerFailed):
 class RequestCycle(RqprocError):
     """A handler asked for an id that waits for it: neither could ever be answered.
 
-    ``way`` tells who waits for whom, as (resource, id), from the id that was asked for to the one
-    whose handler asked.
+    Attributes:
+        resource, id: what was asked for.
+        way: who waits for whom, as a tuple of (resource, id), from the id that was asked for to the
+            one whose handler asked.
     """
 
     def __init__(self, resource: str, id: object, way: Sequence[tuple[str, object]]) -> None:
@@ -216,7 +255,12 @@ class RequestCycle(RqprocError):
 
 
 class UnknownResource(RemoteError):
-    """The node has no resource of this name; ``known`` lists those that it has."""
+    """The node has no resource of this name.
+
+    Attributes:
+        resource: str, what was asked for.
+        known: tuple of str, those that it has.
+    """
 
     exit_code = 2
 
@@ -231,7 +275,12 @@ class UnknownResource(RemoteError):
 
 
 class NodeLost(RemoteError):
-    """Too many nodes died while they held this request, so it is not tried again."""
+    """Too many nodes died while they held this request, so it is not tried again.
+
+    Attributes:
+        resource, id: what was asked for.
+        attempts: int, how many died.
+    """
 
     def __init__(self, resource: str, id: object, attempts: int) -> None:
         super().__init__(
@@ -247,8 +296,8 @@ class OwnerLost(NodeLost):
     """Whoever was to answer is silent; the request was withdrawn. Only with ``on_lost="error"``.
 
     Attributes:
-        node: the silent node; empty where the server has lost the request.
-        silent_s: for how long it has not beaten.
+        node: str, the silent node; empty where the server has lost the request.
+        silent_s: float, seconds since its last heartbeat.
     """
 
     def __init__(self, resource: str, id: object, node: str, silent_s: float) -> None:
@@ -268,7 +317,12 @@ class OwnerLost(NodeLost):
 
 
 class NameTaken(ConfigError):
-    """A node of this name is alive."""
+    """A node of this name is alive.
+
+    Attributes:
+        name: str.
+        lease_left_s: float, seconds until its lease runs out.
+    """
 
     def __init__(self, name: str, lease_left_s: float) -> None:
         super().__init__(
@@ -283,8 +337,8 @@ class ProtocolMismatch(ConfigError):
     """Programs of rqproc that speak different protocols meet in one namespace.
 
     Attributes:
-        mine: the number of the protocol that this program speaks.
-        others: the numbers of those that live nodes of the namespace speak.
+        mine: str, the number of the protocol that this program speaks.
+        others: str, the numbers of those that live nodes of the namespace speak.
     """
 
     def __init__(self, mine: str, others: str, namespace: str) -> None:

@@ -1,4 +1,4 @@
-"""The values that travel between the rooms. No behaviour beyond what their fields say."""
+"""Values that all parts share. No behaviour beyond what their fields say."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from rqproc.placement import Id
+from rqproc.ids import Id
 
 Source = Literal["hit", "joined", "miss", "stale", "near", "local"]
-"""Where a reply came from: the owner's entry; another caller's running computation; a computation
-of its own; an expired entry served while it is recomputed; the caller's own memory; its own
-process."""
+"""Where a reply came from: the owner's entry; another caller's run; a run of its own; an expired
+entry that is served while it is made anew (none is yet); the caller's own memory; a run in the
+caller's own process."""
 
 State = Literal["member", "draining"]
 
@@ -20,6 +20,7 @@ OnLost = Literal["wait", "local", "error"]
 run in its own process; have a named error as soon as that is known."""
 
 DEFAULT_RESOURCE = "demo"
+DEFAULT_NAMESPACE = "default"
 DEFAULT_TIMEOUT_S = 10.0
 
 
@@ -39,13 +40,18 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A value with the story of where it came from.
+    """A value, and where it came from.
 
     Attributes:
-        node: name of the node that answered.
-        age_s: seconds since the value was computed.
-        expires_in_s: seconds that its entry still lives; 0 where nothing is kept.
-        token: the fencing token of the handler run, a number that only grows.
+        id: int or str, as it is spelled canonically: "7" is 7.
+        value: as JSON gives it.
+        node: str, name of the node that answered; HOST:PID of the caller for "local".
+        source: "hit", the owner's entry; "joined", another caller's run; "miss", a run of its own;
+            "near", the caller's own memory; "local", a run in the caller's process.
+        age_s: float, seconds since the value was computed.
+        expires_in_s: float, seconds that its entry still lives; 0 where nothing is kept.
+        token: int, the fencing token of the handler's run, which only grows (Kleppmann, "How to do
+            distributed locking", 2016); 0 for "local".
     """
 
     id: Id
@@ -59,7 +65,18 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What the cluster knows of one node at one instant."""
+    """What the cluster knows of one node at one instant.
+
+    Attributes:
+        name, incarnation: str; an incarnation is one life of a node of that name.
+        state: "member", or "draining": it owns nothing any more.
+        lease_left_s: float, seconds.
+        queue: str, the name of its RQ queue; ``queued`` wait there, ``held`` it has taken.
+        stuck: int, handlers that run though their time is over.
+        entries: int, values that it keeps.
+        hits, joined, misses: int, answers since it started, by source.
+        pid, host: of its process.
+    """
 
     name: str
     incarnation: str
@@ -79,7 +96,14 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The live nodes at one instant; ``members`` alone are what the modulo counts over."""
+    """The live nodes at one instant.
+
+    Attributes:
+        namespace: str.
+        epoch: int, grows with each change of the members.
+        nodes: tuple of NodeInfo, sorted by name.
+        members: tuple of str, the names that the modulo counts over.
+    """
 
     namespace: str
     epoch: int
@@ -92,7 +116,16 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Who owns an id, and why. ``holder`` is the node that is busy with it, None if none is."""
+    """Who owns an id, and why.
+
+    Attributes:
+        id: int or str.
+        slot: int, 0 to 2**53 - 1: ``members[slot % len(members)]`` is the owner.
+        epoch: int, of the members.
+        members: tuple of str, sorted.
+        owner: str, None where nobody lives.
+        holder: str, the node that is busy with it; None if none is.
+    """
 
     id: Id
     slot: int

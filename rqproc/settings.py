@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from rqproc.errors import ConfigError
-from rqproc.protocol.keys import DEFAULT_NAMESPACE
+from rqproc.model import DEFAULT_NAMESPACE
 
 URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 """Where a server's URL is looked for after an explicit one, in this order."""

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
+from rqproc.ids import Id, address, canonical, check_resource
 from rqproc.model import OnLost, Reply, Request
-from rqproc.placement import Id, address, canonical, check_resource
-from rqproc.protocol import codec
-from rqproc.protocol.codec import Answer
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.answer_codec import Answer
 
 MAX_TIMEOUT_S = 7 * 86400.0
 
@@ -21,7 +21,7 @@ Kind = Literal["c", "a", "i"]
 """Without arguments, with arguments, or an invalidation; stands in the id of a call."""
 
 
-Raw = bytes | codec.Part | Answer | Reply | RqprocError
+Raw = bytes | answer_codec.Part | Answer | Reply | RqprocError
 """An answer as it came, without its id, which is read where it is wanted; or what this process has
 made of it itself."""
 
@@ -100,15 +100,15 @@ class Call:
         if unread is None:
             unread = self._unread = []
         unread.append((first, rest))
-        if self.unsure or (len(unread) > 1 and self.left < codec.count_group(rest)):
+        if self.unsure or (len(unread) > 1 and self.left < answer_codec.count_group(rest)):
             self._read_groups()
         else:
-            self.left -= codec.count_group(rest)
+            self.left -= answer_codec.count_group(rest)
 
     def _read_groups(self) -> None:
         unread, self._unread = self._unread, None
         for first, rest in unread or ():
-            for place, answer in codec.decode_group(rest):
+            for place, answer in answer_codec.decode_group(rest):
                 self.answers[first + place] = self.answers[first + place] or answer
         self.left = self.answers.count(None)
 
@@ -120,7 +120,7 @@ class Call:
         found = {
             first + place
             for first, rest in tuple(self._unread or ())
-            for place, _ in codec.decode_group(rest)
+            for place, _ in answer_codec.decode_group(rest)
         }
         return [
             place
@@ -155,7 +155,7 @@ class Call:
         """Return the only id's value. Raises: its error."""
         answer = self.answers[0]
         if type(answer) is bytes and answer[:5] != b"error":
-            return codec.decode_value(answer)
+            return answer_codec.decode_value(answer)
         return self.reply(namespace).value
 
     def reply(self, namespace: str) -> Reply:
@@ -175,9 +175,9 @@ class Call:
         if isinstance(answer, Reply | RqprocError):
             return answer
         if isinstance(answer, bytes):
-            answer = codec.decode_answer(answer)
-        elif isinstance(answer, codec.Part):
-            answer = codec.decode_part(answer)
+            answer = answer_codec.decode_answer(answer)
+        elif isinstance(answer, answer_codec.Part):
+            answer = answer_codec.decode_part(answer)
         if answer.report is None:
             return answer.reply(self.ids[place])
         return from_remote(

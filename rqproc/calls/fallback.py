@@ -5,40 +5,17 @@ Knows policies and errors. Must not know how a handler is run, nor how the loss 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from rqproc.calls.call import Call
 from rqproc.errors import ConfigError, NoLiveNode, OwnerLost, RedisUnavailable
-from rqproc.ground import MACHINE, Ground
 from rqproc.model import OnLost, Request
+from rqproc.resource import Declaring, ResourceSpec
+from rqproc.runtime import MACHINE, Runtime
 
-WISHES = get_args(OnLost)
-
-
-class Servable(Protocol):
-    """A resource whose handler this process could run itself; see ``app.Resource``."""
-
-    @property
-    def handler(self) -> Callable[..., Any]: ...
-    @property
-    def ttl_s(self) -> float: ...
-    @property
-    def timeout_s(self) -> float | None: ...
-    @property
-    def is_async(self) -> bool: ...
-    @property
-    def on_lost(self) -> OnLost | None: ...
-    @property
-    def near(self) -> bool | None: ...
-
-
-class Declaring(Protocol):
-    """What has resources; see ``app.App``."""
-
-    @property
-    def resources(self) -> Mapping[str, Servable]: ...
+POLICIES = get_args(OnLost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +25,16 @@ class Errand:
     Attributes:
         timeout_s: what the caller allowed in all.
         queues: it waits for a free place rather than be refused: it is one of many.
-        ground: by whose clock the deadline is meant.
+        runtime: by whose clock the deadline is meant.
     """
 
     request: Request
-    resource: Servable
+    resource: ResourceSpec
     deadline: float
     timeout_s: float
     namespace: str
     queues: bool = False
-    ground: Ground = MACHINE
+    runtime: Runtime = MACHINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +42,10 @@ class Fallback:
     """What a client does where no node can answer, and with which handlers."""
 
     on_lost: OnLost = "wait"
-    resources: Mapping[str, Servable] = field(default_factory=dict)
+    resources: Mapping[str, ResourceSpec] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, on_lost: OnLost, app: Declaring | Mapping[str, Servable] | None) -> Fallback:
+    def of(cls, on_lost: OnLost, app: Declaring | Mapping[str, ResourceSpec] | None) -> Fallback:
         """Raises: ConfigError."""
         found: Any = {} if app is None else getattr(app, "resources", app)
         if not isinstance(found, Mapping):
@@ -91,7 +68,7 @@ class Fallback:
         return chosen
 
     def errands(
-        self, call: Call, namespace: str, *, ground: Ground = MACHINE
+        self, call: Call, namespace: str, *, runtime: Runtime = MACHINE
     ) -> list[tuple[int, Errand]]:
         """Return what this process is to do itself, by place: what the cluster could not answer.
 
@@ -114,7 +91,7 @@ class Fallback:
                     call.timeout_s,
                     namespace,
                     queues=len(lost) > 1,
-                    ground=ground,
+                    runtime=runtime,
                 ),
             )
             for place in lost
@@ -127,6 +104,6 @@ def check_on_lost(on_lost: OnLost) -> OnLost:
     Raises:
         ConfigError: none of those there are.
     """
-    if on_lost in WISHES:
+    if on_lost in POLICIES:
         return on_lost
-    raise ConfigError(f"invalid on_lost {on_lost!r}: one of {', '.join(WISHES)}")
+    raise ConfigError(f"invalid on_lost {on_lost!r}: one of {', '.join(POLICIES)}")

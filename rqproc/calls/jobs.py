@@ -1,6 +1,6 @@
 """Jobs on their way into the cluster: requests that are enqueued, and looked up by RQ's rules.
 
-Knows the codec. Must not know connections, nor RQ's own classes: see ``rqproc.rqjob``.
+Knows the codec. Must not know connections, nor RQ's own classes: see ``rqproc.calls.rqjob``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from rqproc.calls.call import plain
 from rqproc.errors import RqprocError, from_remote
+from rqproc.ids import Id, address, check_resource
 from rqproc.model import Request
-from rqproc.placement import Id, address, check_resource
 from rqproc.protocol import codec
-from rqproc.protocol.commands import Sent
+from rqproc.protocol.messages import Sent
 
 
 def jobs_of(

@@ -28,11 +28,12 @@ import hiredis
 
 from rqproc.calls.call import Call
 from rqproc.errors import RqprocError
-from rqproc.protocol import codec
-from rqproc.protocol.commands import MOST_TOGETHER, Commands, Sent
-from rqproc.transport.connection import Command, LinkLost, Refused
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.commands import MOST_TOGETHER, Commands
+from rqproc.protocol.messages import Sent
+from rqproc.transport.connection import Command, ConnectionLost, Refused
 
-TOLD = (LinkLost, Refused, RqprocError)
+TOLD = (ConnectionLost, Refused, RqprocError)
 """What callers are told who wait for an answer; RqprocError: of sentinels, or of the embedded
 server."""
 
@@ -288,7 +289,7 @@ class Multiplexer:
             if not call.left and (wake := call.wake):
                 wake()
             return
-        for part in codec.split_group(rest):
+        for part in answer_codec.split_group(rest):
             one, index = places[part.place]
             one.take(index, part)
             if not one.left and (wake := one.wake):
@@ -324,7 +325,7 @@ class Multiplexer:
         if told.startswith(b"r"):
             self.message(told)
         elif told.startswith(b"{"):
-            answer = codec.refusal(told)
+            answer = answer_codec.refusal(told)
             if quiet and answer.report and answer.report["type"] == "NoLiveNode":
                 call.nobody = {**(call.nobody or {}), index: answer}
             else:
@@ -340,7 +341,7 @@ class Multiplexer:
             call.carried = call.heard = True
         for i in range(0, len(reply or ()), 2):
             call, index = places[reply[i]]
-            self._answer(call, index, codec.refusal(reply[i + 1]))
+            self._answer(call, index, answer_codec.refusal(reply[i + 1]))
 
     def _withdrawn(self, reply: Any, places: Sequence[Place]) -> None:
         if isinstance(reply, Exception):
@@ -351,7 +352,7 @@ class Multiplexer:
                 self.message(told)
 
     @staticmethod
-    def _answer(call: Call, index: int, answer: codec.Answer) -> None:
+    def _answer(call: Call, index: int, answer: answer_codec.Answer) -> None:
         call.take(index, answer)
         if not call.left and (wake := call.wake):
             wake()

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rqproc.calls.call import Call, Kind, check_timeout, plain
 from rqproc.calls.fallback import Errand, Fallback
+from rqproc.calls.lookup import Nearby, find_all
 from rqproc.context import ASKING, Asking
 from rqproc.errors import RedisUnavailable, RqprocError
-from rqproc.ground import MACHINE, Ground
+from rqproc.ids import Id, address, canonical, check_resource
 from rqproc.model import OnLost, Reply
-from rqproc.nearby import Nearby, find_all
-from rqproc.placement import Id, address, canonical, check_resource
+from rqproc.runtime import MACHINE, Runtime
 
 if TYPE_CHECKING:
-    from rqproc.near import Expected
-    from rqproc.nearcache import NearCache
+    from rqproc.calls.near_cache import NearCache
+    from rqproc.calls.near_entries import Expected
 
 
 class Requests:
@@ -30,20 +30,20 @@ class Requests:
         timeout: seconds, where a request does not say.
         near: replies that the client keeps itself; None for none.
         nearby: what is asked before the cluster is.
-        ground: by whose clock callers wait.
+        runtime: by whose clock callers wait.
     """
 
     def __init__(
         self, namespace: str, fallback: Fallback, *, timeout: float, near: NearCache | None,
-        nearby: Nearby | None, ground: Ground = MACHINE,
+        nearby: Nearby | None, runtime: Runtime = MACHINE,
     ) -> None:  # fmt: skip
         self.namespace = namespace
         self.near = near
         self.nearby = nearby
         self.timeout_s = check_timeout(timeout)
         self._fallback = fallback
-        self._ground = ground
-        self._monotonic = ground.monotonic
+        self._runtime = runtime
+        self._monotonic = runtime.monotonic
 
     def find(self, id: Id, resource: str) -> Reply | None:
         """Return the reply to a request without arguments where nobody need be asked for it.
@@ -71,12 +71,12 @@ class Requests:
             except TypeError:  # it cannot be looked up: it is no id either
                 found, place, _ = plain(check_resource(resource), canonical(id))
         timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
-        wish = self._fallback.choose(resource, on_lost)
+        policy = self._fallback.choose(resource, on_lost)
         run = ASKING.get()
         # An invalidation waits for no run: it closes no circle.
         is_nested = run is not None and kind != "i" and run.namespace == self.namespace
         call = Call(
-            kind, resource, (found,), (place,), timeout_s, self._monotonic() + timeout_s, wish,
+            kind, resource, (found,), (place,), timeout_s, self._monotonic() + timeout_s, policy,
             run.address if is_nested and run else "", args, kwargs,
         )  # fmt: skip
         if kind != "c":
@@ -93,7 +93,7 @@ class Requests:
         """
         check_resource(resource)
         timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
-        wish = self._fallback.choose(resource, on_lost)
+        policy = self._fallback.choose(resource, on_lost)
         asked = list(dict.fromkeys(map(canonical, ids)))
         found = self.near.replies(asked, resource) if self.near else {}
         if self.nearby:
@@ -103,16 +103,16 @@ class Requests:
         parent = run.address if run and run.namespace == self.namespace else ""
         addresses = [plain(resource, id)[1] for id in wanted]
         deadline = self._monotonic() + timeout_s
-        call = Call("c", resource, wanted, addresses, timeout_s, deadline, wish, parent)
+        call = Call("c", resource, wanted, addresses, timeout_s, deadline, policy, parent)
         return Many(call, asked, found, self.namespace)
 
-    def begin(self, call: Call) -> Pending:
+    def begin(self, call: Call) -> CallScope:
         """Before a call is sent."""
-        return Pending(self, call, self.near.expect(call) if self.near else None)
+        return CallScope(self, call, self.near.expect(call) if self.near else None)
 
     def errands(self, call: Call) -> list[tuple[int, Errand]]:
         """Return what this process is to do itself of a call."""
-        return self._fallback.errands(call, self.namespace, ground=self._ground)
+        return self._fallback.errands(call, self.namespace, runtime=self._runtime)
 
 
 class Many(NamedTuple):
@@ -143,7 +143,7 @@ class Many(NamedTuple):
         return values(self.outcomes(), return_exceptions=return_exceptions)
 
 
-class Pending:
+class CallScope:
     """A call that is under way, and what is done before and after: in ``with``.
 
     Attributes:
@@ -158,7 +158,7 @@ class Pending:
         self._expected = expected
         self._run: Asking | None = ASKING.get()
 
-    def __enter__(self) -> Pending:
+    def __enter__(self) -> CallScope:
         """The handler's run that asks lets others run meanwhile."""
         if self._run:
             self._run.changed(True)

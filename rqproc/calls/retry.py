@@ -30,7 +30,7 @@ from rqproc.calls.call import Call
 from rqproc.errors import RedisUnavailable
 from rqproc.model import OnLost
 from rqproc.transport.backoff import Backoff, Chance
-from rqproc.transport.connection import LinkLost, Refused
+from rqproc.transport.connection import ConnectionLost, Refused
 
 OUTAGE_S = 3.0
 """Seconds that an unreachable Redis is waited for before RedisUnavailable: a restart passes
@@ -87,7 +87,7 @@ class Patience:
         self._clock = clock
         self._since: float | None = None
         self._backoff = Backoff(shortest_s=0.01, longest_s=0.5, chance=chance)
-        self._last: LinkLost | Refused | None = None
+        self._last: ConnectionLost | Refused | None = None
         self._loaded = False
         self.limit_s = OUTAGE_S
 
@@ -107,7 +107,7 @@ class Patience:
         if self._last is not None:
             raise self._over(self._last) from self._last
 
-    def after(self, error: LinkLost | Refused) -> Pause:
+    def after(self, error: ConnectionLost | Refused) -> Pause:
         """Raises: RedisUnavailable: the error will not pass, or has lasted too long."""
         if isinstance(error, Refused) and not error.passing:
             raise self._over(error) from error
@@ -117,13 +117,13 @@ class Patience:
         now = self._clock()
         self._last = error
         if self._since is None:
-            self._since = now - (error.spent_s if isinstance(error, LinkLost) else 0.0)
+            self._since = now - (error.spent_s if isinstance(error, ConnectionLost) else 0.0)
         left_s = self._since + self.limit_s - now
         if left_s < SHORTEST_S:
             raise self._over(error) from error
         return Pause(min(self._backoff.next_s(), left_s))
 
-    def _over(self, error: LinkLost | Refused) -> RedisUnavailable:
+    def _over(self, error: ConnectionLost | Refused) -> RedisUnavailable:
         return RedisUnavailable(self._server, str(error), advice=error.advice)
 
 
@@ -134,7 +134,7 @@ def first_look(call: Call) -> Look:
 
 
 def persevere(
-    call: Call, error: LinkLost | Refused | None, *, began: float, server: str, clock: Clock,
+    call: Call, error: ConnectionLost | Refused | None, *, began: float, server: str, clock: Clock,
     chance: Chance = random.random,
 ) -> Steps:  # fmt: skip
     """Say what a caller does that was not answered at its first look, or was told an error then.
@@ -175,7 +175,7 @@ def persevere(
         error = None
         try:
             yield Look(wait_s, left_s, pace.first.grace_s, send, withdraw)
-        except (LinkLost, Refused) as failure:
+        except (ConnectionLost, Refused) as failure:
             error = failure
     if patience and call.left:
         patience.check()

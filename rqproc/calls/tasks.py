@@ -15,22 +15,23 @@ from functools import partial
 from typing import Any
 
 from rqproc.calls.call import Call
+from rqproc.calls.drive import adrive
 from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
-from rqproc.drive import adrive
 from rqproc.protocol.commands import Commands
-from rqproc.transport.async_connection import AsyncLink, connect
-from rqproc.transport.connection import CONNECT_TIMEOUT_S, Command, Dial, LinkLost, Refused
+from rqproc.transport.async_connection import AsyncConnection, connect
+from rqproc.transport.connection import Command, ConnectionLost, Refused
+from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
 TICK_S = 0.01
-"""Alarms ring up to so much late."""
+"""Timers callback up to so much late."""
 
 
 class Tasks:
     """What the requests of a client go over, in one event loop at a time."""
 
-    def __init__(self, dial: Dial, commands: Commands) -> None:
-        self._dial = dial
+    def __init__(self, connector: Connector, commands: Commands) -> None:
+        self._connector = connector
         self._commands = commands
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: AsyncGenerator[None, None] | None = None
@@ -38,8 +39,8 @@ class Tasks:
 
     def _begin_anew(self) -> None:
         self._core = Multiplexer(self._commands)
-        self._alarms = Alarms()
-        self._link: AsyncLink | None = None
+        self._timers = Timers()
+        self._connection: AsyncConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._outbox: dict[Call, Look] = {}
         self._flushing = False
@@ -64,7 +65,7 @@ class Tasks:
         try:
             try:
                 await self._look(call, first_look(call))
-            except (LinkLost, Refused) as failure:
+            except (ConnectionLost, Refused) as failure:
                 error = failure
             if call.left:
                 await self._persevere(call, error, began)
@@ -74,12 +75,14 @@ class Tasks:
             if self._closing:
                 await self.close()
 
-    async def _persevere(self, call: Call, error: LinkLost | Refused | None, began: float) -> None:
+    async def _persevere(
+        self, call: Call, error: ConnectionLost | Refused | None, began: float
+    ) -> None:
         steps = persevere(
-            call, error, began=began, server=self._dial.server, clock=self._running.time,
-            chance=self._dial.ground.chance,
+            call, error, began=began, server=self._connector.server, clock=self._running.time,
+            chance=self._connector.runtime.chance,
         )  # fmt: skip
-        await adrive(steps, partial(self._step, call), failures=(LinkLost, Refused))
+        await adrive(steps, partial(self._step, call), failures=(ConnectionLost, Refused))
 
     def _step(self, call: Call, step: Look | Pause) -> Awaitable[None]:
         if isinstance(step, Pause):
@@ -108,13 +111,13 @@ class Tasks:
         if self._connecting:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
-        link, self._link = self._link, None
+        connection, self._connection = self._connection, None
         self._core.due = deque()
         goodbye = self._core.goodbye()
-        if link:
+        if connection:
             if goodbye:
-                link.write(goodbye)
-            link.abort()
+                connection.write(goodbye)
+            connection.abort()
             await asyncio.sleep(0)
 
     # --- one look ---
@@ -133,10 +136,10 @@ class Tasks:
             if not self._flushing:
                 self._flushing = True
                 loop.call_soon(self._flush)
-        self._alarms.set(loop, look.wait_s, partial(self._ring, call, look, awaited))
+        self._timers.set(loop, look.wait_s, partial(self._fire, call, look, awaited))
         return awaited
 
-    def _ring(self, call: Call, look: Look, awaited: asyncio.Future[None]) -> None:
+    def _fire(self, call: Call, look: Look, awaited: asyncio.Future[None]) -> None:
         """Time is over, if this is still awaited."""
         if awaited.done():
             return
@@ -145,19 +148,19 @@ class Tasks:
         unsent = call in self._outbox and not self._connecting  # which ends by itself, and is told
         if unsent and look.wait_s >= look.grace_s:
             del self._outbox[call]
-            awaited.set_exception(LinkLost("it does not answer", spent_s=look.wait_s))
-        elif core.due and silent_s >= look.grace_s and self._link:
+            awaited.set_exception(ConnectionLost("it does not answer", spent_s=look.wait_s))
+        elif core.due and silent_s >= look.grace_s and self._connection:
             unheard_s = loop.time() - self._heard_at
             spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
-            self._broken(self._link, LinkLost("it does not answer", spent_s=spent_s))
+            self._broken(self._connection, ConnectionLost("it does not answer", spent_s=spent_s))
         if not awaited.done():
             awaited.set_result(None)
 
     def _flush(self, *, late: bool = False) -> None:
         """Send all that waits to be sent, in one packet; ``late``: it took a while to connect."""
         self._flushing = False
-        link = self._link
-        if link is None:
+        connection = self._connection
+        if connection is None:
             if self._connecting is None and self._outbox:
                 self._connecting = asyncio.create_task(self._connect())
             return
@@ -167,7 +170,7 @@ class Tasks:
         commands: list[Command] = core.housekeeping() if core.has_more else []
         commands += self._outgoing(now, late)
         if commands:
-            link.write(commands)
+            connection.write(commands)
 
     def _outgoing(self, now: float, late: bool) -> list[Command]:
         """Empty the outbox."""
@@ -196,15 +199,19 @@ class Tasks:
             (max(look.wait_s, look.grace_s) for look in looks), default=CONNECT_TIMEOUT_S
         )
         try:
-            link = await connect(self._dial, min(CONNECT_TIMEOUT_S, within_s), pushes=True)
+            connection = await connect(
+                self._connector, min(CONNECT_TIMEOUT_S, within_s), pushes=True
+            )
             try:
-                await link.listen(core.channels(), timeout_s=GRACE_S)
+                await connection.listen(core.channels(), timeout_s=GRACE_S)
             except BaseException:
-                link.abort()
+                connection.abort()
                 raise
             due = core.due
-            self._link = link  # first: it may be lost by now, and is told so
-            link.hear(partial(self._heard, link, due), partial(self._broken, link))
+            self._connection = connection  # first: it may be lost by now, and is told so
+            connection.hear(
+                partial(self._heard, connection, due), partial(self._broken, connection)
+            )
         except TOLD as error:
             self._outbox.clear()
             core.broken(error)
@@ -213,23 +220,23 @@ class Tasks:
         if self._outbox and not self._flushing:
             self._flush(late=True)
 
-    def _heard(self, link: AsyncLink, due: deque[Due], found: list[Any]) -> None:
+    def _heard(self, connection: AsyncConnection, due: deque[Due], found: list[Any]) -> None:
         self._silent_since = self._heard_at = self._running.time()
         try:
             self._core.take_in(found, due)
         except Refused as error:
-            self._broken(link, error)
+            self._broken(connection, error)
             return
         if self._core.extra and not self._flushing:
             self._flushing = True
             self._running.call_soon(self._flush)
 
-    def _broken(self, link: AsyncLink, error: Exception) -> None:
+    def _broken(self, connection: AsyncConnection, error: Exception) -> None:
         """Begin anew: tell everyone."""
-        link.abort()
-        if link is not self._link:
+        connection.abort()
+        if connection is not self._connection:
             return  # it has been told
-        self._link = None
+        self._connection = None
         self._outbox.clear()
         self._core.broken(error)
 
@@ -245,10 +252,10 @@ def _wake(call: Call, awaited: asyncio.Future[None]) -> None:
         awaited.set_result(None)
 
 
-class Alarms:
+class Timers:
     """Calls back after some time: many at once, since a timer for each takes longer than its use.
 
-    An alarm is not taken back: whoever is called looks whether it still matters.
+    An timer is not taken back: whoever is called looks whether it still matters.
     """
 
     __slots__ = ("_due",)
@@ -257,15 +264,15 @@ class Alarms:
         self._due: dict[int, list[Callable[[], None]]] = {}
 
     def set(
-        self, loop: asyncio.AbstractEventLoop, after_s: float, ring: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, after_s: float, callback: Callable[[], None]
     ) -> None:
         tick = int((loop.time() + after_s) / TICK_S) + 1
         due = self._due.get(tick)
         if due is None:
             due = self._due[tick] = []
-            loop.call_at(tick * TICK_S, self._ring, tick)
-        due.append(ring)
+            loop.call_at(tick * TICK_S, self._fire, tick)
+        due.append(callback)
 
-    def _ring(self, tick: int) -> None:
-        for ring in self._due.pop(tick):
-            ring()
+    def _fire(self, tick: int) -> None:
+        for callback in self._due.pop(tick):
+            callback()

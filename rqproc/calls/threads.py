@@ -9,9 +9,7 @@ waits. Nobody waits for a lock while another reads.
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,40 +17,33 @@ from functools import partial
 from typing import Any
 
 from rqproc.calls.call import Call
+from rqproc.calls.drive import drive
 from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
-from rqproc.drive import drive
-from rqproc.ground import Ground, Lock
 from rqproc.protocol.commands import Commands
-from rqproc.transport.connection import (
-    CONNECT_TIMEOUT_S,
-    Command,
-    Dial,
-    Link,
-    LinkLost,
-    Refused,
-    pack,
-)
+from rqproc.runtime import Lock, Runtime, renew_after_fork
+from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
+from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
 
 class Threads:
     """What the requests of a client go over; shared by any number of threads."""
 
-    def __init__(self, dial: Dial, commands: Commands) -> None:
-        self._dial = dial
-        self._ground: Ground = dial.ground
-        self._monotonic = dial.ground.monotonic
+    def __init__(self, connector: Connector, commands: Commands) -> None:
+        self._connector = connector
+        self._runtime: Runtime = connector.runtime
+        self._monotonic = connector.runtime.monotonic
         self._commands = commands
         self.forget_parent()
-        _ALL.add(self)
+        renew_after_fork(self)
 
     def forget_parent(self) -> None:
         """Begin anew; in a forked child the socket is the parent's, and so may the locks be."""
         self._core = Multiplexer(self._commands)
-        self._sending = self._ground.lock()
+        self._sending = self._runtime.lock()
         self._reading = threading.Lock()
-        self._line: tuple[Link, deque[Due]] | None = None
-        self._dead: list[Link] = []
+        self._line: tuple[Connection, deque[Due]] | None = None
+        self._dead: list[Connection] = []
         self._waiting: dict[Call, None] = {}
         self._sent_at = self._silent_since = self._heard_at = 0.0
         self._closing = False
@@ -69,7 +60,7 @@ class Threads:
             self._core.calls[call] = None
             try:
                 self._look(call, first_look(call))
-            except (LinkLost, Refused) as failure:
+            except (ConnectionLost, Refused) as failure:
                 error = failure
             if call.left:
                 self._persevere(call, error, began)
@@ -78,16 +69,16 @@ class Threads:
             if self._closing:
                 self.close()
 
-    def _persevere(self, call: Call, error: LinkLost | Refused | None, began: float) -> None:
+    def _persevere(self, call: Call, error: ConnectionLost | Refused | None, began: float) -> None:
         steps = persevere(
-            call, error, began=began, server=self._dial.server, clock=self._monotonic,
-            chance=self._ground.chance,
+            call, error, began=began, server=self._connector.server, clock=self._monotonic,
+            chance=self._runtime.chance,
         )  # fmt: skip
-        drive(steps, partial(self._step, call), failures=(LinkLost, Refused))
+        drive(steps, partial(self._step, call), failures=(ConnectionLost, Refused))
 
     def _step(self, call: Call, step: Look | Pause) -> None:
         if isinstance(step, Pause):
-            self._ground.sleep(step.seconds)
+            self._runtime.sleep(step.seconds)
         else:
             self._look(call, step)
 
@@ -105,14 +96,14 @@ class Threads:
             self._sending.release()
         if line:
             if goodbye:
-                with suppress(LinkLost, Refused):  # what it would remove expires by itself
+                with suppress(ConnectionLost, Refused):  # what it would remove expires by itself
                     line[0].send(pack(goodbye), timeout_s=GRACE_S)
             line[0].close()
 
     # --- one look ---
 
     def _look(self, call: Call, look: Look) -> None:
-        """Send what is to be sent, and wait. Raises: LinkLost, Refused."""
+        """Send what is to be sent, and wait. Raises: ConnectionLost, Refused."""
         call.error = None
         if look.send or not (call.names or call.groups):
             self._send(call, look)
@@ -129,14 +120,14 @@ class Threads:
             if not held and within_s > look.left_s:
                 return  # others were sending until its time was over
             if not held:
-                raise LinkLost("it does not answer", spent_s=within_s)
+                raise ConnectionLost("it does not answer", spent_s=within_s)
             try:
                 self._send_now(call, look)
             except TOLD as error:
                 self._broken(error)
                 raise
             except BaseException:  # Ctrl-C, for one
-                self._broken(LinkLost("interrupted"))
+                self._broken(ConnectionLost("interrupted"))
                 raise
         finally:
             if held:
@@ -165,7 +156,7 @@ class Threads:
         """Read for all, or wait for who does, until this one's answers are there or time is over.
 
         Raises:
-            LinkLost: there is no connection, and nobody has been told of that.
+            ConnectionLost: there is no connection, and nobody has been told of that.
         """
         turn: Lock | None = None
         reads = False
@@ -176,7 +167,7 @@ class Threads:
                     self._read(call, end, grace_s)
                     return
                 if turn is None:
-                    turn = self._ground.lock()
+                    turn = self._runtime.lock()
                     turn.acquire()
                     call.wake = _opener(turn)
                     self._waiting[call] = None
@@ -204,11 +195,11 @@ class Threads:
         line, silent_s = self._line, self._monotonic() - self._silent_since
         if line is None or not line[1] or silent_s < grace_s:
             return
-        link, due = line
-        if len(due) > 1 or not link.has_unread():
+        connection, due = line
+        if len(due) > 1 or not connection.has_unread():
             unheard_s = self._monotonic() - self._heard_at
             spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
-            self._lost(link, LinkLost("it does not answer", spent_s=spent_s))
+            self._lost(connection, ConnectionLost("it does not answer", spent_s=spent_s))
 
     def _hand_on(self) -> None:
         """Wake one who waits, where nobody reads."""
@@ -227,20 +218,20 @@ class Threads:
                 self._check_silence(grace_s)
                 return
             if line is None:
-                raise LinkLost("the connection was lost")
-            link, due = line
+                raise ConnectionLost("the connection was lost")
+            connection, due = line
             try:
-                self._take(link, due, min(wait_s, grace_s) if due else wait_s, grace_s)
-            except (LinkLost, Refused) as error:
-                self._lost(link, error)
+                self._take(connection, due, min(wait_s, grace_s) if due else wait_s, grace_s)
+            except (ConnectionLost, Refused) as error:
+                self._lost(connection, error)
             except BaseException:  # Ctrl-C, for one: what was read may be lost
-                self._lost(link, LinkLost("interrupted"))
+                self._lost(connection, ConnectionLost("interrupted"))
                 raise
 
-    def _take(self, link: Link, due: deque[Due], wait_s: float, grace_s: float) -> None:
-        """Take in what comes within so long. Raises: LinkLost, Refused."""
+    def _take(self, connection: Connection, due: deque[Due], wait_s: float, grace_s: float) -> None:
+        """Take in what comes within so long. Raises: ConnectionLost, Refused."""
         began = self._monotonic()
-        found = link.take(wait_s)
+        found = connection.take(wait_s)
         now = self._monotonic()
         if not found:
             self._check_silence(grace_s)
@@ -252,44 +243,44 @@ class Threads:
             self._silent_since = max(self._silent_since, self._sent_at)
         self._core.take_in(found, due)
         if self._core.extra:
-            self._send_extra(link)
+            self._send_extra(connection)
 
-    def _send_extra(self, link: Link) -> None:
+    def _send_extra(self, connection: Connection) -> None:
         """Whoever sends meanwhile may take it along."""
         line = self._line
-        if line is None or link is not line[0]:
+        if line is None or connection is not line[0]:
             return
         self._sending.acquire()
         try:
-            if self._line and link is self._line[0] and self._core.extra:
-                link.send(pack(self._core.housekeeping()), timeout_s=GRACE_S)
+            if self._line and connection is self._line[0] and self._core.extra:
+                connection.send(pack(self._core.housekeeping()), timeout_s=GRACE_S)
         finally:
             self._sending.release()
 
     # --- the connection ---
 
-    def _connect(self, look: Look) -> tuple[Link, deque[Due]]:
-        """Raises: LinkLost, Refused, RqprocError."""
+    def _connect(self, look: Look) -> tuple[Connection, deque[Due]]:
+        """Raises: ConnectionLost, Refused, RqprocError."""
         within_s = min(CONNECT_TIMEOUT_S, max(look.wait_s, look.grace_s))
-        link = self._dial.connect(timeout_s=within_s, pushes=True)
+        connection = self._connector.connect(timeout_s=within_s, pushes=True)
         try:
-            link.listen(self._core.channels(), timeout_s=GRACE_S)
+            connection.listen(self._core.channels(), timeout_s=GRACE_S)
         except BaseException:
-            link.close()
+            connection.close()
             raise
-        line = self._line = (link, self._core.due)
+        line = self._line = (connection, self._core.due)
         return line
 
-    def _lost(self, link: Link, error: Exception) -> None:
+    def _lost(self, connection: Connection, error: Exception) -> None:
         """One who waits or reads finds the connection of no use, if no other has before."""
         line = self._line
-        if line is None or link is not line[0]:
+        if line is None or connection is not line[0]:
             return  # and nobody is waited for who may be making a new one
         if not self._sending.acquire(blocking=False):
-            link.interrupt()  # who sends over it may hold the lock
+            connection.interrupt()  # who sends over it may hold the lock
             self._sending.acquire()
         try:
-            if self._line and link is self._line[0]:
+            if self._line and connection is self._line[0]:
                 self._broken(error)
         finally:
             self._sending.release()
@@ -325,15 +316,3 @@ def _opener(turn: Lock) -> Callable[[], None]:
                 turn.release()
 
     return wake
-
-
-_ALL: weakref.WeakSet[Threads] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for threads in _ALL:
-        threads.forget_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from rqproc.calls.fallback import Servable
 from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
+from rqproc.ids import Id, canonical
 from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
-from rqproc.placement import Id, canonical
+from rqproc.resource import ResourceSpec
 from rqproc.settings import LOCAL, resolve_url
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def _app(target: Target, spec: str) -> App:
     return app
 
 
-def _handlers(app: App | None) -> Mapping[str, Servable]:
+def _handlers(app: App | None) -> Mapping[str, ResourceSpec]:
     """Return what this process can run."""
-    from rqproc.seed import with_demo
+    from rqproc.sample import with_demo
 
     return with_demo(app)
 

@@ -16,14 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from rqproc.bench import chart
-from rqproc.bench.ground import RIVALS, Plan, Rival
-from rqproc.bench.play import Result, Step, play
-from rqproc.bench.rows import NAMES, ROWS, Row, choose
 from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
+from rqproc.lab.bench import figures
+from rqproc.lab.bench.environment import RIVALS, BenchPlan, Rival
+from rqproc.lab.bench.rounds import Result, Step, run_rounds
+from rqproc.lab.bench.rows import NAMES, ROWS, Row, choose
 
-DEFAULT = Plan()
+DEFAULT = BenchPlan()
 
 STYLES = {"met": "green", "missed": "bold red", "n/a": "dim", "": "dim"}
 
@@ -109,7 +109,7 @@ def bench(
     if left := [name for name in names if name not in {row.name for row in rows}]:
         raise click.UsageError(f"{left[0]} needs rivals that --against leaves out")
     end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
-    plan = Plan(**options)
+    plan = BenchPlan(**options)
     result = _watch(target.url, plan.with_millions() if long else plan, rows)
     if as_json:
         click.echo(json.dumps(_shaped(result)))
@@ -117,11 +117,11 @@ def bench(
         _show(console(), result)
 
 
-def _watch(url: str | None, plan: Plan, rows: Collection[Row]) -> Result:
+def _watch(url: str | None, plan: BenchPlan, rows: Collection[Row]) -> Result:
     out = console(sys.stderr)
     with (
         _progress(out) as progress,
-        closing(play(url, plan, tuple(rows))) as events,
+        closing(run_rounds(url, plan, tuple(rows))) as events,
     ):
         task = progress.add_task("", total=None)
         for event in events:
@@ -189,24 +189,24 @@ def _show(out: Console, result: Result) -> None:
 def _table(out: Console, result: Result) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    table.add_column("", no_wrap=True, min_width=chart.WIDTH)
+    table.add_column("", no_wrap=True, min_width=figures.WIDTH)
     table.add_column("figure", justify="right", no_wrap=True)
     table.add_column("target", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("measured")
-    ink = chart.Ink() if out.is_terminal else chart.PLAIN
+    ink = figures.Ink() if out.is_terminal else figures.PLAIN
     for row in result.rows:
         table.add_row(*_cells(result, row, ink))
     return table
 
 
-def _cells(result: Result, row: Row, ink: chart.Ink) -> tuple[str, ...]:
+def _cells(result: Result, row: Row, ink: figures.Ink) -> tuple[str, ...]:
     figure, verdict = result.figure(row), result.verdict(row)
     style = STYLES[verdict]
     drawn = ""
     if figure is not None and row.target:
-        drawn = f"[{style}]{chart.bar(row.target.score(figure), ink=ink)}[/{style}]"
-    shown = "n/a" if figure is None else f"{chart.number(figure)} {row.unit}".rstrip()
+        drawn = f"[{style}]{figures.bar(row.target.score(figure), ink=ink)}[/{style}]"
+    shown = "n/a" if figure is None else f"{figures.number(figure)} {row.unit}".rstrip()
     target = str(row.target) if row.target else ""
     title = f"[bold]{row.name}[/bold]: {escape(row.title(result.plan))}"
     return title, drawn, shown, target, f"[{style}]{verdict}[/{style}]", _measured(result, row)
@@ -218,5 +218,5 @@ def _measured(result: Result, row: Row) -> str:
     if len(medians) < 2:
         return ""
     return " to ".join(
-        chart.amount(term.field, value) for term, value in medians if value is not None
+        figures.amount(term.field, value) for term, value in medians if value is not None
     )

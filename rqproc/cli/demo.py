@@ -10,10 +10,10 @@ from rich.table import Table
 
 from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
-from rqproc.demo import IDS, Round, play
 from rqproc.errors import RqprocError
+from rqproc.lab.demo import IDS, Round, run_demo
+from rqproc.lab.processes import Activity
 from rqproc.model import Reply
-from rqproc.stage import Doing
 
 MORAL = """
 Same id, same node. Asked again at once it is a [bold]hit[/bold]: the owner's entry answers.
@@ -41,8 +41,8 @@ def demo(target: Target) -> int:
     rounds: list[Round] = []
     out.print("Each id is asked of the one process that owns it: id modulo the live nodes.\n")
     with out.status("") as status:
-        for event in play(target.url):
-            if isinstance(event, Doing):
+        for event in run_demo(target.url):
+            if isinstance(event, Activity):
                 status.update(event.text)
                 out.print(f"[dim]... {event.text}[/dim]")
             else:

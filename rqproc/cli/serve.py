@@ -16,15 +16,15 @@ from typing import Any
 import click
 
 from rqproc.app import App
+from rqproc.calls.functions import connector
 from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.errors import RqprocError
-from rqproc.lines import dial
 from rqproc.node.node import Node
-from rqproc.protocol.commands import Joined
 from rqproc.protocol.keys import Keys
-from rqproc.seed import with_demo
+from rqproc.protocol.messages import Joined
+from rqproc.sample import with_demo
 from rqproc.settings import NodeSettings, resolve_namespace, server_url
 
 log = logging.getLogger("rqproc.node")
@@ -50,7 +50,7 @@ def serve(
     if app:  # its own client, which handlers may use, asks where its node serves
         app.url, app.namespace = where.url, where.namespace
     node = Node(
-        dial(where.url),
+        connector(where.url),
         Keys(resolve_namespace(where.namespace)),
         with_demo(app),
         settings=settings,

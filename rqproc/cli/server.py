@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from rqproc.cli.root import Target
-from rqproc.embedded import Embedded
+from rqproc.server import Embedded
 from rqproc.settings import LOCAL, server_url
 
 

@@ -18,12 +18,12 @@ from rich.table import Table
 
 from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
-from rqproc.stage import Doing
-from rqproc.torture.figures import Times
-from rqproc.torture.history import Violation
-from rqproc.torture.play import Plan, Verdict, play
-from rqproc.torture.records import Kind
-from rqproc.torture.schedule import KINDS
+from rqproc.lab.processes import Activity
+from rqproc.lab.torture.campaign import TorturePlan, Verdict, run_campaign
+from rqproc.lab.torture.figures import Times
+from rqproc.lab.torture.history import Violation
+from rqproc.lab.torture.records import Kind
+from rqproc.lab.torture.schedule import KINDS
 
 NONE = "none"
 SEEDS = 1_000_000
@@ -96,7 +96,7 @@ def torture(
         raise click.UsageError("--calm is without faults: drop --faults")
     end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     found = random.randrange(SEEDS) if seed is None else seed  # noqa: S311
-    plan = Plan(seconds=seconds, nodes=nodes, seed=found, kinds=() if calm else kinds)
+    plan = TorturePlan(seconds=seconds, nodes=nodes, seed=found, kinds=() if calm else kinds)
     verdict = _watch(plan)
     if as_json:
         click.echo(json.dumps(_shaped(verdict)))
@@ -105,9 +105,9 @@ def torture(
     return 1 if verdict.violations else 0
 
 
-def _watch(plan: Plan) -> Verdict:
+def _watch(plan: TorturePlan) -> Verdict:
     progress = console(sys.stderr)
-    with progress.status("") as status, closing(play(plan)) as events:
+    with progress.status("") as status, closing(run_campaign(plan)) as events:
         for event in events:
             if isinstance(event, Verdict):
                 return event
@@ -116,10 +116,10 @@ def _watch(plan: Plan) -> Verdict:
     raise AssertionError("a run ends with a verdict")
 
 
-def _tell(progress: Console, doing: Doing) -> None:
+def _tell(out: Console, activity: Activity) -> None:
     """Where no status line is seen, as in a log of CI, each step is a line."""
-    if not progress.is_terminal:
-        progress.print(escape(doing.text))
+    if not out.is_terminal:
+        out.print(escape(activity.text))
 
 
 def _shaped(verdict: Verdict) -> dict[str, Any]:

@@ -15,12 +15,13 @@
   threads that serve share one lock.
 * ``session`` is what is said over one pair of ``connections``, from a reconciliation to the next
   failure.
-* ``intake``, ``dispatcher``, ``scheduler``, ``lanes``, ``holds``, ``outbox`` and ``cache`` are
+* ``intake``, ``dispatcher``, ``scheduler``, ``lanes``, ``unacknowledged``, ``outbox`` and
+  ``cache`` are
   pure: no thread, no socket, no clock of their own. Other threads may look into the ``cache``
-  alone, under its own lock: through the ``window``, which knows when its entries may be relied on.
-* ``heartbeat`` keeps the lease and says how long it may be relied on; with ``--strict``
+  alone, under its own lock: through ``own_entries``, which knows when its entries may be
+  relied on.
+* ``lease`` keeps the lease and says how long it may be relied on; with ``--strict``
   ``watchdog`` ends a process that outlives it in a handler.
 * ``node`` starts these in one order and stops them in another; ``supervisor`` runs several, and
-  ``inside`` one in a thread of a program that goes on.
-* ``alone`` is ``local://``: the same dispatcher in the caller's process, without a server.
+  ``in_process`` one in a thread of a program that goes on.
 """

@@ -18,7 +18,7 @@ from struct import Struct
 from threading import Lock
 from typing import NamedTuple
 
-from rqproc.placement import owner
+from rqproc.ids import owner
 
 _HEAD = Struct("=ddq")
 _HEAD_BYTES = _HEAD.size

@@ -1,7 +1,7 @@
 """The two connections of a node's worker, from its reconciliation until one of them breaks: a
 session.
 
-Knows links and the protocol's commands. Must not know what becomes of what is taken.
+Knows connections and the protocol's commands. Must not know what becomes of what is taken.
 
 ::
 
@@ -26,11 +26,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rqproc.bell import Bell
-from rqproc.ground import Lock
 from rqproc.protocol import loading
-from rqproc.protocol.commands import Claimed, Commands, Ending, Known
-from rqproc.transport.connection import Command, Dial, LinkLost, pack
+from rqproc.protocol.commands import Commands, Ending
+from rqproc.protocol.messages import Claimed, Known
+from rqproc.runtime import Lock, Waker
+from rqproc.transport.connection import Command, ConnectionLost, pack
+from rqproc.transport.connector import Connector
 
 BLOCK_S = 5.0
 GRACE_S = 2.0
@@ -42,33 +43,33 @@ class Connections:
 
     Args:
         number: higher than that of any session of this incarnation before.
-        bell: rung by other threads; it ends ``wait`` too.
+        waker: woken by other threads; it ends ``wait`` too.
         lock: held by whoever uses this; ``wait`` lets go of it meanwhile.
 
     Raises:
-        LinkLost, Refused, RedisUnavailable: no connection.
+        ConnectionLost, Refused, RedisUnavailable: no connection.
     """
 
     def __init__(
-        self, dial: Dial, commands: Commands, *, node: str, incarnation: str, number: int,
-        bell: Bell, lock: Lock,
+        self, connector: Connector, commands: Commands, *, node: str, incarnation: str, number: int,
+        waker: Waker, lock: Lock,
     ) -> None:  # fmt: skip
-        self._dial = dial
+        self._connector = connector
         self._commands = commands
         self._node = node
         self._incarnation = incarnation
         self.number = number
         self._lock = lock
-        self._monotonic = dial.ground.monotonic
+        self._monotonic = connector.runtime.monotonic
         self._popping_until = 0.0  # 0 where no pop is under way
         self._early: Sequence[bytes] = ()
         self._pops: dict[int, bytes] = {}
         self._unsure: deque[Sequence[Ending]] = deque()
         self._acknowledged: list[tuple[Sequence[Ending], Sequence[bytes]]] = []
         self._due = 0.0
-        self._takes = dial.connect(timeout_s=GRACE_S)
+        self._takes = connector.connect(timeout_s=GRACE_S)
         self._answers = self._takes  # until the server has let this session begin
-        self._poll = dial.ground.poll(self._takes, bell)
+        self._poll = connector.runtime.poller(self._takes, waker)
 
     def close(self) -> list[Ending]:
         """Close; return the endings of which nobody knows whether they were carried out."""
@@ -89,18 +90,18 @@ class Connections:
                 it has forgotten.
 
         Raises:
-            LinkLost, Refused, RedisUnavailable, LeaseLost, SessionSuperseded.
+            ConnectionLost, Refused, RedisUnavailable, LeaseLost, SessionSuperseded.
         """
         server = self._takes.server_id(timeout_s=GRACE_S)
         if bare:
-            loading.load(self._takes, self._commands, dial=self._dial, timeout_s=GRACE_S)
+            loading.load(self._takes, self._commands, connector=self._connector, timeout_s=GRACE_S)
         reconcile = self._commands.reconcile(
             self._incarnation, session=self.number, server=server, rejoined=rejoined, bare=bare,
             known=known,
         )  # fmt: skip
         reply = self._takes.exchange((reconcile,), timeout_s=GRACE_S)[0]
         claimed = self._commands.read_claim(reply)
-        self._answers = self._dial.connect(timeout_s=GRACE_S)
+        self._answers = self._connector.connect(timeout_s=GRACE_S)
         return claimed
 
     # --- taking ---
@@ -115,7 +116,7 @@ class Connections:
         return bool(self._early)
 
     def pop(self, most: int) -> None:
-        """Ask for up to ``most`` ids, as soon as there are any. Raises: LinkLost."""
+        """Ask for up to ``most`` ids, as soon as there are any. Raises: ConnectionLost."""
         self._takes.send(self._pop(most), timeout_s=GRACE_S)
 
     def _pop(self, most: int) -> bytes:
@@ -127,28 +128,28 @@ class Connections:
         return packed
 
     def wait(self, patience_s: float) -> tuple[bool, bool]:
-        """Wait for ids or the bell; return whether the bell has rung, and whether ids may have
+        """Wait for ids or the waker; return whether it was woken, and whether ids may have
         come.
 
         Raises:
-            LinkLost: the server does not answer in time.
+            ConnectionLost: the server does not answer in time.
         """
         if self._early:
             return False, True
         self._lock.release()
         try:
-            rung, readable = self._poll.wait(patience_s)
+            woken, readable = self._poll.wait(patience_s)
         finally:
             self._lock.acquire()
         if not readable and self._popping_until and self._monotonic() > self._popping_until:
-            raise LinkLost("the server does not answer")
-        return rung, readable
+            raise ConnectionLost("the server does not answer")
+        return woken, readable
 
     def popped(self) -> Sequence[bytes]:
         """Return the ids that have come; none where there is nothing, or not all of it yet.
 
         Raises:
-            LinkLost, Refused.
+            ConnectionLost, Refused.
         """
         if self._early:
             ids, self._early = self._early, ()
@@ -171,7 +172,7 @@ class Connections:
             then_pop: with a pop behind them, of so many ids, which is not waited for.
 
         Raises:
-            LinkLost, Refused.
+            ConnectionLost, Refused.
         """
         if self._popping_until:  # it blocks the one connection: use the other
             self._read_acknowledgements(wait=True)
@@ -195,18 +196,18 @@ class Connections:
         """Return the texts that commands read; None where there is none, or something else.
 
         Raises:
-            LinkLost.
+            ConnectionLost.
         """
-        link = self._answers if self._popping_until else self._takes
+        connection = self._answers if self._popping_until else self._takes
         self._read_acknowledgements(wait=True)
         end = self._monotonic() + GRACE_S
-        link.send(pack(commands), timeout_s=GRACE_S)
+        connection.send(pack(commands), timeout_s=GRACE_S)
         replies: list[Any] = []
         while len(replies) < len(commands):
             left_s = end - self._monotonic()
             if left_s <= 0:
-                raise LinkLost("the server does not answer", spent_s=GRACE_S)
-            replies += link.take(left_s)
+                raise ConnectionLost("the server does not answer", spent_s=GRACE_S)
+            replies += connection.take(left_s)
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     # --- answering ---
@@ -220,7 +221,7 @@ class Connections:
         """Send endings. They are this object's from now on, until they are acknowledged.
 
         Raises:
-            LinkLost.
+            ConnectionLost.
         """
         command = self._commands.answer(self._incarnation, endings, draining=draining)
         self._unsure.append(endings)
@@ -231,7 +232,7 @@ class Connections:
         """Return endings that the server has carried out since, and ids of jobs with dependents.
 
         Raises:
-            LinkLost, Refused.
+            ConnectionLost, Refused.
         """
         self._read_acknowledgements(wait=False)
         found, self._acknowledged = self._acknowledged, []
@@ -244,15 +245,15 @@ class Connections:
                 self._acknowledged.append((self._unsure.popleft(), reply))
             elif not self._answers.receive(wait=wait):
                 if self._monotonic() > self._due:
-                    raise LinkLost("the server does not answer")
+                    raise ConnectionLost("the server does not answer")
                 return
 
     def drain(self) -> None:
-        """Say that this node is no member any more. Raises: LinkLost, Refused."""
+        """Say that this node is no member any more. Raises: ConnectionLost, Refused."""
         self._read_acknowledgements(wait=True)
         drain = self._commands.drain(self._node, self._incarnation)
         self._answers.exchange((drain,), timeout_s=GRACE_S)
 
     def finish(self) -> None:
-        """Wait until all endings are acknowledged. Raises: LinkLost, Refused."""
+        """Wait until all endings are acknowledged. Raises: ConnectionLost, Refused."""
         self._read_acknowledgements(wait=True)

@@ -17,20 +17,20 @@ then read::
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from rqproc.app import Resource
-from rqproc.ground import Clock
 from rqproc.node.cache import Cache, Entry
-from rqproc.node.holds import Holds
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, node_lost
 from rqproc.node.reader import CALL, Reader, functions
-from rqproc.node.runs import Failed, Refused, Run, Taken
+from rqproc.node.runs import Failed, RefusedRun, Run, Taken
 from rqproc.node.scheduler import Scheduler
-from rqproc.protocol import codec
-from rqproc.protocol.commands import Claim, Ending, Known, Tally
+from rqproc.node.unacknowledged import Unacknowledged
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.commands import Ending
+from rqproc.protocol.messages import Claim, Known, Tally
+from rqproc.resource import ResourceSpec
+from rqproc.runtime import Clock
 
 EPOCH_MARK = b"epoch"
 """Stands in a queue after each change of the members."""
@@ -48,22 +48,22 @@ class Dispatcher:
     """
 
     def __init__(
-        self, name: str, resources: Mapping[str, Resource[..., Any]], *, cache: Cache,
+        self, name: str, resources: Mapping[str, ResourceSpec], *, cache: Cache,
         lanes: Lanes[Run], clock: Clock, max_waiters: int,
     ) -> None:  # fmt: skip
         self._name = name
         self._resources = resources
         self._reader = Reader(functions(resources))
         self._clock = clock
-        self._holds = Holds()
+        self._unacknowledged = Unacknowledged()
         self._outbox = Outbox(name, clock)
         self.cache = cache
         self.scheduler = Scheduler(
-            name, cache, self._holds, self._outbox, lanes=lanes, clock=clock,
+            name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
             max_waiters=max_waiters,
         )  # fmt: skip
         self.intake = Intake(
-            resources, cache=cache, holds=self._holds, outbox=self._outbox,
+            resources, cache=cache, unacknowledged=self._unacknowledged, outbox=self._outbox,
             scheduler=self.scheduler, reader=self._reader, clock=clock,
         )  # fmt: skip
 
@@ -72,17 +72,17 @@ class Dispatcher:
     def receive(self, claim: Claim, *, due: float | None) -> None:
         """Take in what came of claiming; one that is known already is left alone."""
         id = claim.id.encode(errors="surrogateescape")
-        if claim.what == "gone" or id in self._holds.ids:
+        if claim.what == "gone" or id in self._unacknowledged.ids:
             return
         key = claim.address.encode(errors="surrogateescape")
         taken = Taken(id, claim.address, key, claim.token, due)
-        self._holds.add(taken)
+        self._unacknowledged.add(taken)
         if not (claim.what == "call" or _call(id)):
             taken.serializer = "json"
         if claim.what == "lost":
             deaths = claim.deadline_ms
             text = f"NodeLost: too many nodes died ({deaths}) while they held this request\n"
-            self._outbox.failure(taken, Refused(node_lost(deaths), text))
+            self._outbox.failure(taken, RefusedRun(node_lost(deaths), text))
             return
         try:
             call = self._reader.read(taken, claim.data)
@@ -94,13 +94,13 @@ class Dispatcher:
         if self.scheduler.accepts(taken):
             self._serve(taken, call)
 
-    def _serve(self, taken: Taken, call: codec.Call) -> None:
+    def _serve(self, taken: Taken, call: codec.DecodedCall) -> None:
         request = call.request
         resource = self._resources.get(request.resource)
         if resource is None:
-            report = codec.unknown_resource_report(request.resource, self._resources)
+            report = answer_codec.unknown_resource_report(request.resource, self._resources)
             text = f"unknown resource {request.resource!r}\n"
-            self._outbox.failure(taken, Refused(report, text))
+            self._outbox.failure(taken, RefusedRun(report, text))
         elif call.function == codec.INVALIDATE:
             self._invalidate(taken)
         elif stuck := self.scheduler.stuck.get(taken.key):
@@ -156,7 +156,7 @@ class Dispatcher:
         for how, id, *_ in endings:
             if how != "hit" and how != "many" and not str(how).endswith(":stuck"):
                 raw = id.encode(errors="surrogateescape") if isinstance(id, str) else id
-                self._holds.remove(raw)
+                self._unacknowledged.remove(raw)
 
     def again(self, endings: Sequence[Ending]) -> None:
         """The server may not have had these: they are sent once more."""
@@ -166,7 +166,7 @@ class Dispatcher:
         """Return what this node has taken and what keeps ids from others, for ``reconcile``."""
         return [
             Known(taken.name, taken.token if taken.holds or not taken.ended else 0, taken.address)
-            for taken in self._holds
+            for taken in self._unacknowledged
             if taken.holds or not taken.id.startswith(b"~")
         ]
 
@@ -175,16 +175,16 @@ class Dispatcher:
     @property
     def held(self) -> int:
         """How many requests are taken, and not acknowledged as ended."""
-        return len(self._holds.ids)
+        return len(self._unacknowledged.ids)
 
     def held_of(self, address: str) -> int:
         """How many of these are requests of one address."""
-        return self._holds.count(address.encode())
+        return self._unacknowledged.count(address.encode())
 
     @property
     def idle(self) -> bool:
         """Nothing is held, nothing runs, nothing is to be sent."""
-        return not (self._holds.ids or self.scheduler.lanes_taken or self._outbox)
+        return not (self._unacknowledged.ids or self.scheduler.lanes_taken or self._outbox)
 
     def changed_since(self, tally: Tally) -> bool:
         """Whether anything was answered after a tally was taken."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from rqproc.node.lease import Term
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
 from rqproc.node.scheduler import Scheduler
-from rqproc.node.term import Term
 from rqproc.node.watchdog import Watch
 
 

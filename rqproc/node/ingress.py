@@ -16,12 +16,13 @@ import logging
 from collections.abc import Callable, Mapping
 
 from rqproc.errors import RedisUnavailable
+from rqproc.ids import address
 from rqproc.node.reader import CALL, GROUP
-from rqproc.placement import address
 from rqproc.protocol import codec
 from rqproc.protocol.commands import Commands
 from rqproc.transport.backoff import Backoff
-from rqproc.transport.connection import Command, Dial, Link, LinkLost, Refused
+from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused
+from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
 
@@ -35,22 +36,22 @@ class Ingress:
 
     def __init__(
         self,
-        dial: Dial,
+        connector: Connector,
         commands: Commands,
         functions: Mapping[str, str],
         *,
         failed: Callable[[Exception], None],
     ) -> None:
-        self._dial = dial
+        self._connector = connector
         self._commands = commands
         self._functions = functions
         self._failed = failed
-        ground = dial.ground
-        self._monotonic = ground.monotonic
-        self._stopped = ground.event()
-        self._link: Link | None = None
-        self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=ground.chance)
-        self._thread = ground.thread(self._run, name="rqproc-ingress")
+        runtime = connector.runtime
+        self._monotonic = runtime.monotonic
+        self._stopped = runtime.event()
+        self._connection: Connection | None = None
+        self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=runtime.chance)
+        self._thread = runtime.thread(self._run, name="rqproc-ingress")
 
     def start(self) -> None:
         self._thread.start()
@@ -58,21 +59,21 @@ class Ingress:
     def stop(self) -> None:
         """Stop; the thread's connection is closed under its blocking read."""
         self._stopped.set()
-        if self._link:
-            self._link.interrupt()
+        if self._connection:
+            self._connection.interrupt()
         self._thread.join(timeout=BLOCK_S)
 
     def reconnect(self) -> None:
         """Connect anew: the server may be somewhere else by now."""
-        if self._link:
-            self._link.interrupt()
+        if self._connection:
+            self._connection.interrupt()
 
     def _run(self) -> None:
         try:
             while not self._stopped.is_set():
                 try:
                     self._serve()
-                except (LinkLost, Refused, RedisUnavailable) as error:
+                except (ConnectionLost, Refused, RedisUnavailable) as error:
                     if not self._stopped.wait(self._backoff.next_s()):
                         log.debug("ingress: %s", error)
         except Exception as error:  # noqa: BLE001 - jobs would wait unseen: the node must not go on
@@ -80,37 +81,37 @@ class Ingress:
 
     def _serve(self) -> None:
         """Connect, and carry until stopped."""
-        link = self._link = self._dial.connect()
+        connection = self._connection = self._connector.connect()
         try:
             sweep_at = self._monotonic()
             while not self._stopped.is_set():
                 if self._monotonic() >= sweep_at:
-                    self._sweep(link)
+                    self._sweep(connection)
                     sweep_at = self._monotonic() + BLOCK_S
-                if moved := self._next(link):
-                    self._carry(link, [moved])
+                if moved := self._next(connection):
+                    self._carry(connection, [moved])
                     self._backoff.reset()
         finally:
-            link.close()
+            connection.close()
 
-    def _next(self, link: Link) -> bytes | None:
+    def _next(self, connection: Connection) -> bytes | None:
         keys = self._commands.keys
         move: Command = (
             "BLMOVE", keys.ingress_queue, keys.ingress_intermediate, "LEFT", "RIGHT", BLOCK_S,
         )  # fmt: skip
-        moved: bytes | None = link.exchange((move,), timeout_s=BLOCK_S + GRACE_S)[0]
+        moved: bytes | None = connection.exchange((move,), timeout_s=BLOCK_S + GRACE_S)[0]
         return moved
 
-    def _sweep(self, link: Link) -> None:
+    def _sweep(self, connection: Connection) -> None:
         """Carry what a node that died has left."""
         left: Command = ("LRANGE", self._commands.keys.ingress_intermediate, 0, SWEEP_MOST - 1)
-        self._carry(link, link.exchange((left,), timeout_s=GRACE_S)[0])
+        self._carry(connection, connection.exchange((left,), timeout_s=GRACE_S)[0])
 
-    def _carry(self, link: Link, ids: list[bytes]) -> None:
+    def _carry(self, connection: Connection, ids: list[bytes]) -> None:
         if not ids:
             return
-        found = link.exchange((self._commands.inspect(ids),), timeout_s=GRACE_S)[0]
-        link.exchange(
+        found = connection.exchange((self._commands.inspect(ids),), timeout_s=GRACE_S)[0]
+        connection.exchange(
             [self._sorted(id, data) for id, data in zip(ids, found, strict=True)],
             timeout_s=GRACE_S,
         )

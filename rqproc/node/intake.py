@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from rqproc.app import Resource
-from rqproc.ground import Clock
+from rqproc.ids import unquote
 from rqproc.node.cache import Cache
-from rqproc.node.holds import Holds
 from rqproc.node.outbox import Outbox
 from rqproc.node.reader import CALL, GROUP, Reader
 from rqproc.node.runs import Taken
 from rqproc.node.scheduler import Scheduler
-from rqproc.placement import unquote
+from rqproc.node.unacknowledged import Unacknowledged
+from rqproc.resource import ResourceSpec
+from rqproc.runtime import Clock
 
 EPOCH_MARK = b"epoch"
 """Stands in a queue after each change of the members."""
@@ -64,12 +64,13 @@ class Intake:
     """Sorts what is popped."""
 
     def __init__(
-        self, resources: Mapping[str, Resource[..., Any]], *, cache: Cache, holds: Holds,
-        outbox: Outbox, scheduler: Scheduler, reader: Reader, clock: Clock,
+        self, resources: Mapping[str, ResourceSpec], *, cache: Cache,
+        unacknowledged: Unacknowledged, outbox: Outbox, scheduler: Scheduler, reader: Reader,
+        clock: Clock,
     ) -> None:  # fmt: skip
         self._resources = resources
         self._cache = cache
-        self._holds = holds
+        self._unacknowledged = unacknowledged
         self._outbox = outbox
         self._scheduler = scheduler
         self._reader = reader
@@ -104,7 +105,7 @@ class Intake:
         """
         now = self._clock()
         trusts_entries = now >= self._distrust_until
-        known, get, hit = self._holds.ids, self._cache.get, self._outbox.hit
+        known, get, hit = self._unacknowledged.ids, self._cache.get, self._outbox.hit
         for place, id in enumerate(ids):
             if id in known:
                 continue
@@ -144,7 +145,7 @@ class Intake:
 
     def _join(self, id: bytes, key: bytes) -> None:
         taken = Taken(id, key.decode(), key)
-        self._holds.add(taken)
+        self._unacknowledged.add(taken)
         if self._scheduler.accepts(taken):
             self._scheduler.join(taken)
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rqproc.ground import Ground
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Run
+from rqproc.runtime import Runtime
 
 SIGNAL_S = 1.0
 """For so long a signal may go unheard."""
@@ -34,22 +34,22 @@ class Leaders:
 
     Attributes:
         lock: see above; ``serve`` lets go of it while it waits.
-        bell: wakes the leader.
+        waker: wakes the leader.
         failure: why all ends at once; None if it does not.
     """
 
     runner: Runner
 
     def __init__(
-        self, ground: Ground, *, serve: Callable[[], Run | None], work_off: Callable[[], bool],
+        self, runtime: Runtime, *, serve: Callable[[], Run | None], work_off: Callable[[], bool],
         close: Callable[[], None],
     ) -> None:  # fmt: skip
         self._serve = serve
         self._work_off = work_off
         self._close = close
-        self._over = ground.event()
-        self.lock = ground.lock()
-        self.bell = ground.bell()
+        self._over = runtime.event()
+        self.lock = runtime.lock()
+        self.waker = runtime.waker()
         self.failure: Exception | None = None
 
     def run(self) -> None:
@@ -69,13 +69,13 @@ class Leaders:
             raise
         finally:
             self.runner.stop()
-            self.bell.close()
+            self.waker.close()
         self.check()
 
     def fail(self, error: Exception) -> None:
         """End at once with an error. From any thread."""
         self.failure = self.failure or error
-        self.bell.ring()
+        self.waker.wake()
 
     def check(self) -> None:
         """Raises: what ``fail`` was given."""
@@ -87,11 +87,11 @@ class Leaders:
         leader.
         """
         if not self.lock.acquire(blocking=False):
-            self.bell.ring()
+            self.waker.wake()
             return
         try:
             if not self._work_off():
-                self.bell.ring()
+                self.waker.wake()
         except Exception as error:  # noqa: BLE001 - not the handler's: the node must not go on
             self.fail(error)
         finally:

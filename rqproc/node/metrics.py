@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rqproc.errors import ConfigError
-from rqproc.protocol.commands import Tally
+from rqproc.protocol.messages import Tally
 
 COUNTERS = {
     "rqproc_hits": ("Requests answered from an entry.", "hits"),

@@ -15,27 +15,27 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rqproc.app import Resource
-from rqproc.calls.retry import Patience
+from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import NameTaken, RedisUnavailable
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
-from rqproc.node.heartbeat import Heartbeat
 from rqproc.node.ingress import Ingress
 from rqproc.node.lanes import Lanes
+from rqproc.node.lease import Heartbeat, Term
+from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
 from rqproc.node.runs import Run
-from rqproc.node.term import Term
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
-from rqproc.node.window import Window
 from rqproc.node.worker import Worker
-from rqproc.protocol import loading
-from rqproc.protocol.commands import Commands, Joined, Limits, OtherBuild, Tally
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys, check_node_name
+from rqproc.protocol.messages import Joined, Limits, OtherBuild, Tally
+from rqproc.resource import ResourceSpec
 from rqproc.settings import NodeSettings
-from rqproc.transport.connection import Command, Dial, Link, LinkLost, Refused
+from rqproc.transport.connection import Command, Connection
+from rqproc.transport.connector import Connector
 
 if TYPE_CHECKING:
     import redis
@@ -44,8 +44,6 @@ log = logging.getLogger("rqproc.node")
 
 T = TypeVar("T")
 
-CALL_S = 3.0
-"""Seconds for the reply to one function."""
 
 MOST_DERIVED_NAMES = 1000
 RENEWED_S = 0.1
@@ -61,7 +59,8 @@ class Node:
         parent: process id of a supervisor, without which this node drains; None for none.
 
     Attributes:
-        window: through which its own program may look, from when it is ready; closed when it stops.
+        own_entries: through which its own program may look, from when it is ready; closed when it
+        stops.
 
     Raises:
         ConfigError: a malformed name.
@@ -69,25 +68,26 @@ class Node:
 
     def __init__(
         self,
-        dial: Dial,
+        connector: Connector,
         keys: Keys,
-        resources: Mapping[str, Resource[..., Any]],
+        resources: Mapping[str, ResourceSpec],
         *,
         settings: NodeSettings | None = None,
         name: str | None = None,
         parent: int | None = None,
     ) -> None:
         self.settings = settings or NodeSettings()
-        self._dial = dial
-        self._ground = dial.ground
+        self._connector = connector
+        self._runtime = connector.runtime
         self._keys = keys
         self._commands = Commands(keys)
+        self._functions = FunctionCalls(connector, self._commands)
         self._resources = resources
         self._given_name = check_node_name(name) if name else None
         self._parent = parent
         self._worker: Worker | None = None
-        self.window: Window | None = None
-        self._stopping = self._ground.event()
+        self.own_entries: OwnEntries | None = None
+        self._stopping = self._runtime.event()
         self._nonce = token_hex(8)
         self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
 
@@ -98,7 +98,7 @@ class Node:
 
     @property
     def server(self) -> str:
-        return self._dial.server
+        return self._connector.server
 
     def run(self, *, ready: Callable[[str, Joined], None]) -> bool:
         """Serve until stopped; return whether everything held was finished.
@@ -113,13 +113,13 @@ class Node:
         name, joined, term = self._first_join()
         dispatcher = self._make_dispatcher(name)
         worker = self._make_worker(name, dispatcher, term)
-        window = self.window = Window(name, dispatcher.cache, lambda: worker.term)
+        own_entries = self.own_entries = OwnEntries(name, dispatcher.cache, lambda: worker.term)
         self._worker = worker
         ingress = Ingress(
-            self._dial, self._commands, functions(self._resources), failed=worker.fail
+            self._connector, self._commands, functions(self._resources), failed=worker.fail
         )
         heartbeat = self._make_heartbeat(worker, ingress)
-        with self._ground.threads(1, name="rqproc-dependents") as self._after:
+        with self._runtime.threads(1, name="rqproc-dependents") as self._after:
             heartbeat.start()
             ingress.start()
             if self._stopping.is_set():  # asked to before there was a worker
@@ -129,7 +129,7 @@ class Node:
             try:
                 finished = worker.run()
             finally:
-                window.close()
+                own_entries.close()
                 ingress.stop()
                 heartbeat.stop()
                 if finished:  # else a handler may still run: its ids wait for the lease's end
@@ -139,16 +139,16 @@ class Node:
     def stop(self) -> None:
         """Drain: finish what is held, take nothing new, then end. For signal handlers too."""
         self._stopping.set()
-        if self.window:
-            self.window.close()
+        if self.own_entries:
+            self.own_entries.close()
         if self._worker:
             self._worker.stop(within_s=self.settings.drain_s)
 
     def tally(self) -> Tally:
-        """Return this node's counts, what was found through its window too; zero at first."""
-        if not self._worker or not self.window:
+        """Return this node's counts, what was its own program has found too; zero at first."""
+        if not self._worker or not self.own_entries:
             return Tally()
-        told, found = self._worker.tally(), self.window.hits
+        told, found = self._worker.tally(), self.own_entries.hits
         return replace(told, hits=told.hits + found, succeeded=told.succeeded + found)
 
     # --- joining ---
@@ -170,13 +170,13 @@ class Node:
         A supervisor's child, whose name is its own, waits though it is renewed: not for long.
         Renewed once may be grace, that the dead have too.
         """
-        end = self._ground.monotonic() + 2 * self.settings.lease_s
+        end = self._runtime.monotonic() + 2 * self.settings.lease_s
         expires, renewals = math.inf, 0
         while True:
             try:
                 return self._join(name)
             except NameTaken as error:
-                now = self._ground.monotonic()
+                now = self._runtime.monotonic()
                 renewals += now + error.lease_left_s > expires + RENEWED_S
                 lives = renewals > 1 and self._parent is None
                 if lives or now > end or self._stopping.is_set():
@@ -187,23 +187,25 @@ class Node:
                 self._stopping.wait(min(error.lease_left_s, 0.5) + 0.05)
 
     def _join(self, name: str) -> tuple[Joined, Term]:
-        sent_at = self._ground.suspend_proof()
+        sent_at = self._runtime.suspend_proof()
 
-        def join(link: Link) -> Joined:
+        def join(connection: Connection) -> Joined:
             nonlocal sent_at
-            sent_at = self._ground.suspend_proof()
-            return self._commands.read_join(name, self._call(link, self._join_command(name)))
+            sent_at = self._runtime.suspend_proof()
+            reply = self._functions.run_over(connection, self._join_command(name))
+            return self._commands.read_join(name, reply)
 
-        def join_or_load(link: Link) -> Joined:
+        def join_or_load(connection: Connection) -> Joined:
             try:
-                return join(link)
+                return join(connection)
             except OtherBuild:
-                loading.load(link, self._commands, dial=self._dial, timeout_s=CALL_S)
-                return join(link)
+                self._functions.load(connection)
+                return join(connection)
 
-        joined = self._talk(join_or_load)
+        joined = self._functions.talk(join_or_load)
+        self._functions.close()  # the next time is at the end
         trusted_until = sent_at + self.settings.trust_s
-        clock = self._ground.suspend_proof
+        clock = self._runtime.suspend_proof
         return joined, Term(joined.incarnation, trusted_until, clock, joined.epoch)
 
     def _join_command(self, name: str) -> Command:
@@ -225,32 +227,9 @@ class Node:
     def _leave(self, name: str, term: Term) -> None:
         leave = self._commands.leave(name, term.incarnation)
         try:
-            self._talk(lambda link: self._call(link, leave))
+            self._functions.run(leave)
         except RedisUnavailable as error:
             log.warning("left without a word, the lease will run out: %s", error)
-
-    # --- single functions, each over a connection of its own ---
-
-    def _talk(self, talk: Callable[[Link], T]) -> T:
-        """Do what is idempotent, through a short outage if need be.
-
-        Raises:
-            RedisUnavailable, ConfigError.
-        """
-        ground = self._ground
-        patience = Patience(self.server, ground.monotonic, chance=ground.chance)
-        while True:
-            try:
-                link = self._dial.connect()
-                try:
-                    return talk(link)
-                finally:
-                    link.close()
-            except (LinkLost, Refused) as error:
-                ground.sleep(patience.after(error).seconds)
-
-    def _call(self, link: Link, command: Command) -> Any:
-        return loading.run(link, self._commands, command, dial=self._dial, timeout_s=CALL_S)
 
     # --- parts ---
 
@@ -261,13 +240,13 @@ class Node:
             self._resources,
             cache=Cache(name, settings.max_entries),
             lanes=Lanes[Run](settings.concurrency),
-            clock=self._ground.suspend_proof,
+            clock=self._runtime.suspend_proof,
             max_waiters=settings.max_waiters,
         )
 
     def _make_worker(self, name: str, dispatcher: Dispatcher, term: Term) -> Worker:
         return Worker(
-            self._dial,
+            self._connector,
             self._commands,
             dispatcher,
             term=term,
@@ -284,7 +263,7 @@ class Node:
             ingress.reconnect()
 
         return Heartbeat(
-            self._dial,
+            self._connector,
             self._commands,
             self.settings,
             term=lambda: worker.term,
@@ -306,7 +285,7 @@ class Node:
     @cached_property
     def _redis(self) -> redis.Redis:
         """An ordinary redis-py client of the same server, made at its first use."""
-        return self._dial.client()
+        return self._connector.client()
 
 
 def _log_failure(future: Future[None]) -> None:

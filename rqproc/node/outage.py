@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from rqproc.ground import MACHINE, Clock
+from rqproc.runtime import MACHINE, Clock
 
 
 class Outage:

@@ -10,13 +10,13 @@ import json
 import logging
 from collections.abc import Sequence
 
-from rqproc.ground import Clock
+from rqproc.ids import parse_address, quote
 from rqproc.model import DEFAULT_RESOURCE
 from rqproc.node.cache import Entry
 from rqproc.node.runs import Failure, Taken
-from rqproc.placement import parse_address, quote
-from rqproc.protocol import codec
+from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Commands, Ending, Outcome
+from rqproc.runtime import Clock
 
 log = logging.getLogger("rqproc.node")
 
@@ -65,7 +65,7 @@ class Outbox:
     def hit(self, id: bytes, address: bytes, entry: Entry, now: float) -> None:
         """A call that was not claimed has an entry."""
         computed_at, expires_at, token, text = entry
-        payload = codec.encode_hit(
+        payload = answer_codec.encode_hit(
             id, text, node=self._raw_node, age_s=now - computed_at, expires_in_s=expires_at - now,
             token=token,
         )  # fmt: skip
@@ -81,7 +81,7 @@ class Outbox:
         self.hits += 1
         if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
             self._log(address.decode(), "hit", text)
-        return codec.encode_part(
+        return answer_codec.encode_part(
             place.decode(), "hit", text, age_s=now - computed_at, expires_in_s=expires_at - now,
             token=token,
         )  # fmt: skip
@@ -91,7 +91,7 @@ class Outbox:
         self._endings.append(Commands.many(group, self.payload(group, answers), length))
 
     def payload(self, group: str, answers: Sequence[str]) -> str:
-        return codec.encode_group(group, self._node, answers)
+        return answer_codec.encode_group(group, self._node, answers)
 
     # --- what was claimed, or has joined ---
 
@@ -109,7 +109,7 @@ class Outbox:
             body = codec.return_value(text, taken.serializer)
             self._endings.append(Commands.job(outcome, name, taken.address, body, ""))
             return
-        payload = codec.encode_answer(
+        payload = answer_codec.encode_answer(
             name, source, text, node=self._node, age_s=now - entry.computed_at,
             expires_in_s=max(0.0, entry.expires_at - now), token=entry.token,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class Outbox:
             text = codec.exc_string(failure.text)
             self._endings.append(Commands.job(outcome, name, taken.address, text, failure.report))
             return
-        payload = codec.encode_answer(
+        payload = answer_codec.encode_answer(
             name, "error", failure.report, node=self._node, token=taken.token
         )
         keep_s = self._keep_s(taken, self._clock())

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from rqproc.app import Resource
+from rqproc.ids import address
 from rqproc.node.runs import Taken
-from rqproc.placement import address
 from rqproc.protocol import codec
+from rqproc.resource import ResourceSpec
 
 CALL = re.compile(rb"r[0-9A-Fa-f]+-([cai])[0-9A-Fa-f_]+-([0-9]+-.+)", re.DOTALL)
 """Id of a call: its kind ("c": without arguments) and its address; see functions/keys.lua."""
@@ -33,9 +32,9 @@ class Reader:
 
     def __init__(self, functions: Mapping[str, str]) -> None:
         self._functions = functions
-        self._known: dict[bytes, tuple[bytes, codec.Call]] = {}
+        self._known: dict[bytes, tuple[bytes, codec.DecodedCall]] = {}
 
-    def read(self, taken: Taken, data: bytes) -> codec.Call:
+    def read(self, taken: Taken, data: bytes) -> codec.DecodedCall:
         """Read a call without arguments by its address, all else by the data of its job.
 
         Raises:
@@ -63,7 +62,7 @@ class Reader:
         except codec.Unreadable:
             return b""
 
-    def _plain(self, key: bytes) -> codec.Call:
+    def _plain(self, key: bytes) -> codec.DecodedCall:
         known = self._known.get(key)
         if known is not None:
             return known[1]
@@ -71,13 +70,13 @@ class Reader:
         self._remember(key, key, call)
         return call
 
-    def _remember(self, text: bytes, key: bytes, call: codec.Call) -> None:
+    def _remember(self, text: bytes, key: bytes, call: codec.DecodedCall) -> None:
         if len(self._known) >= KNOWN_CALLS:
             self._known.clear()
         self._known[text] = (key, call)
 
 
-def functions(resources: Mapping[str, Resource[..., Any]]) -> dict[str, str]:
+def functions(resources: Mapping[str, ResourceSpec]) -> dict[str, str]:
     """Return the exact names by which jobs may call resources: their own, and their handlers'."""
     names = {resource.path: name for name, resource in resources.items()}
     return names | {name: name for name in resources}

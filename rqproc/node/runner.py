@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 from rqproc.context import ASKING, CURRENT, Asking, Current
-from rqproc.ground import Clock, Ground, Thread
+from rqproc.ids import parse_address
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
-from rqproc.placement import parse_address
-from rqproc.protocol import codec
+from rqproc.protocol import answer_codec, codec
+from rqproc.runtime import Clock, Runtime, Thread
 
 Report = Callable[[Run, Outcome | Slot], None]
 
@@ -34,12 +34,12 @@ class Runner:
     or wants it again; from whichever thread it runs on.
     """
 
-    def __init__(self, node: str, namespace: str, *, ground: Ground, report: Report) -> None:
-        self._ground = ground
+    def __init__(self, node: str, namespace: str, *, runtime: Runtime, report: Report) -> None:
+        self._runtime = runtime
         self._node = node
         self._namespace = namespace
         self._report = report
-        self._threads = ground.threads(MOST_THREADS, name="rqproc-handler")
+        self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
         self._under_way: set[Run] = set()
@@ -86,17 +86,19 @@ class Runner:
         try:
             context.run(self._enter, run)
             value = context.run(_call, run)
-            outcome: Outcome = Done(at=self._ground.suspend_proof(), text=codec.encode_value(value))
+            outcome: Outcome = Done(
+                at=self._runtime.suspend_proof(), text=codec.encode_value(value)
+            )
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            outcome = Failed(*codec.told(error))
+            outcome = Failed(*answer_codec.told(error))
         self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
         try:
             self._enter(run)  # in the context of this task alone
-            outcome: Outcome = await _awaited(run, self._ground.suspend_proof)
+            outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
         except BaseException as error:  # noqa: BLE001
-            outcome = Failed(*codec.told(error))
+            outcome = Failed(*answer_codec.told(error))
         self._end(run, outcome)
 
     def _enter(self, run: Run) -> None:
@@ -107,21 +109,21 @@ class Runner:
         self._report(run, "given back" if waits else "wanted again")
 
     def _current(self, run: Run) -> Current:
-        due, ground = run.deadline, self._ground
+        due, runtime = run.deadline, self._runtime
         return Current(
             id=parse_address(run.address)[2],
             resource=run.resource.name,
             node=self._node,
             token=run.token,
-            deadline=None if due is None else ground.monotonic() + due - ground.suspend_proof(),
-            ground=ground,
+            deadline=None if due is None else runtime.monotonic() + due - runtime.suspend_proof(),
+            runtime=runtime,
         )
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         """The loop, started with the first coroutine. Called from the worker's thread alone."""
         if self._loop is None:
-            self._loop = self._ground.event_loop()
-            self._looping = self._ground.thread(
+            self._loop = self._runtime.event_loop()
+            self._looping = self._runtime.thread(
                 partial(_serve, self._loop), name="rqproc-handlers-async"
             )
             self._looping.start()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from rqproc.app import Resource
 from rqproc.model import Request
-from rqproc.protocol import codec
+from rqproc.protocol import answer_codec
 from rqproc.protocol.codec import Serializer
+from rqproc.resource import ResourceSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Failed:
 
     @property
     def report(self) -> str:
-        return codec.failure_report(self.type, self.reason, self.traceback)
+        return answer_codec.failure_report(self.type, self.reason, self.traceback)
 
     @property
     def text(self) -> str:
@@ -53,7 +53,7 @@ class Overdue:
 
     @property
     def report(self) -> str:
-        return codec.overdue_report(self.timeout_s, stuck=self.stuck)
+        return answer_codec.overdue_report(self.timeout_s, stuck=self.stuck)
 
     @property
     def text(self) -> str:
@@ -61,14 +61,14 @@ class Overdue:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedRun:
     """It is answered with an error without having been run."""
 
     report: str
     text: str
 
 
-Failure = Failed | Overdue | Refused
+Failure = Failed | Overdue | RefusedRun
 Outcome = Done | Failed | Overdue
 
 Slot = Literal["given back", "wanted again"]
@@ -118,7 +118,7 @@ class Run:
 
     address: str
     key: bytes
-    resource: Resource[..., Any]
+    resource: ResourceSpec
     request: Request
     token: int
     waiting: list[Taken] = field(default_factory=list)

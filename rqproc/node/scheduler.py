@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from rqproc.app import Resource
-from rqproc.ground import Clock
 from rqproc.model import Request
 from rqproc.node.cache import Cache, Entry
-from rqproc.node.holds import Holds
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
-from rqproc.node.runs import Done, Outcome, Overdue, Refused, Run, Slot, Taken
+from rqproc.node.runs import Done, Outcome, Overdue, RefusedRun, Run, Slot, Taken
+from rqproc.node.unacknowledged import Unacknowledged
+from rqproc.resource import ResourceSpec
+from rqproc.runtime import Clock
 
 log = logging.getLogger("rqproc.node")
 
@@ -36,13 +36,13 @@ class Scheduler:
     """
 
     def __init__(
-        self, name: str, cache: Cache, holds: Holds, outbox: Outbox, *, lanes: Lanes[Run],
-        clock: Clock, max_waiters: int,
+        self, name: str, cache: Cache, unacknowledged: Unacknowledged, outbox: Outbox, *,
+        lanes: Lanes[Run], clock: Clock, max_waiters: int,
     ) -> None:  # fmt: skip
         self._name = name
         self._max_waiters = max_waiters
         self._cache = cache
-        self._holds = holds
+        self._unacknowledged = unacknowledged
         self._outbox = outbox
         self._lanes = lanes
         self._clock = clock
@@ -57,11 +57,11 @@ class Scheduler:
 
     def accepts(self, taken: Taken) -> bool:
         """Answer a request of an id that has too many under way; return whether it has not."""
-        before = self._holds.count(taken.key) - 1
+        before = self._unacknowledged.count(taken.key) - 1
         if before < self._max_waiters:
             return True
         report = crowded(self._name, before, self._max_waiters)
-        self._outbox.failure(taken, Refused(report, "Crowded: too many requests of this id\n"))
+        self._outbox.failure(taken, RefusedRun(report, "Crowded: too many requests of this id\n"))
         return False
 
     def can_be_joined(self, key: bytes) -> bool:
@@ -77,9 +77,7 @@ class Scheduler:
         run.waiting.append(taken)
         return True
 
-    def add(
-        self, taken: Taken, resource: Resource[..., object], request: Request, *, keeps: bool
-    ) -> None:
+    def add(self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool) -> None:
         """Have a run made. ``keeps``: its value becomes an entry, and others may join it."""
         run = Run(taken.address, taken.key, resource, request, taken.token, [taken], keeps)
         if keeps:
@@ -125,7 +123,7 @@ class Scheduler:
                 self._begin(run, now)
                 return run
             for taken in waiting:
-                self._holds.remove(taken.id)
+                self._unacknowledged.remove(taken.id)
                 self.left.append(taken.id)
             self._lanes.done(run.key)
             self._leave_flight(run)
@@ -227,10 +225,10 @@ class Scheduler:
         self._joinable.clear()
         self._lanes.clear()
         self.left.clear()
-        self._holds.clear()
+        self._unacknowledged.clear()
         self._outbox.clear()
         for run in self._running:
-            self._holds.add(run.orphan())
+            self._unacknowledged.add(run.orphan())
 
     def keep_nothing(self) -> None:
         """What is being computed becomes no entry."""
@@ -248,7 +246,7 @@ class Scheduler:
     def held_by_paused(self) -> int:
         """How many requests wait for runs that do nothing: they ask others, or are stuck."""
         paused = self._lanes.paused
-        return sum(map(self._holds.count, paused)) if paused else 0
+        return sum(map(self._unacknowledged.count, paused)) if paused else 0
 
     @property
     def lanes_taken(self) -> int:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rqproc.ground import Clock
 from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.intake import Asks
-from rqproc.node.term import Term
+from rqproc.node.lease import Term
 from rqproc.protocol import codec
-from rqproc.protocol.commands import Claimed, Commands, LeaseLost, Settling
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.messages import Claimed, LeaseLost, Settling
+from rqproc.runtime import Clock
 from rqproc.transport.connection import Command
 
 SETTLE_S = 0.1
@@ -56,7 +57,7 @@ class Session:
         """Reconcile; see ``Connections.reconcile``.
 
         Raises:
-            LinkLost, Refused, LeaseLost, SessionSuperseded, ConfigError.
+            ConnectionLost, Refused, LeaseLost, SessionSuperseded, ConfigError.
         """
         known = self._dispatcher.known()
         claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
@@ -89,7 +90,7 @@ class Session:
     # --- taking ---
 
     def serve_hits(self, most: int, until: float, patience_s: float) -> bool:
-        """Answer calls from entries as long as nothing else happens; return whether the bell rang.
+        """Answer calls from entries as long as nothing else happens; return whether the waker rang.
 
         This is the path of a hit, from the pop to the answer.
 
@@ -98,15 +99,15 @@ class Session:
             until: moment on the term's clock at which other things must be looked at.
 
         Raises:
-            LinkLost, Refused.
+            ConnectionLost, Refused.
         """
         connections, clock = self._connections, self._term.clock
         dispatcher, intake = self._dispatcher, self._dispatcher.intake
         batches = 0
         while True:
-            rung, readable = connections.wait(patience_s)
-            if rung or not readable or clock() >= until:
-                return rung  # what has come is read when the lease has been looked at
+            woken, readable = connections.wait(patience_s)
+            if woken or not readable or clock() >= until:
+                return woken  # what has come is read when the lease has been looked at
             ids = connections.popped()
             if len(ids) > self._most_popped:
                 self._most_popped = len(ids)
@@ -128,7 +129,7 @@ class Session:
             most: how many ids may be taken after that; 0 for none.
 
         Raises:
-            LinkLost, Refused, LeaseLost, SessionSuperseded.
+            ConnectionLost, Refused, LeaseLost, SessionSuperseded.
             Settling: in the middle of a session the server has lost what it knew.
         """
         dispatcher = self._dispatcher
@@ -211,7 +212,7 @@ class Session:
     # --- telling ---
 
     def push_out(self) -> None:
-        """Send what has ended. Raises: LinkLost, Refused."""
+        """Send what has ended. Raises: ConnectionLost, Refused."""
         if endings := self._dispatcher.collect():
             self._connections.answer(endings, draining=self.draining)
 
@@ -219,7 +220,7 @@ class Session:
         """Take in what the server has said of what was sent, so far; return whether it has.
 
         Raises:
-            LinkLost, Refused.
+            ConnectionLost, Refused.
         """
         acknowledged = self._connections.acknowledged()
         for endings, dependents in acknowledged:
@@ -229,13 +230,13 @@ class Session:
         return bool(acknowledged)
 
     def finish(self) -> None:
-        """Send what is left, and wait for the server's word. Raises: LinkLost, Refused."""
+        """Send what is left, and wait for the server's word. Raises: ConnectionLost, Refused."""
         self.push_out()
         self._connections.finish()
         self.acknowledge()
 
     def drain(self) -> None:
-        """Say, once, that this node is no member any more. Raises: LinkLost, Refused."""
+        """Say, once, that this node is no member any more. Raises: ConnectionLost, Refused."""
         if not self.draining:
             self._connections.drain()
             self.draining = True

@@ -25,16 +25,18 @@ from rqproc.node.connections import PATIENCE_S, Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.executor import Executor
 from rqproc.node.leaders import Leaders
+from rqproc.node.lease import Term
 from rqproc.node.outage import Outage
 from rqproc.node.runner import Runner
 from rqproc.node.runs import Outcome, Run, Slot
 from rqproc.node.session import ACKNOWLEDGED_S, Session
-from rqproc.node.term import Term
 from rqproc.node.watchdog import Watch
-from rqproc.protocol.commands import Commands, LeaseLost, SessionSuperseded, Settling, Tally
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.messages import LeaseLost, SessionSuperseded, Settling, Tally
 from rqproc.settings import NodeSettings
 from rqproc.transport.backoff import Backoff
-from rqproc.transport.connection import Dial, LinkLost, Refused
+from rqproc.transport.connection import ConnectionLost, Refused
+from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
 
@@ -43,7 +45,7 @@ TAKE_MOST = 256
 DISTRUST_S = 10.0
 """For so long after a lost connection a pop of it may still come late, and take a mark with it."""
 
-FAILURES = (LinkLost, Refused, RedisUnavailable, SessionSuperseded)
+FAILURES = (ConnectionLost, Refused, RedisUnavailable, SessionSuperseded)
 """After these a new session begins."""
 
 
@@ -58,13 +60,13 @@ class Worker:
     """
 
     def __init__(
-        self, dial: Dial, commands: Commands, dispatcher: Dispatcher, *, settings: NodeSettings,
-        node: str, term: Term, join: Callable[[], Term], ended: Callable[[Sequence[str]], None],
-        watch: Watch,
+        self, connector: Connector, commands: Commands, dispatcher: Dispatcher, *,
+        settings: NodeSettings, node: str, term: Term, join: Callable[[], Term],
+        ended: Callable[[Sequence[str]], None], watch: Watch,
     ) -> None:  # fmt: skip
-        self._dial = dial
-        ground = dial.ground
-        self._monotonic = ground.monotonic
+        self._connector = connector
+        runtime = connector.runtime
+        self._monotonic = runtime.monotonic
         self._commands = commands
         self._dispatcher = dispatcher
         self._join = join
@@ -73,11 +75,11 @@ class Worker:
         self._max_held = settings.max_queue
         self._drain_s = settings.drain_s
         self._leaders = Leaders(
-            ground, serve=self._serve, work_off=self._work_off, close=self._close_session
+            runtime, serve=self._serve, work_off=self._work_off, close=self._close_session
         )
-        runner = Runner(node, commands.keys.namespace, ground=ground, report=self._report)
+        runner = Runner(node, commands.keys.namespace, runtime=runtime, report=self._report)
         self._leaders.runner = runner
-        self._bell = self._leaders.bell
+        self._waker = self._leaders.waker
         self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
         self._stop_by: float | None = None
         self._session: Session | None = None
@@ -85,20 +87,20 @@ class Worker:
         self._rejoined = False
         self._bare = False
         self._moved = False
-        self._outage = Outage(log, "connection to Redis", clock=ground.monotonic)
-        self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=ground.chance)
+        self._outage = Outage(log, "connection to Redis", clock=runtime.monotonic)
+        self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=runtime.chance)
         self._tally = (0.0, dispatcher.tally())
         self.term = term
 
     # --- called from other threads ---
 
     def wake(self) -> None:
-        self._bell.ring()
+        self._waker.wake()
 
     def stop(self, *, within_s: float) -> None:
         """Finish what is held, then end; give up what is not finished in ``within_s`` seconds."""
         self._stop_by = self._monotonic() + within_s
-        self._bell.ring()
+        self._waker.wake()
 
     def reconnect(self, *, bare: bool = False) -> None:
         """Begin a new session: the server may be somewhere else by now, or has lost what was on its
@@ -106,7 +108,7 @@ class Worker:
         """
         self._bare = self._bare or bare
         self._moved = True
-        self._bell.ring()
+        self._waker.wake()
 
     def tally(self) -> Tally:
         """Return the counts as they were, up to a quarter of a second ago."""
@@ -217,7 +219,7 @@ class Worker:
         left_s = self._backoff.next_s()
         end = self._monotonic() + left_s
         while left_s > 0 and not (self._leaders.failure or self._moved):
-            self._bell.wait(left_s)
+            self._waker.wait(left_s)
             left_s = end - self._monotonic()
             self._executor.take_in_news()
             self._executor.mind_the_time()
@@ -229,8 +231,8 @@ class Worker:
         self._sessions += 1
         leaders, inc = self._leaders, self.term.incarnation
         connections = Connections(
-            self._dial, self._commands, node=self._name, incarnation=inc, number=self._sessions,
-            bell=leaders.bell, lock=leaders.lock,
+            self._connector, self._commands, node=self._name, incarnation=inc,
+            number=self._sessions, waker=leaders.waker, lock=leaders.lock,
         )  # fmt: skip
         session = self._session = Session(
             connections, self._commands, self._dispatcher, self.term, clock=self._monotonic,
@@ -259,7 +261,7 @@ class Worker:
         # The lease comes first: who is not sure of it starts nothing, who has lost it must end.
         while not self._is_over():
             if self._moved:
-                raise LinkLost("a new one is made, as for the heartbeat")
+                raise ConnectionLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
             if self._draining:
                 session.drain()
@@ -288,10 +290,10 @@ class Worker:
     def _wait(self, session: Session) -> None:
         """Serve hits, until something else happens; take in what that is."""
         until, patience_s = self._look_again(session)
-        rung = session.serve_hits(self._most, until, patience_s)
+        woken = session.serve_hits(self._most, until, patience_s)
         if session.acknowledge():
             self._backoff.reset()  # the connection does its work
-        if rung:
+        if woken:
             self._executor.take_in_news()
 
     @property

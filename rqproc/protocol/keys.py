@@ -10,13 +10,14 @@ nodes                        hash     none; name -> incarnation join, drop
 node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop
 open:INCARNATION             zset     gone with the node;       route, scatter, enqueue; answer,
                                       score = routed at, us     claim; drop
-claims:INCARNATION           hash     gone with the node        claim, settle, answer, drop,
-reconcile holders                      hash     none; empty when idle     claim, settle, answer,
-drop, reconcile epoch                        integer  none                      join, drain, drop,
-reconcile token                        integer  none                      join, claim, settle,
-reconcile waiting                      list     none                      whoever places a call
-while no node
-                                                                lives; taken over by join
+claims:INCARNATION           hash     gone with the node        claim, settle; answer, drop,
+                                                                reconcile
+holders                      hash     none; empty when idle     claim, settle; answer, drop,
+                                                                reconcile
+epoch                        integer  none                      join, drain, drop, reconcile
+token                        integer  none                      join, claim, settle, reconcile
+waiting                      list     none                      whoever places a call while no
+                                                                node lives; taken over by join
 withdrawn:ID                 string   deadline and a minute     withdraw
 pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by answer, adopt
@@ -52,9 +53,8 @@ import re
 from dataclasses import dataclass
 
 from rqproc.errors import ConfigError
+from rqproc.model import DEFAULT_NAMESPACE
 from rqproc.protocol.library import PROTOCOL
-
-DEFAULT_NAMESPACE = "default"
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)

@@ -1,7 +1,7 @@
 """Runs one function on a connection, and loads the library where the server does not have it.
 
-Knows links, the library, and how a server says that it lacks either. Must not know what a function
-does, nor when to try again.
+Knows connections, the library, and how a server says that it lacks either. Must not know what a
+function does, nor when to try again.
 """
 
 from __future__ import annotations
@@ -11,46 +11,56 @@ from typing import Any
 
 from rqproc.errors import ConfigError
 from rqproc.protocol.commands import Commands
-from rqproc.transport.connection import Command, Dial, Link, LinkLost, Refused, pack, too_old
+from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
+from rqproc.transport.connector import Connector, too_old
 
 
-def run(link: Link, commands: Commands, command: Command, *, dial: Dial, timeout_s: float) -> Any:
+def run(
+    connection: Connection,
+    commands: Commands,
+    command: Command,
+    *,
+    connector: Connector,
+    timeout_s: float,
+) -> Any:
     """Run one function; return its reply.
 
     Args:
-        link: one that ``dial`` has made, and on which no reply is due.
+        connection: one that ``connector`` has made, and on which no reply is due.
 
     Raises:
         ConfigError: the server knows no functions: it is too old.
-        LinkLost, Refused: the link is closed.
+        ConnectionLost, Refused: the connection is closed.
     """
-    reply = ask(link, command, dial=dial, timeout_s=timeout_s)
+    reply = ask(connection, command, connector=connector, timeout_s=timeout_s)
     if isinstance(reply, Refused) and reply.code == "NOFUNCTION":
-        load(link, commands, dial=dial, timeout_s=timeout_s)
-        reply = ask(link, command, dial=dial, timeout_s=timeout_s)
-    return _checked(link, reply, dial, timeout_s)
+        load(connection, commands, connector=connector, timeout_s=timeout_s)
+        reply = ask(connection, command, connector=connector, timeout_s=timeout_s)
+    return _checked(connection, reply, connector, timeout_s)
 
 
-def load(link: Link, commands: Commands, *, dial: Dial, timeout_s: float) -> None:
+def load(
+    connection: Connection, commands: Commands, *, connector: Connector, timeout_s: float
+) -> None:
     """Load the library, in the place of another build of it. Raises: as ``run``."""
-    reply = ask(link, commands.load, dial=dial, timeout_s=timeout_s)
-    _checked(link, reply, dial, timeout_s)
+    reply = ask(connection, commands.load, connector=connector, timeout_s=timeout_s)
+    _checked(connection, reply, connector, timeout_s)
 
 
-def ask(link: Link, command: Command, *, dial: Dial, timeout_s: float) -> Any:
+def ask(connection: Connection, command: Command, *, connector: Connector, timeout_s: float) -> Any:
     """Return a command's reply; an error of the server's is returned as ``Refused``, and leaves the
-    link open.
+    connection open.
 
     Raises:
-        LinkLost.
+        ConnectionLost.
     """
-    clock = dial.ground.monotonic
+    clock = connector.runtime.monotonic
     end = clock() + timeout_s
-    link.send(pack((command,)), timeout_s=timeout_s)
-    while not (found := link.take(max(0.0, end - clock()))):  # it may come in pieces
+    connection.send(pack((command,)), timeout_s=timeout_s)
+    while not (found := connection.take(max(0.0, end - clock()))):  # it may come in pieces
         if clock() >= end:
-            link.close()
-            raise LinkLost("it does not answer", spent_s=timeout_s)
+            connection.close()
+            raise ConnectionLost("it does not answer", spent_s=timeout_s)
     reply = found[0]
     return Refused(str(reply)) if isinstance(reply, Exception) else reply
 
@@ -60,14 +70,14 @@ def is_unknown_command(error: Refused) -> bool:
     return error.reason.startswith("ERR unknown command")
 
 
-def _checked(link: Link, reply: Any, dial: Dial, timeout_s: float) -> Any:
+def _checked(connection: Connection, reply: Any, connector: Connector, timeout_s: float) -> Any:
     if not isinstance(reply, Refused):
         return reply
     if is_unknown_command(reply):
-        about = ask(link, ("INFO", "server"), dial=dial, timeout_s=timeout_s)
-        link.close()
-        raise _too_old(dial.server, about) from reply
-    link.close()
+        about = ask(connection, ("INFO", "server"), connector=connector, timeout_s=timeout_s)
+        connection.close()
+        raise _too_old(connector.server, about) from reply
+    connection.close()
     raise reply
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rqproc.app import Resource
 from rqproc.client import Client
 from rqproc.errors import RqprocError
+from rqproc.ids import Id, canonical
 from rqproc.model import DEFAULT_TIMEOUT_S, Reply
-from rqproc.placement import Id, canonical
 from rqproc.testing.events import Event, History, Kind
 from rqproc.testing.pending import Pending
 from rqproc.testing.watching import name_of, shown

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from rqproc.placement import Id
+from rqproc.ids import Id
 
 Kind = Literal[
     "asked", "answered", "refused", "enqueued",

@@ -15,8 +15,8 @@ from typing import Any, Literal, NoReturn, Protocol, Self, cast
 from rqproc.app import App
 from rqproc.client import Client
 from rqproc.errors import ConfigError
-from rqproc.placement import Id, canonical
-from rqproc.seed import with_demo
+from rqproc.ids import Id, canonical
+from rqproc.sample import with_demo
 from rqproc.settings import NodeSettings
 from rqproc.testing.caller import Caller, Which
 from rqproc.testing.watching import name_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rqproc.ids import Id
 from rqproc.model import Reply
-from rqproc.placement import Id
 
 
 class Pending:

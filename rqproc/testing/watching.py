@@ -15,7 +15,8 @@ from rqproc.app import Resource
 from rqproc.context import Current, current
 from rqproc.errors import ConfigError
 from rqproc.model import DEFAULT_RESOURCE
-from rqproc.seed import with_demo
+from rqproc.resource import ResourceSpec
+from rqproc.sample import with_demo
 from rqproc.testing.events import Kind
 
 TEXT_CHARS = 80
@@ -30,12 +31,12 @@ class Witness(Protocol):
         """Return what blocks until this run may go on; None where it is not held."""
 
 
-def watched(app: Any, witness: Witness) -> Mapping[str, Resource[..., Any]]:
+def watched(app: Any, witness: Witness) -> Mapping[str, ResourceSpec]:
     """Return what a node of an app serves, with handlers that are witnessed."""
     return {name: _watched(resource, witness) for name, resource in with_demo(app).items()}
 
 
-def _watched(resource: Resource[..., Any], witness: Witness) -> Resource[..., Any]:
+def _watched(resource: ResourceSpec, witness: Witness) -> ResourceSpec:
     witnessed = _async if resource.is_async else _plain
     return resource.served_by(witnessed(resource.handler, witness))
 

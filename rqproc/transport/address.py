@@ -1,7 +1,7 @@
 """Where a server is, and what redis-py must be told to connect there.
 
-Knows URLs, redis-py's options and that sentinels may have to be asked first. Must not know links,
-nor what a failed connection means.
+Knows URLs, redis-py's options and that sentinels may have to be asked first. Must not know
+connections, nor what a failed connection means.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KEEPALIVE = _keepalive()
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class ServerAddress:
     """One server; or, with ``sentinels``, whichever is the primary at that moment."""
 
     connection: Any
@@ -89,7 +89,7 @@ class Whereabouts:
         return redis.Redis(connection_pool=pool)
 
 
-def of_url(url: str) -> Whereabouts:
+def of_url(url: str) -> ServerAddress:
     """Read ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``rediss+sentinel://``.
 
     Raises:
@@ -106,7 +106,7 @@ def of_url(url: str) -> Whereabouts:
             "redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://..., unix:///PATH?db=0 or "
             f"{sentinel.FORM}, and no options but those of redis-py"
         ) from error
-    return Whereabouts(pool.connection_class, options, sentinels)
+    return ServerAddress(pool.connection_class, options, sentinels)
 
 
 def _checked(url: str) -> str:
@@ -122,15 +122,15 @@ def _checked(url: str) -> str:
     return url
 
 
-def of_client(client: redis.Redis) -> Whereabouts:
+def of_client(client: redis.Redis) -> ServerAddress:
     """Return where an existing redis-py client's connections go."""
     pool = client.connection_pool
     options = dict(pool.connection_kwargs)
     if not isinstance(pool, redis.sentinel.SentinelConnectionPool):
-        return Whereabouts(pool.connection_class, options)
+        return ServerAddress(pool.connection_class, options)
     del options["connection_pool"]
     secure = issubclass(pool.connection_class, redis.SSLConnection)
-    return Whereabouts(
+    return ServerAddress(
         redis.SSLConnection if secure else redis.Connection,
         options,
         sentinel.of_manager(pool.service_name, pool.sentinel_manager),

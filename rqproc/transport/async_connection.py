@@ -1,4 +1,4 @@
-"""``Link`` over an event loop: what comes is handed on as it comes.
+"""``Connection`` over an event loop: what comes is handed on as it comes.
 
 Knows event loops, sockets and RESP. Must not know functions, keys or what the commands mean.
 """
@@ -12,73 +12,64 @@ from typing import Any
 
 import hiredis
 import redis.asyncio
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import Connection as TcpConnection
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
-from rqproc.transport.connection import (
-    HELLO,
-    PING,
-    Command,
-    Dial,
-    LinkLost,
-    Refused,
-    check_server,
-    pack,
-    too_old,
-    why,
-)
+from rqproc.transport.connection import Command, ConnectionLost, Refused, pack
+from rqproc.transport.connector import HELLO, PING, Connector, check_server, too_old, why
 
 Heard = Callable[[list[Any]], None]
 Lost = Callable[[Exception], None]
 
 
-async def connect(way: Dial, timeout_s: float, *, pushes: bool = False) -> AsyncLink:
-    """Raises: as ``Dial.connect``."""
+async def connect(way: Connector, timeout_s: float, *, pushes: bool = False) -> AsyncConnection:
+    """Raises: as ``Connector.connect``."""
     try:
         return await _connect_once(way, timeout_s, pushes)
-    except LinkLost:
+    except ConnectionLost:
         if way.revive is None:
             raise
     await asyncio.to_thread(way.revive)
     return await _connect_once(way, timeout_s, pushes)
 
 
-async def _connect_once(way: Dial, timeout_s: float, pushes: bool) -> AsyncLink:
+async def _connect_once(way: Connector, timeout_s: float, pushes: bool) -> AsyncConnection:
     began = time.monotonic()
     options = (
         await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
     )
-    kind = SSLConnection if way.secure else Connection
-    connection = (UnixDomainSocketConnection if "path" in options else kind)(**options)
+    kind = SSLConnection if way.secure else TcpConnection
+    opened = (UnixDomainSocketConnection if "path" in options else kind)(**options)
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await opened.connect()  # type: ignore[no-untyped-call]
     except BaseException as error:
-        await connection.disconnect(nowait=True)
+        await opened.disconnect(nowait=True)
         if isinstance(error, redis.RedisError | OSError):
             raise why(error, spent_s=time.monotonic() - began) from error
         raise
-    link = AsyncLink(connection)
+    connection = AsyncConnection(opened)
     try:
         # What accepts may not answer.
-        (about,) = await link.exchange((HELLO if pushes else PING,), timeout_s)
+        (about,) = await connection.exchange((HELLO if pushes else PING,), timeout_s)
         if pushes:
             check_server(way.server, about)
     except BaseException as error:
-        link.abort()
+        connection.abort()
         if pushes and isinstance(error, Refused) and "unknown command" in error.reason:
             raise too_old(way.server, "before 6.0") from error
-        if isinstance(error, LinkLost):
+        if isinstance(error, ConnectionLost):
             error.spent_s = time.monotonic() - began
         raise
-    return link
+    return connection
 
 
-class AsyncLink(asyncio.Protocol):
+class AsyncConnection(asyncio.Protocol):
     """One connection, for one event loop. It takes the socket over from redis-py's streams."""
 
-    def __init__(self, connection: Any) -> None:
-        self._writer = connection._writer  # closes its socket when it is collected
+    def __init__(self, opened: Any) -> None:
+        self._writer = opened._writer  # closes its socket when it is collected
         self._transport: asyncio.Transport = self._writer.transport
-        connection._reader = connection._writer = None
+        opened._reader = opened._writer = None
         self._parser = hiredis.Reader()
         self._early: list[Any] = []
         self._came: asyncio.Event = asyncio.Event()
@@ -98,13 +89,13 @@ class AsyncLink(asyncio.Protocol):
             while (reply := self._parser.gets()) is not False:
                 found.append(reply)
         except hiredis.ProtocolError as error:
-            self._fail(LinkLost(f"what answers is no Redis: {error}"))
+            self._fail(ConnectionLost(f"what answers is no Redis: {error}"))
             return
         if found:
             self._heard(found)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(LinkLost(str(exc or "the server closed the connection")))
+        self._fail(ConnectionLost(str(exc or "the server closed the connection")))
 
     # --- what its user calls ---
 
@@ -122,12 +113,12 @@ class AsyncLink(asyncio.Protocol):
         self._transport.write(pack(commands))
 
     async def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
-        """Have what is published on channels pushed here. Raises: LinkLost, Refused."""
+        """Have what is published on channels pushed here. Raises: ConnectionLost, Refused."""
         self.write((("SUBSCRIBE", *channels),))
         await self._replies(len(channels), timeout_s)
 
     async def exchange(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
-        """Send commands and return their replies. Raises: LinkLost, Refused."""
+        """Send commands and return their replies. Raises: ConnectionLost, Refused."""
         self.write(commands)
         return await self._replies(len(commands), timeout_s)
 
@@ -145,7 +136,7 @@ class AsyncLink(asyncio.Protocol):
                     self._came.clear()
                     await self._came.wait()
         except TimeoutError as error:
-            raise LinkLost("it does not answer", spent_s=timeout_s) from error
+            raise ConnectionLost("it does not answer", spent_s=timeout_s) from error
         found, self._early = self._early[:count], self._early[count:]
         if refused := next((r for r in found if isinstance(r, Exception)), None):
             raise Refused(str(refused))

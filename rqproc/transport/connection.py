@@ -16,33 +16,22 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from math import ceil
 from typing import Any
 
 import hiredis
-import redis
 
-from rqproc.errors import DEFAULT_ADVICE, ConfigError, RedisUnavailable
-from rqproc.ground import MACHINE, Ground
-from rqproc.transport.address import Whereabouts, of_client, of_url
+from rqproc.errors import DEFAULT_ADVICE
 from rqproc.transport.replies import code, shown, trouble
-from rqproc.transport.sentinel import NoPrimary
 
 Arg = bytes | str | int | float
 Command = tuple[Arg, ...]
 
-CONNECT_TIMEOUT_S = 3.0
 BUFFER_BYTES = 65536
 
-HELLO: Command = ("HELLO", "3")
-PING: Command = ("PING",)
-
-FIRST_MAJOR = 7
-FIRST_SERVERS = "Redis 7.0 or Valkey 7.2"
-"""Functions and blocking pops of many came with these."""
 
 PUSH_LOW_WATER = 4
 """Bytes for which a thread is woken that waits for what is pushed: ``_\\r\\n``, the reply to a call
@@ -53,7 +42,7 @@ FLOW_S = 0.25
 """Seconds within which the next bytes of a reply come that is late but on its way."""
 
 
-class LinkLost(ConnectionError):
+class ConnectionLost(ConnectionError):
     """The connection broke; whether the server carried out the last packet is unknown.
 
     ``spent_s`` are the seconds that were already waited in vain.
@@ -66,7 +55,9 @@ class LinkLost(ConnectionError):
 
 
 class Refused(Exception):
-    """The server answered a command with an error. The link is closed: what followed may block."""
+    """The server answered a command with an error. The connection is closed: what followed may
+    block.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(shown(reason))
@@ -85,7 +76,9 @@ class Refused(Exception):
 
     @property
     def moved(self) -> bool:
-        """Whether another server may be the primary by now: other links lead nowhere either."""
+        """Whether another server may be the primary by now: other connections lead nowhere
+        either.
+        """
         return self._trouble.moved
 
     @property
@@ -99,146 +92,16 @@ def pack(commands: Sequence[Command]) -> bytes:
     return b"".join(packed)
 
 
-class Dial:
-    """Makes links to one server, or to whichever server is the primary at that moment.
-
-    Args:
-        url: see ``whereabouts.of_url``; or where an existing client connects to.
-        revive: called where there is no server to connect to; it may start one.
-
-    Attributes:
-        ground: what whoever talks over these links stands on.
-
-    Raises:
-        ConfigError: the URL cannot be read.
-    """
-
-    ground: Ground = MACHINE
-
-    def __init__(
-        self, url: str | Whereabouts, *, revive: Callable[[], object] | None = None
-    ) -> None:
-        self._where = of_url(url) if isinstance(url, str) else url
-        self.revive = revive
-        self.server = str(self._where)
-
-    def without_revival(self) -> Dial:
-        """Return a dial to the same server that does not start one."""
-        return Dial(self._where)
-
-    @classmethod
-    def like(cls, connection: redis.Redis) -> Dial:
-        """Return a dial to the server of an existing redis-py client."""
-        return cls(of_client(connection))
-
-    @property
-    def secure(self) -> bool:
-        """Whether the connection is TLS."""
-        return self._where.secure
-
-    @property
-    def asks(self) -> bool:
-        """Whether ``options`` asks sentinels, and so may take its time."""
-        return self._where.sentinels is not None
-
-    def options(self, timeout_s: float) -> dict[str, Any]:
-        """Return redis-py's connection options, for one attempt now.
-
-        Raises:
-            LinkLost: the sentinels know of no primary at this moment.
-            RedisUnavailable: they never will.
-        """
-        began = time.monotonic()
-        try:
-            return self._where.options(timeout_s)
-        except NoPrimary as error:
-            if not error.passing:
-                raise RedisUnavailable(self.server, str(error), advice=error.advice) from error
-            spent_s = time.monotonic() - began
-            raise LinkLost(str(error), spent_s=spent_s, advice=error.advice) from error
-
-    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S, pushes: bool = False) -> Link:
-        """Return a new link.
-
-        Args:
-            pushes: in RESP3, where what is published comes between the replies: see ``Link.take``.
-
-        Raises:
-            ConfigError: with ``pushes``, the server is older than the protocol needs.
-            LinkLost: no connection within ``timeout_s`` seconds.
-            Refused: the server does not let us in: credentials, database, too many connections.
-            RedisUnavailable: the sentinels do not let us in, or do not know the primary's name.
-        """
-        try:
-            return self._connect(timeout_s, pushes)
-        except LinkLost:
-            if self.revive is None:
-                raise
-        self.revive()
-        return self._connect(timeout_s, pushes)
-
-    def _connect(self, timeout_s: float, pushes: bool) -> Link:
-        connection = self._where.connection(**self.options(timeout_s))
-        began = time.monotonic()
-        try:
-            connection.connect()
-        except (redis.RedisError, OSError) as error:
-            raise why(error, spent_s=time.monotonic() - began) from error
-        link = Link(connection)
-        try:  # what accepts may not answer
-            (about,) = link.exchange((HELLO if pushes else PING,), timeout_s=timeout_s)
-            if pushes:
-                check_server(self.server, about)
-        except Refused as error:
-            if pushes and "unknown command" in error.reason:
-                raise too_old(self.server, "before 6.0") from error
-            raise
-        except LinkLost as error:
-            error.spent_s = time.monotonic() - began
-            raise
-        return link
-
-    def client(self) -> redis.Redis:
-        """Return an ordinary redis-py client of the same server, for RQ's own classes."""
-        return self._where.client()
-
-
-def check_server(server: str, about: Any) -> None:
-    """Raises: ConfigError: what a server says of itself at HELLO is too old for the protocol."""
-    version = str((about or {}).get(b"version", b"").decode())
-    if (number := re.match(r"\d+", version)) and int(number[0]) < FIRST_MAJOR:
-        raise too_old(server, version)
-
-
-def too_old(server: str, version: str) -> ConfigError:
-    """Return the error of a server without functions."""
-    return ConfigError(
-        f"the server {server} is version {version}: rqproc needs {FIRST_SERVERS} or later"
-    )
-
-
-def why(error: Exception, *, spent_s: float) -> LinkLost | Refused:
-    """Return what an error of redis-py's, raised while it connected, means to us."""
-    status = getattr(error, "status_code", None)
-    if "max number of clients" in str(error):
-        return Refused(f"ERR {error}")
-    if status or isinstance(error, redis.ResponseError | redis.AuthenticationError):
-        return Refused(f"{status} {error}" if status else str(error))
-    if isinstance(error, redis.exceptions.InvalidResponse) or "Protocol error" in str(error):
-        return LinkLost(f"what answers is no Redis: {shown(str(error))}", spent_s=spent_s)
-    return LinkLost(shown(str(error)), spent_s=spent_s)
-
-
-class Link:
+class Connection:
     """One connection. Not for two threads at once; but once it listens, one may ``send`` while
     another does ``take``, and ``send`` does not close it.
     """
 
     _listens = False
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._socket: socket.socket = connection._sock
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+        self._socket: socket.socket = opened._sock
         self._reader = hiredis.Reader()
         self._buffer = bytearray(BUFFER_BYTES)
         self._plain = not isinstance(self._socket, ssl.SSLSocket)
@@ -254,10 +117,12 @@ class Link:
         return self._socket.fileno()
 
     def close(self) -> None:
-        self._connection.disconnect()
+        self._opened.disconnect()
 
     def interrupt(self) -> None:
-        """End, from another thread, a read that blocks on this link: it raises LinkLost."""
+        """End, from another thread, a read that blocks on this connection: it raises
+        ConnectionLost.
+        """
         with suppress(OSError):  # closed already
             # TLS's own would take the socket out of TLS under the thread that reads.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
@@ -266,7 +131,7 @@ class Link:
         """Write a packet.
 
         Raises:
-            LinkLost: not written whole within the timeout.
+            ConnectionLost: not written whole within the timeout.
             Refused: the server has closed the connection, and said why before.
         """
         self._sent_at = time.monotonic()
@@ -306,7 +171,7 @@ class Link:
         """Take in bytes, waiting for them up to the timeout of the last send; False for none yet.
 
         Raises:
-            LinkLost: the server closed the connection, or nothing came in time.
+            ConnectionLost: the server closed the connection, or nothing came in time.
         """
         try:
             size = self._socket.recv_into(self._buffer, 0, self._no_wait if not wait else 0)
@@ -327,7 +192,7 @@ class Link:
         gives them, in the order of the server. Nothing where nothing has come in time.
 
         Raises:
-            LinkLost: the connection broke, or it is no Redis that answers.
+            ConnectionLost: the connection broke, or it is no Redis that answers.
         """
         try:
             if self._plain:
@@ -349,7 +214,7 @@ class Link:
                 found.append(reply)
         except hiredis.ProtocolError as error:
             self.close()
-            raise LinkLost(f"what answers is no Redis: {error}") from error
+            raise ConnectionLost(f"what answers is no Redis: {error}") from error
         # The end of something may be short: it must wake the thread.
         self._set_low_water(1 if reader.has_data() else PUSH_LOW_WATER)
         return found
@@ -377,10 +242,10 @@ class Link:
             poll.poll(ceil(left_s * 1000))
 
     def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
-        """Have what is published on channels pushed here; for a link with ``pushes``.
+        """Have what is published on channels pushed here; for a connection with ``pushes``.
 
         Raises:
-            LinkLost: it took longer than ``timeout_s`` seconds. Refused.
+            ConnectionLost: it took longer than ``timeout_s`` seconds. Refused.
         """
         self.send(pack((("SUBSCRIBE", *channels),)), timeout_s=timeout_s)
         heard = 0
@@ -388,7 +253,7 @@ class Link:
             found = self.take(timeout_s)
             if not found:
                 self.close()
-                raise LinkLost("it does not answer", spent_s=timeout_s)
+                raise ConnectionLost("it does not answer", spent_s=timeout_s)
             for reply in found:
                 if isinstance(reply, Exception):
                     self.close()
@@ -401,13 +266,13 @@ class Link:
 
         Raises:
             Refused: the reply is an error.
-            LinkLost: it is no reply of a Redis.
+            ConnectionLost: it is no reply of a Redis.
         """
         try:
             reply = self._reader.gets()
         except hiredis.ProtocolError as error:
             self.close()
-            raise LinkLost(f"what answers is no Redis: {error}") from error
+            raise ConnectionLost(f"what answers is no Redis: {error}") from error
         if reply is False:
             return False, None
         if isinstance(reply, hiredis.ReplyError):
@@ -426,7 +291,7 @@ class Link:
                 either, and more than the true number plus four would be too many.
 
         Raises:
-            LinkLost: the connection broke or a reply took longer than ``timeout_s`` seconds.
+            ConnectionLost: the connection broke or a reply took longer than ``timeout_s`` seconds.
             Refused: the server answered one of them with an error.
         """
         self.send(pack(commands), timeout_s=timeout_s)
@@ -448,7 +313,7 @@ class Link:
         """Return the run id of the server's process; empty where it may not be asked.
 
         Raises:
-            LinkLost.
+            ConnectionLost.
         """
         self.send(pack((("INFO", "server"),)), timeout_s=timeout_s)
         reply: Any = False
@@ -481,14 +346,18 @@ class Link:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
             self._low_water = size
 
-    def _lost(self, error: OSError) -> LinkLost:
+    def _lost(self, error: OSError) -> ConnectionLost:
         self.close()
         return self._why(error)
 
-    def _why(self, error: OSError) -> LinkLost:
+    def _why(self, error: OSError) -> ConnectionLost:
         late = isinstance(error, BlockingIOError | TimeoutError)
         spent_s = time.monotonic() - self._sent_at
-        return LinkLost("it does not answer", spent_s=spent_s) if late else LinkLost(str(error))
+        return (
+            ConnectionLost("it does not answer", spent_s=spent_s)
+            if late
+            else ConnectionLost(str(error))
+        )
 
 
 @lru_cache(maxsize=64)

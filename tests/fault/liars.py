@@ -14,16 +14,16 @@ from typing import Any
 
 from rqproc import App
 from rqproc.errors import RequestCycle, RequestTimeout
-from rqproc.torture.app import app as honest_app
-from rqproc.torture.pages import Page
+from rqproc.lab.torture.app import app as honest_app
+from rqproc.lab.torture.logging_runs import LoggedRun
 
 Handler = Callable[..., Any]
 
 
 def honest(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
-    page = Page(tag)
+    logged = LoggedRun(tag)
     time.sleep(hold_s)
-    return page.end()
+    return logged.end()
 
 
 def _app(**lies: Handler) -> App:
@@ -48,10 +48,10 @@ def _keeps_for_ever(id: int) -> dict[str, Any]:
 
 def _returns_too_early(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
     """The work goes on when the lane has been given back."""
-    page = Page(tag)
+    logged = LoggedRun(tag)
     at = time.monotonic()
-    threading.Timer(0.15, page.end).start()
-    return {"run": page.run, "key": page.key, "tag": tag, "pid": os.getpid(), "at": at}
+    threading.Timer(0.15, logged.end).start()
+    return {"run": logged.run, "key": logged.key, "tag": tag, "pid": os.getpid(), "at": at}
 
 
 def _runs_twice(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
@@ -87,31 +87,31 @@ def _leaves_a_process(id: int) -> dict[str, Any]:
 
 
 async def _cannot_be_cancelled(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
-    page = Page(tag)
+    logged = LoggedRun(tag)
     end = time.monotonic() + (4.0 if tag else 0.0)
     while (left_s := end - time.monotonic()) > 0:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(left_s)
-    return page.end()
+    return logged.end()
 
 
 def _sees_circles(id: int, tag: str = "", hold_s: float = 0.0, way: Any = ()) -> dict[str, Any]:
-    page = Page(tag)
-    name = page.name()
-    page.asks(name, "charge:1", tag=name, timeout_s=8.0)
-    page.hears(name, RequestCycle("charge", 1, [("charge", 1)]))
-    return page.end()
+    logged = LoggedRun(tag)
+    name = logged.name()
+    logged.asks(name, "charge:1", tag=name, timeout_s=8.0)
+    logged.hears(name, RequestCycle("charge", 1, [("charge", 1)]))
+    return logged.end()
 
 
 def _waits_for_ever(id: int, tag: str = "", hold_s: float = 0.0, way: Any = ()) -> dict[str, Any]:
     """Two ids whose handlers wait for each other, whatever the cluster says of it."""
-    page = Page(tag)
+    logged = LoggedRun(tag)
     if tag and id in (1, 2):
-        name = page.name()
-        page.asks(name, f"nested:{3 - id}", tag=name, timeout_s=8.0)
+        name = logged.name()
+        logged.asks(name, f"nested:{3 - id}", tag=name, timeout_s=8.0)
         time.sleep(7.0)
-        page.hears(name, RequestTimeout("nested", 3 - id, 8.0))
-    return page.end()
+        logged.hears(name, RequestTimeout("nested", 3 - id, 8.0))
+    return logged.end()
 
 
 keeps_for_ever = _app(kept=_keeps_for_ever)

@@ -15,9 +15,9 @@ from integration.kit import Book
 from servers import PrivateServer
 
 from rqproc import Client
+from rqproc.calls.subscription import TRUST_S
 from rqproc.errors import RqprocError
 from rqproc.model import Reply
-from rqproc.subscription import TRUST_S
 
 STEADY = ("--lease", "10", "--heartbeat", "0.3")
 SLACK_S = 0.2

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 from fault.server import Server
 from integration import kit
-from integration.housed import House
+from integration.program import House
 from servers import PrivateServer
 
 from rqproc.errors import RedisUnavailable, RequestTimeout

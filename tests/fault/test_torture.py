@@ -14,17 +14,17 @@ from integration import kit
 from integration.kit import Line
 from integration.test_demo_command import Stage
 
-from rqproc.torture.play import Plan, Verdict, play
-from rqproc.torture.records import How
-from rqproc.torture.schedule import KINDS
+from rqproc.lab.torture.campaign import TorturePlan, Verdict, run_campaign
+from rqproc.lab.torture.records import How
+from rqproc.lab.torture.schedule import KINDS
 
 TESTS = Path(__file__).parents[1]
 SEED = 1
 LINUX = pytest.mark.skipif("linux" not in sys.platform, reason="only /proc tells of processes")
 
 
-def judged(plan: Plan) -> Verdict:
-    *_, verdict = play(plan)
+def judged(plan: TorturePlan) -> Verdict:
+    *_, verdict = run_campaign(plan)
     assert isinstance(verdict, Verdict)
     return verdict
 
@@ -41,7 +41,7 @@ def told(verdict: Verdict) -> str:
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_promise_holds_under_every_kind_of_fault(seed: int) -> None:
-    verdict = judged(Plan(seconds=20, seed=seed))
+    verdict = judged(TorturePlan(seconds=20, seed=seed))
     assert not verdict.violations, told(verdict)
     assert len(verdict.figures.faults) > len(KINDS) / 2, "a slow machine: not even one round"
     assert verdict.figures.requests > 500
@@ -54,7 +54,7 @@ def test_every_promise_holds_under_every_kind_of_fault(seed: int) -> None:
 
 @pytest.mark.timeout(120)
 def test_without_faults_nothing_fails_and_nothing_grows() -> None:
-    verdict = judged(Plan(seconds=6, nodes=2, seed=SEED, kinds=()))
+    verdict = judged(TorturePlan(seconds=6, nodes=2, seed=SEED, kinds=()))
     assert not verdict.violations, told(verdict)
     assert set(verdict.figures.outcomes) <= {"value", "RequestCycle", "HandlerTimeout"}
     assert verdict.figures.local == 0
@@ -84,7 +84,7 @@ def test_nodes_that_break_a_promise_are_found(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(kit.SOURCE), str(TESTS))))
     app = f"fault.liars:{liar}"
-    verdict = judged(Plan(seconds=3, nodes=2, seed=SEED, kinds=("join",), app=app))
+    verdict = judged(TorturePlan(seconds=3, nodes=2, seed=SEED, kinds=("join",), app=app))
     assert {violation.law for violation in verdict.violations} >= laws
 
 

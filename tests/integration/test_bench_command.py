@@ -14,17 +14,17 @@ from integration.kit import Line
 from integration.test_demo_command import Stage
 from servers import PrivateServer
 
-from rqproc.bench.ground import Plan
-from rqproc.bench.play import Result, play
-from rqproc.bench.rows import NAMES, ROWS
+from rqproc.lab.bench.environment import BenchPlan
+from rqproc.lab.bench.rounds import Result, run_rounds
+from rqproc.lab.bench.rows import NAMES, ROWS
 
 SHORT = ("--seconds", "0.1", "--rounds", "1")
 
 
 @pytest.mark.timeout(180)
 def test_every_row_comes_to_a_figure_and_no_key_stays(server: PrivateServer) -> None:
-    few = Plan(seconds=0.1, rounds=1, entries=2000, requests=2000, settle_s=0.1)
-    *_, result = play(server.url, few, ROWS)
+    few = BenchPlan(seconds=0.1, rounds=1, entries=2000, requests=2000, settle_s=0.1)
+    *_, result = run_rounds(server.url, few, ROWS)
     assert isinstance(result, Result)
     figures = {row.name: result.figure(row) for row in result.rows}
     assert set(figures) == set(NAMES)

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 import redis
 
-import rqproc.embedded
-from rqproc.embedded import Embedded, Places, locks
+import rqproc.server
 from rqproc.errors import ConfigError, EmbeddedUnavailable
+from rqproc.server import Embedded, Places, locks
 
-SOURCE = Path(rqproc.embedded.__file__).parents[2]
+SOURCE = Path(rqproc.server.__file__).parents[2]
 
 USER = """
 import os, signal, sys
 from pathlib import Path
-from rqproc.embedded import Embedded, Places
+from rqproc.server import Embedded, Places
 server = Embedded(Places.private(Path(sys.argv[1])))
 for line in sys.stdin:
     print(eval(line), flush=True)
@@ -662,6 +662,6 @@ def test_stop_without_a_server_says_so(stage: Stage) -> None:
 
 def test_the_package_loads_without_the_client_libraries() -> None:
     heavy = {"redis", "rq", "valkey", "subprocess", "asyncio"}
-    code = f"import sys, rqproc.embedded; print({heavy} & {{*sys.modules}})"
+    code = f"import sys, rqproc.server; print({heavy} & {{*sys.modules}})"
     environ = os.environ | {"PYTHONPATH": str(SOURCE)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environ) == b"set()\n"

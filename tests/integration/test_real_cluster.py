@@ -422,7 +422,7 @@ class left_nothing:  # noqa: N801
         cluster = self._cluster
         folder = cluster._server.places.state.parent
         assert not folder.exists()
-        pids = [cluster._nursery.pid, cluster._network.pid, *cluster._story._children]
+        pids = [cluster._spawner.pid, cluster._network.pid, *cluster._event_log._children]
         assert not [pid for pid in pids if alive(pid)]
         assert not processes(os.fsencode(folder), of="cmdline")
         # Fewer, where a call that another test has left under way has ended meanwhile.

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from rqproc.protocol import codec
-from rqproc.protocol.commands import Claim, Commands, Limits, Sent, Tally
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys, job_key
 from rqproc.protocol.library import build
-from rqproc.transport.connection import Command, Dial, Link
+from rqproc.protocol.messages import Claim, Limits, Sent, Tally
+from rqproc.transport.connection import Command, Connection
+from rqproc.transport.connector import Connector
 
 KEYS = Keys("w")
 VIRTUAL_CLOCK = """local function clock()
@@ -29,8 +31,8 @@ LEASE_MS = 1000
 class Bench:
     """A server on which the test plays nodes and callers, one command at a time."""
 
-    def __init__(self, link: Link, client: redis.Redis) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, client: redis.Redis) -> None:
+        self._connection = connection
         self.redis = client
         self.say(COMMANDS.load)
         self.at(1_000_000)
@@ -43,7 +45,7 @@ class Bench:
         self.at(self.now + ms)
 
     def say(self, command: Command) -> Any:
-        (reply,) = self._link.exchange((command,), timeout_s=5)
+        (reply,) = self._connection.exchange((command,), timeout_s=5)
         return reply
 
     def join(self, name: str) -> str:
@@ -66,7 +68,7 @@ class Bench:
         return [claim for claim in claims if claim.what == "call"]
 
     def finish(self, inc: str, claim: Claim) -> None:
-        payload = codec.encode_answer(claim.id, "miss", "1", node="a", token=claim.token)
+        payload = answer_codec.encode_answer(claim.id, "miss", "1", node="a", token=claim.token)
         ending = COMMANDS.call("", claim.id, claim.address, payload, 60.0)
         self.say(COMMANDS.answer(inc, [ending]))
 
@@ -93,8 +95,8 @@ def _told(payload: bytes) -> Any:
 
 @pytest.fixture
 def bench(url: str) -> Iterator[Bench]:
-    with closing(Dial(url).connect()) as link, redis.Redis.from_url(url) as client:
-        yield Bench(link, client)
+    with closing(Connector(url).connect()) as connection, redis.Redis.from_url(url) as client:
+        yield Bench(connection, client)
 
 
 def call(*slots: int) -> list[Sent]:

@@ -16,7 +16,7 @@ from serving import Serving, sent
 from stage import IDS, PLAIN
 from world import Mutation, part_id
 
-from rqproc.placement import address
+from rqproc.ids import address
 from rqproc.protocol import codec
 from rqproc.transport.connection import Command
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from world import MARK, View
 
-from rqproc.protocol.commands import Claim
+from rqproc.protocol.messages import Claim
 
 MAX_ATTEMPTS = 3
 LEASE_MS = 1000

@@ -16,8 +16,9 @@ from simnode import SimNode, is_group
 from stage import IDS
 from world import NODE_NAMES
 
-from rqproc.placement import address, parse_address
-from rqproc.protocol.commands import Beaten, Commands, LeaseLost, SessionSuperseded, Tally
+from rqproc.ids import address, parse_address
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.messages import Beaten, LeaseLost, SessionSuperseded, Tally
 
 
 class Protocol(Outside):

@@ -10,9 +10,9 @@ from rest import check_leftovers, come_to_rest
 from stage import HOST, IDS
 from world import MARK, NODE_NAMES, Mutation
 
-from rqproc.placement import Id, address, owner, slot
-from rqproc.protocol.commands import Sent
+from rqproc.ids import Id, address, owner, slot
 from rqproc.protocol.keys import job_key
+from rqproc.protocol.messages import Sent
 
 picks = st.integers(0, 7)
 group_picks = st.lists(st.integers(0, len(IDS) - 1), min_size=2, max_size=5)

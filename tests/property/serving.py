@@ -16,17 +16,10 @@ from simnode import SimNode
 from stage import PLAIN, Stage
 from world import MARK, View, part_id, parts
 
-from rqproc.protocol import codec
-from rqproc.protocol.commands import (
-    Claim,
-    Claimed,
-    Ending,
-    LeaseLost,
-    Sent,
-    SessionSuperseded,
-    Settling,
-)
+from rqproc.protocol import answer_codec
+from rqproc.protocol.commands import Ending
 from rqproc.protocol.keys import job_key
+from rqproc.protocol.messages import Claim, Claimed, LeaseLost, Sent, SessionSuperseded, Settling
 
 AT = "2026-01-01T00:00:00.000000Z"
 
@@ -318,7 +311,7 @@ class Serving(Stage):
             return str(json.loads(b64decode(ending[3])))
         payload = str(ending[2 if how == "hit" else 3])
         rest = payload.partition(" ")[2].encode()
-        answer = codec.decode_answer(rest)
+        answer = answer_codec.decode_answer(rest)
         if answer.report is None:
             return str(answer.value)
         return str(answer.report.get("message", answer.report["type"]))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from ledger import name_of
 
-from rqproc.protocol import codec
-from rqproc.protocol.commands import Claim, Commands, Ending, Known
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.commands import Commands, Ending
+from rqproc.protocol.messages import Claim, Known
 
 KEEP_S = 60.0
 
@@ -89,19 +90,19 @@ class SimNode:
 
     def hit(self, id: str) -> Ending:
         text = json.dumps(f"{self.inc} hit")
-        return Commands.hit(id, codec.encode_answer(id, "hit", text, node=self.name))
+        return Commands.hit(id, answer_codec.encode_answer(id, "hit", text, node=self.name))
 
     def joined(self, id: str, address: str) -> Ending:
         """A call that it has not claimed is answered by a run of the same id."""
         text = json.dumps(f"{self.inc} joined")
-        payload = codec.encode_answer(id, "joined", text, node=self.name)
+        payload = answer_codec.encode_answer(id, "joined", text, node=self.name)
         return Commands.call("", id, address, payload, KEEP_S)
 
     def lost(self, claim: Claim) -> Ending:
         """Too many nodes have died on it."""
         report = json.dumps({"type": "NodeLost", "attempts": claim.deadline_ms})
         if claim.id.startswith("r"):
-            payload = codec.encode_answer(claim.id, "error", report, node=self.name)
+            payload = answer_codec.encode_answer(claim.id, "error", report, node=self.name)
             return Commands.call("", claim.id, claim.address, payload, KEEP_S)
         return Commands.job("", claim.id, claim.address, codec.exc_string("lost"), report)
 
@@ -109,14 +110,14 @@ class SimNode:
         """A value, or an error; or what else comes of a run."""
         how = " late" if outcome in (":stuck", ":ended") else ""
         text = json.dumps(self.word(claim, how))
-        report = "" if ok else codec.failure_report("ValueError", self.word(claim, how))
+        report = "" if ok else answer_codec.failure_report("ValueError", self.word(claim, how))
         if outcome == ":expired":
             text = report = ""
         if claim.what == "job":
             body = text and (codec.return_value(text, "json") if ok else codec.exc_string("no"))
             return Commands.job(outcome, claim.id, claim.address, body, report)  # type: ignore[arg-type]
         source, body = ("miss", text) if ok else ("error", report)
-        payload = body and codec.encode_answer(
+        payload = body and answer_codec.encode_answer(
             claim.id, source, body, node=self.name, token=claim.token
         )
         return Commands.call(outcome, claim.id, claim.address, payload, KEEP_S)  # type: ignore[arg-type]
@@ -125,10 +126,10 @@ class SimNode:
         """The answers to calls of a group, from entries; '' for none."""
         text = json.dumps(f"{self.inc} hit")
         parts = [
-            codec.encode_part(place, "hit", text, age_s=0.0, expires_in_s=1.0, token=1)
+            answer_codec.encode_part(place, "hit", text, age_s=0.0, expires_in_s=1.0, token=1)
             for place in places
         ]
-        return codec.encode_group(group, self.name, parts) if parts else ""
+        return answer_codec.encode_group(group, self.name, parts) if parts else ""
 
     def zombie(self, claim: Claim) -> Claim:
         """A run that goes on though nobody is answered for it: no job, but a hold."""

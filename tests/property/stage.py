@@ -13,12 +13,10 @@ from simnode import SimNode
 from world import MARK, NODE_NAMES, Mutation, View, World
 
 from rqproc.errors import NameTaken
+from rqproc.ids import Id, address
 from rqproc.model import Request
-from rqproc.placement import Id, address
 from rqproc.protocol import codec
-from rqproc.protocol.commands import (
-    Limits,
-)
+from rqproc.protocol.messages import Limits
 from rqproc.transport.connection import Command
 
 IDS: tuple[Id, ...] = (1, 2, 5, 2**53 - 1, "é:| x" + "€" * 60)

@@ -8,7 +8,7 @@ from callers import Callers
 from ledger import Wanted
 from simnode import SimNode
 
-from rqproc.protocol.commands import Claim, Claimed, Sent
+from rqproc.protocol.messages import Claim, Claimed, Sent
 
 
 def called(stage: Callers, pick: int = 0, *, timeout_s: float = 5.0) -> Wanted:

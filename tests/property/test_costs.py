@@ -9,9 +9,10 @@ import pytest
 from stage import PLAIN
 from world import World
 
-from rqproc.placement import address
-from rqproc.protocol import codec
-from rqproc.protocol.commands import Commands, Limits
+from rqproc.ids import address
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.messages import Limits
 
 
 def commands_run(world: World, *commands: tuple[Any, ...]) -> dict[str, int]:
@@ -54,7 +55,7 @@ def test_a_hit_costs_eight_commands_to_ask_and_three_to_answer(real: Any) -> Non
     route = real.commands.route_one(id, place, PLAIN, timeout_s=5.0, parent="")
     one = ("time", "zrangebyscore", "zcard", "zrange", "hset", "pexpire", "zadd", "rpush")
     assert commands_run(real, route) == dict.fromkeys(one, 1)
-    hit = Commands.hit(id, codec.encode_answer(id, "hit", "1", node="a"))
+    hit = Commands.hit(id, answer_codec.encode_answer(id, "hit", "1", node="a"))
     answer = real.commands.answer(real.inc, [hit])
     assert commands_run(real, answer) == dict.fromkeys(("zrem", "del", "publish"), 1)
 
@@ -65,8 +66,8 @@ def test_a_group_of_64_costs_no_more_than_one_call(real: Any) -> None:
     asked = commands_run(real, scatter)
     assert sum(asked.values()) <= 8, asked
     text = real.run(real.commands.group(group, real.inc)).decode()
-    parts = [codec.encode_part(str(n), "hit", "1", age_s=0, expires_in_s=1, token=0)
+    parts = [answer_codec.encode_part(str(n), "hit", "1", age_s=0, expires_in_s=1, token=0)
              for n in range(64)]  # fmt: skip
-    many = Commands.many(group, codec.encode_group(group, "a", parts), len(text))
+    many = Commands.many(group, answer_codec.encode_group(group, "a", parts), len(text))
     answered = commands_run(real, real.commands.answer(real.inc, [many]))
     assert sum(answered.values()) <= 7, answered

@@ -15,18 +15,11 @@ from simnode import SimNode
 from stage import HOST, PLAIN
 from steps import called, ended, enqueued, lying, state, taken
 
-from rqproc.placement import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
-from rqproc.protocol import codec, library
-from rqproc.protocol.commands import (
-    Claimed,
-    Commands,
-    Known,
-    Limits,
-    OtherBuild,
-    Sent,
-    SessionSuperseded,
-)
+from rqproc.ids import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
+from rqproc.protocol import answer_codec, library
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import job_key
+from rqproc.protocol.messages import Claimed, Known, Limits, OtherBuild, Sent, SessionSuperseded
 
 TOP = 2**SLOT_BITS - 1
 
@@ -93,7 +86,7 @@ def test_an_answer_above_64_kib_is_told_of_and_kept_as_long_as_any_other(stage: 
     node = started(stage)
     call = called(stage)
     taken(stage, node)
-    payload = codec.encode_answer(call.id, "miss", '"' + "x" * 70_000 + '"', node="a")
+    payload = answer_codec.encode_answer(call.id, "miss", '"' + "x" * 70_000 + '"', node="a")
     answer = Commands.call("", call.id, call.address, payload, 600.0)
     stage.world.published()
     stage.world.run(stage.commands.answer(node.inc, [answer]))
@@ -108,7 +101,7 @@ def test_a_large_hit_is_kept_for_its_caller_to_fetch(stage: Callers) -> None:
     node = started(stage)
     call = called(stage)
     stage.pop(node, 9)
-    payload = codec.encode_answer(call.id, "hit", '"' + "x" * 70_000 + '"', node="a")
+    payload = answer_codec.encode_answer(call.id, "hit", '"' + "x" * 70_000 + '"', node="a")
     stage.world.run(stage.commands.answer(node.inc, [Commands.hit(call.id, payload)]))
     assert stage.world.run(("PTTL", stage.world.keys.answer(call.id))) > 0
 

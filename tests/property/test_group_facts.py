@@ -12,9 +12,10 @@ from simnode import SimNode, is_group
 from stage import HOST, IDS
 from world import part_id
 
-from rqproc.placement import address
-from rqproc.protocol.commands import Claimed, Commands
+from rqproc.ids import address
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import job_key
+from rqproc.protocol.messages import Claimed
 
 
 def asked(stage: Callers, *picks: int, timeout_s: float = 5.0) -> Order:

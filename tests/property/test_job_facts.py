@@ -14,8 +14,8 @@ from servers import PrivateServer
 from serving import started
 from steps import ended, enqueued, taken
 
-from rqproc.protocol.commands import Sent
 from rqproc.protocol.keys import job_key, results_key
+from rqproc.protocol.messages import Sent
 
 
 def fetched(server: PrivateServer, job: Wanted) -> RqJob:

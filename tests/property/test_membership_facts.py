@@ -9,7 +9,7 @@ from serving import started
 from simnode import SimNode
 from steps import called, lying, taken
 
-from rqproc.protocol.commands import LeaseLost, Limits, Tally
+from rqproc.protocol.messages import LeaseLost, Limits, Tally
 from rqproc.transport.connection import Command
 
 

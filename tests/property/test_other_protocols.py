@@ -13,11 +13,12 @@ from stage import PLAIN
 from world import CLOCK, World
 
 from rqproc.errors import ProtocolMismatch
-from rqproc.placement import address
+from rqproc.ids import address
 from rqproc.protocol import library
-from rqproc.protocol.commands import Commands, Joined, Limits, Tally
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.library import PROTOCOL
+from rqproc.protocol.messages import Joined, Limits, Tally
 
 NEXT = PROTOCOL + 1
 

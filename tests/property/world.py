@@ -15,8 +15,8 @@ from typing import Any
 
 import hiredis
 
-from rqproc.placement import owner
-from rqproc.protocol import codec, library
+from rqproc.ids import owner
+from rqproc.protocol import answer_codec, library
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import RQ_PREFIX, Keys, job_key, results_key
 from rqproc.protocol.library import SOURCES, Library
@@ -258,9 +258,9 @@ class World:
             reply, number = id.decode().rsplit("-g", 1)
             return [
                 (f"{reply}-c{number}_{place}", word(answer))
-                for place, answer in codec.decode_group(rest)
+                for place, answer in answer_codec.decode_group(rest)
             ]
-        return [(id.decode(), word(codec.decode_answer(rest)))]
+        return [(id.decode(), word(answer_codec.decode_answer(rest)))]
 
     def answer(self, payload: bytes) -> tuple[str, str]:
         """Read an answer that came in a function's reply."""
@@ -319,7 +319,7 @@ def _library(mutation: Mutation | None) -> Library:
     return library.build(**texts)
 
 
-def word(answer: codec.Answer) -> str:
+def word(answer: answer_codec.Answer) -> str:
     """Return what an answer says, in a word that a ledger may expect."""
     if answer.report is None:
         return str(answer.value)
@@ -377,5 +377,5 @@ def _about(fields: Sequence[bytes | None], left_ms: int, *kept_ms: int) -> About
 def _result(flat: Sequence[bytes]) -> str:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     if report := fields.get(b"rqproc_error"):
-        return word(codec.Answer("error", report=json.loads(report)))
+        return word(answer_codec.Answer("error", report=json.loads(report)))
     return str(json.loads(b64decode(fields[b"return_value"])))

@@ -9,14 +9,15 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from rqproc.app import App
+from rqproc.ids import address
 from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
 from rqproc.node.runs import Done, Run
-from rqproc.placement import address
-from rqproc.protocol import codec
-from rqproc.protocol.commands import Claim, Ending
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.commands import Ending
+from rqproc.protocol.messages import Claim
 
 TTL_S = 5.0
 KNOWN = ["brisk", "charge", "demo", "price"]
@@ -49,7 +50,7 @@ class End(NamedTuple):
 
     how: str
     id: str
-    answer: codec.Answer | None
+    answer: answer_codec.Answer | None
     body: str = ""
     report: str = ""
     keep_ms: int = 0
@@ -84,7 +85,7 @@ def read(ending: Ending) -> End:
     if payload:
         named, _, text = payload.partition(" ")
         assert named == id
-        answer = codec.decode_answer(text.encode())
+        answer = answer_codec.decode_answer(text.encode())
     return End(how, id, answer, keep_ms=0 if how == "hit" else int(rest[2]))
 
 

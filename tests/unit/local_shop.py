@@ -12,8 +12,8 @@ from typing import Any
 
 from rqproc import App, Client, current
 from rqproc.app import Resource
-from rqproc.node.alone import LocalBackend
-from rqproc.node.place import Home, place_apart
+from rqproc.local.backend import LocalBackend
+from rqproc.local.spaces import DaemonRuntime, place_apart
 from rqproc.protocol.keys import Keys
 from rqproc.settings import NodeSettings
 
@@ -21,12 +21,12 @@ WITHIN_S = 10.0
 
 
 class Clock:
-    """A ground whose time, for entries, deadlines and runs, passes when it is told to."""
+    """A runtime whose time, for entries, deadlines and runs, passes when it is told to."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
-        self.ground = Home()
-        self.ground.suspend_proof = lambda: self.now_s
+        self.runtime = DaemonRuntime()
+        self.runtime.suspend_proof = lambda: self.now_s
 
     def passes(self, seconds: float) -> None:
         self.now_s += seconds
@@ -107,9 +107,9 @@ class Shop:
     @contextmanager
     def at(self, *, clock: Clock | None = None, **settings: int) -> Iterator[LocalBackend]:
         """Have it served in a place of its own, by these limits and this clock."""
-        ground = clock.ground if clock else None
+        runtime = clock.runtime if clock else None
         limits = replace(NodeSettings(), **settings)
-        place = place_apart("default", self.app, ground=ground, settings=limits)
+        place = place_apart("default", self.app, runtime=runtime, settings=limits)
         there = LocalBackend(Keys("default"), place)
         try:
             with self.app.at(there):

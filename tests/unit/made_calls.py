@@ -9,9 +9,9 @@ import hiredis
 
 from rqproc.calls.call import Call, Kind
 from rqproc.calls.multiplexer import Multiplexer
+from rqproc.ids import Id, address
 from rqproc.model import OnLost
-from rqproc.placement import Id, address
-from rqproc.protocol.codec import encode_answer, encode_group, encode_part
+from rqproc.protocol.answer_codec import encode_answer, encode_group, encode_part
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
 from rqproc.transport.connection import Command

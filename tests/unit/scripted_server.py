@@ -18,10 +18,10 @@ from typing import Self
 
 import hiredis
 
-from rqproc.protocol.codec import encode_answer, encode_group, encode_part
+from rqproc.protocol.answer_codec import encode_answer, encode_group, encode_part
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
-from rqproc.transport.connection import Dial
+from rqproc.transport.connector import Connector
 
 COMMANDS = Commands(Keys("shop"))
 SOON_S = 5.0
@@ -99,8 +99,8 @@ class ScriptedServer:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
-    def dial(self) -> Dial:
-        return Dial(f"unix://{self.path}")
+    def connector(self) -> Connector:
+        return Connector(f"unix://{self.path}")
 
     def __enter__(self) -> Self:
         return self

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.bench import chart
-from rqproc.bench.figures import Formula, Term, latency
-from rqproc.bench.ground import RIVALS, Plan
-from rqproc.bench.play import Result
-from rqproc.bench.rows import NAMES, PROBES, ROWS, choose, probes_of
-from rqproc.bench.targets import at_least, at_most, judge
+from rqproc.lab.bench import figures
+from rqproc.lab.bench.environment import RIVALS, BenchPlan
+from rqproc.lab.bench.figures import Formula, FormulaTerm, at_least, at_most, judge, latency
+from rqproc.lab.bench.rounds import Result
+from rqproc.lab.bench.rows import NAMES, PROBES, ROWS, choose, probes_of
 
-HIT, PAIR = Term("hit", "p50_s"), Term("pair", "p50_s")
+HIT, PAIR = FormulaTerm("hit", "p50_s"), FormulaTerm("pair", "p50_s")
 
 
 # --- figures ---
@@ -34,7 +33,7 @@ def test_a_figure_of_one_term_is_its_median_in_its_own_unit() -> None:
 
 
 def test_what_could_not_be_measured_has_no_figure() -> None:
-    assert Formula(Term("idle", "cpu_share")).figure({"idle": [{"sent_per_s": 1.0}]}) is None
+    assert Formula(FormulaTerm("idle", "cpu_share")).figure({"idle": [{"sent_per_s": 1.0}]}) is None
     assert Formula(HIT).figure({}) is None
 
 
@@ -82,14 +81,14 @@ def test_a_score_is_how_many_times_better_than_asked_for() -> None:
 
 @pytest.mark.parametrize(("load", "busy"), [(0.2, False), (1.7, True)])
 def test_a_machine_that_others_use_is_told_from_a_quiet_one(load: float, busy: bool) -> None:
-    assert Result(Plan(), {"load": load}, (), {}).busy is busy
+    assert Result(BenchPlan(), {"load": load}, (), {}).busy is busy
 
 
 # --- the chart ---
 
 
 def drawn(score: float) -> str:
-    return chart.bar(score, width=9, ink=chart.PLAIN)
+    return figures.bar(score, width=9, ink=figures.PLAIN)
 
 
 def test_a_bar_reaches_its_mark_where_the_target_is_just_met() -> None:
@@ -108,7 +107,7 @@ def test_a_bar_grows_with_the_logarithm_of_its_score() -> None:
 
 def test_every_bar_is_as_wide_as_the_others() -> None:
     scores = [place / 50 for place in range(500)]
-    assert {len(chart.bar(score)) for score in scores} == {chart.WIDTH}
+    assert {len(figures.bar(score)) for score in scores} == {figures.WIDTH}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_every_bar_is_as_wide_as_the_others() -> None:
     ],
 )
 def test_an_amount_is_written_in_the_unit_of_its_name(field: str, value: float, text: str) -> None:
-    assert chart.amount(field, value) == text
+    assert figures.amount(field, value) == text
 
 
 # --- the table ---
@@ -158,5 +157,5 @@ def test_a_probe_of_several_rows_is_measured_once() -> None:
 
 def test_a_row_says_with_how_many_it_was_measured() -> None:
     (row,) = choose(("entries",), RIVALS)
-    assert "100,000 entries" in row.title(Plan())
-    assert "1,000,000 entries" in row.title(Plan().with_millions())
+    assert "100,000 entries" in row.title(BenchPlan())
+    assert "1,000,000 entries" in row.title(BenchPlan().with_millions())

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from rqproc.bench import timing
+from rqproc.lab.bench import timing
 
 
 def test_a_call_is_repeated_as_often_as_asked() -> None:

@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
+from rqproc.ids import address
 from rqproc.node.cache import SPARE_EXPIRIES, Cache, Entry, Values
-from rqproc.placement import address
 
 NOW = 100.0
 

@@ -16,8 +16,8 @@ from rqproc.errors import (
     RequestTimeout,
 )
 from rqproc.model import Reply, Request
-from rqproc.protocol import codec
-from rqproc.protocol.codec import Answer, Part
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.answer_codec import Answer, Part
 
 NOBODY = Answer("error", report={"type": "NoLiveNode"})
 
@@ -173,8 +173,8 @@ def test_an_answer_is_read_when_it_is_wanted() -> None:
 
 def test_an_error_is_raised_by_its_only_caller() -> None:
     call = a_call(1)
-    report = codec.failure_report("ValueError", "no")
-    call.take(0, rest(codec.encode_answer("x", "error", report, node="n1").encode()))
+    report = answer_codec.failure_report("ValueError", "no")
+    call.take(0, rest(answer_codec.encode_answer("x", "error", report, node="n1").encode()))
     for read in (call.value, call.reply):
         with pytest.raises(HandlerFailed, match="price 1: the handler raised ValueError: no"):
             read("shop")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqproc.errors import ConfigError, PayloadTooLarge
+from rqproc.ids import address
 from rqproc.model import Request
-from rqproc.placement import address
 from rqproc.protocol import codec
 from rqproc.protocol.codec import MAX_ARGUMENT_BYTES, Unreadable, decode_call, encode_request
 
@@ -64,7 +64,9 @@ def test_an_invalidation_reads_back_as_one() -> None:
     assert decode_call(data, functions={}).function == codec.INVALIDATE
 
 
-@pytest.mark.parametrize("value", [{1}, object(), float("nan"), b"x"], ids=str)
+@pytest.mark.parametrize(
+    "value", [{1}, object(), float("nan"), b"x"], ids=lambda value: type(value).__name__
+)
 def test_arguments_that_are_not_json_are_named(value: object) -> None:
     with pytest.raises(ConfigError, match="the arguments of price are not JSON"):
         encode_request(Request("price", 42, (value,)))
@@ -199,7 +201,7 @@ def test_a_resource_that_no_address_can_carry_is_unreadable() -> None:
 @pytest.mark.parametrize("id", [42, "a b", "é", -1, "x" * 200])
 def test_a_calls_address_alone_says_what_it_asks_for(id: int | str) -> None:
     call = codec.call_at(address("a.b", id))
-    assert call == codec.Call(codec.REQUEST, Request("a.b", id), "json")
+    assert call == codec.DecodedCall(codec.REQUEST, Request("a.b", id), "json")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def gadgets(mark: Path) -> list[Any]:
         {"a": {"b": (1, Gadget(touch))}},
         {Gadget(touch): 1},
         Path,
-        codec.Call("f", Request("r", 1), "json"),
+        codec.DecodedCall("f", Request("r", 1), "json"),
         {1, 2, Gadget(touch)},
     ]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from rqproc.errors import NameTaken, ProtocolMismatch
-from rqproc.placement import address
+from rqproc.ids import address
 from rqproc.protocol import library
-from rqproc.protocol.commands import (
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.keys import Keys
+from rqproc.protocol.messages import (
     Beaten,
     Claim,
     Claimed,
-    Commands,
     Joined,
     Known,
     LeaseLost,
@@ -22,7 +23,6 @@ from rqproc.protocol.commands import (
     Settling,
     Tally,
 )
-from rqproc.protocol.keys import Keys
 from rqproc.transport.connection import Command, pack
 
 KEYS = Keys("shop")

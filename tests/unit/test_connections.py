@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import hiredis
 import pytest
-from scripted_link import ScriptedDial, ScriptedLink
+from scripted_connection import ScriptedConnection, ScriptedConnector
 
 from rqproc.node.connections import Connections
 from rqproc.protocol.commands import Commands
@@ -17,13 +17,13 @@ from rqproc.transport.connection import Refused
 VIEW = [1, 1000, 5, [b"a", b"b"], []]
 
 
-def opened(takes: ScriptedLink, answers: ScriptedLink) -> Connections:
+def opened(takes: ScriptedConnection, answers: ScriptedConnection) -> Connections:
     takes.pieces.appendleft([VIEW])
     lock = threading.Lock()
     lock.acquire()
     connections = Connections(
-        cast(Any, ScriptedDial(takes, answers)), Commands(Keys()), node="b", incarnation="b#1",
-        number=1, bell=cast(Any, None), lock=lock,
+        cast(Any, ScriptedConnector(takes, answers)), Commands(Keys()), node="b", incarnation="b#1",
+        number=1, waker=cast(Any, None), lock=lock,
     )  # fmt: skip
     assert connections.reconcile([], rejoined=False, bare=False).epoch == 5
     return connections
@@ -31,8 +31,8 @@ def opened(takes: ScriptedLink, answers: ScriptedLink) -> Connections:
 
 def test_ids_that_come_with_the_reply_to_a_claim_are_not_waited_for() -> None:
     """They are read with it, so there is nothing left that a poll would see."""
-    takes = ScriptedLink([VIEW, [b"queue", [b"x", b"y"]]])
-    connections = opened(takes, ScriptedLink())
+    takes = ScriptedConnection([VIEW, [b"queue", [b"x", b"y"]]])
+    connections = opened(takes, ScriptedConnection())
     assert connections.ask([("claim",)], then_pop=8) == [VIEW]
     assert connections.wait(60.0) == (False, True)
     assert connections.popped() == [b"x", b"y"]
@@ -40,8 +40,8 @@ def test_ids_that_come_with_the_reply_to_a_claim_are_not_waited_for() -> None:
 
 
 def test_a_pop_that_brings_nothing_is_over() -> None:
-    takes = ScriptedLink([None])
-    connections = opened(takes, ScriptedLink())
+    takes = ScriptedConnection([None])
+    connections = opened(takes, ScriptedConnection())
     connections.pop(8)
     assert connections.is_popping
     assert connections.popped() == ()
@@ -49,15 +49,15 @@ def test_a_pop_that_brings_nothing_is_over() -> None:
 
 
 def test_ids_that_have_not_come_whole_are_waited_for_again() -> None:
-    connections = opened(ScriptedLink([]), ScriptedLink())
+    connections = opened(ScriptedConnection([]), ScriptedConnection())
     connections.pop(8)
     assert connections.popped() == ()
     assert connections.is_popping
 
 
 def test_what_is_asked_while_a_pop_blocks_goes_beside_it_when_all_due_there_was_read() -> None:
-    answers = ScriptedLink([[b"dependent"]], [VIEW])
-    takes = ScriptedLink()
+    answers = ScriptedConnection([[b"dependent"]], [VIEW])
+    takes = ScriptedConnection()
     connections = opened(takes, answers)
     connections.pop(8)
     endings = [Commands.hit(b"id", b"payload")]
@@ -67,8 +67,8 @@ def test_what_is_asked_while_a_pop_blocks_goes_beside_it_when_all_due_there_was_
 
 
 def test_an_answer_is_not_read_before_it_is_asked_for() -> None:
-    answers = ScriptedLink([[]])
-    connections = opened(ScriptedLink(), answers)
+    answers = ScriptedConnection([[]])
+    connections = opened(ScriptedConnection(), answers)
     endings = [Commands.hit(b"id", b"payload")]
     connections.answer(endings, draining=False)
     assert connections.unsure == 1
@@ -78,8 +78,8 @@ def test_an_answer_is_not_read_before_it_is_asked_for() -> None:
 
 
 def test_a_refused_answer_is_told_and_stays_unsure() -> None:
-    answers = ScriptedLink([hiredis.ReplyError("OOM no memory")])
-    connections = opened(ScriptedLink(), answers)
+    answers = ScriptedConnection([hiredis.ReplyError("OOM no memory")])
+    connections = opened(ScriptedConnection(), answers)
     endings = [Commands.call("", "id", "1-r-1", "payload", 60.0)]
     connections.answer(endings, draining=False)
     with pytest.raises(Refused, match="OOM"):
@@ -88,7 +88,7 @@ def test_a_refused_answer_is_told_and_stays_unsure() -> None:
 
 
 def test_what_stands_in_the_place_of_a_text_is_none_and_ends_nothing() -> None:
-    takes = ScriptedLink([b"0 1-r-1"], [hiredis.ReplyError("WRONGTYPE"), None])
-    connections = opened(takes, ScriptedLink())
+    takes = ScriptedConnection([b"0 1-r-1"], [hiredis.ReplyError("WRONGTYPE"), None])
+    connections = opened(takes, ScriptedConnection())
     assert connections.read([("HGET",)] * 3) == [b"0 1-r-1", None, None]
     assert not takes.closed

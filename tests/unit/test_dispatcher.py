@@ -8,11 +8,11 @@ import pickle
 import pytest
 from dispatching import KNOWN, TTL_S, Bench, End, told
 
+from rqproc.ids import address
 from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.runs import Done, Failed, Run
-from rqproc.placement import address
-from rqproc.protocol import codec
-from rqproc.protocol.commands import Claim
+from rqproc.protocol import answer_codec, codec
+from rqproc.protocol.messages import Claim
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_miss_is_claimed_run_and_answered_with_its_own_token(at: Bench) -> Non
     at.done(run)
     (end,) = at.ends()
     assert (end.how, end.id, end.answer) == (
-        "call", id, codec.Answer("miss", 0.0, 5.0, 1, "b", 7),
+        "call", id, answer_codec.Answer("miss", 0.0, 5.0, 1, "b", 7),
     )  # fmt: skip
 
 
@@ -42,7 +42,11 @@ def test_a_hit_is_answered_without_a_claim_with_its_age(at: Bench) -> None:
     id = at.ask(1)
     assert at.claimed == []
     (end,) = at.ends()
-    assert (end.how, end.id, end.answer) == ("hit", id, codec.Answer("hit", 2.0, 3.0, 1, "b", 7))
+    assert (end.how, end.id, end.answer) == (
+        "hit",
+        id,
+        answer_codec.Answer("hit", 2.0, 3.0, 1, "b", 7),
+    )
     assert at.dispatcher.held == 0
 
 
@@ -51,7 +55,7 @@ def test_the_answer_of_a_hit_is_what_any_answer_is(at: Bench) -> None:
     at.now += 1.5
     id = at.ask(1)
     ((_, _, payload),) = at.sent()
-    text = codec.encode_answer(
+    text = answer_codec.encode_answer(
         id, "hit", '{"a": "b"}', node="b", age_s=1.5, expires_in_s=3.5, token=1
     )
     assert payload == text.encode()

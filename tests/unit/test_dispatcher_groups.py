@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from dispatching import TTL_S, Bench
 
+from rqproc.ids import address
 from rqproc.model import Request
 from rqproc.node.intake import SHORT_BYTES, Settle
-from rqproc.placement import address
-from rqproc.protocol import codec
+from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Ending
 
 
@@ -37,10 +37,10 @@ def read(at: Bench, text: bytes | None, group: bytes = b"r0-g5") -> list[Settle]
     return list(at.intake.asks().settles) if at.intake.has_asks else []
 
 
-def answers(payload: Any, group: str = "r0-g5") -> list[tuple[int, codec.Answer]]:
+def answers(payload: Any, group: str = "r0-g5") -> list[tuple[int, answer_codec.Answer]]:
     named, _, rest = str(payload).partition(" ")
     assert named == group
-    return codec.decode_group(rest.encode())
+    return answer_codec.decode_group(rest.encode())
 
 
 def only(endings: list[Ending]) -> Ending:
@@ -57,8 +57,8 @@ def test_where_all_have_an_entry_they_are_answered_together(at: Bench) -> None:
     how, group, payload, length = only(at.sent())
     assert (how, group, length) == ("many", "r0-g5", str(len(text)))
     assert answers(payload) == [
-        (0, codec.Answer("hit", 2.0, 3.0, 1, "b", "one")),
-        (1, codec.Answer("hit", 2.0, 3.0, 2, "b", "three")),
+        (0, answer_codec.Answer("hit", 2.0, 3.0, 1, "b", "one")),
+        (1, answer_codec.Answer("hit", 2.0, 3.0, 2, "b", "three")),
     ]
     assert at.dispatcher.tally().hits == 2
     assert at.dispatcher.idle

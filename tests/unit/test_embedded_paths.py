@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rqproc.embedded.places import MAX_SOCKET_BYTES, Places, claim
 from rqproc.errors import EmbeddedUnavailable
+from rqproc.server.places import MAX_SOCKET_BYTES, Places, claim
 
 UID = os.getuid()
 
@@ -73,9 +73,9 @@ def test_a_directory_that_others_can_enter_is_refused_with_the_cure(tmp_path: Pa
 
 def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
-    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "connection").symlink_to(tmp_path / "real")
     with pytest.raises(EmbeddedUnavailable, match="not a directory of yours"):
-        claim(tmp_path / "link")
+        claim(tmp_path / "connection")
 
 
 @pytest.mark.skipif(UID != 0, reason="only root can give a directory away")

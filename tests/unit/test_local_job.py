@@ -11,7 +11,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 
 from rqproc.errors import InvalidId
-from rqproc.node.localjob import LocalJob, LocalResult
+from rqproc.local.job import LocalJob, LocalResult
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from rqproc.calls.call import Kind
 from rqproc.calls.multiplexer import ACKNOWLEDGED, FENCE_S
 from rqproc.protocol import codec
 from rqproc.protocol.commands import MOST_TOGETHER
-from rqproc.transport.connection import Command, LinkLost, Refused
+from rqproc.transport.connection import Command, ConnectionLost, Refused
 
-CUT = LinkLost("cut")
+CUT = ConnectionLost("cut")
 NOBODY = b'{"type":"NoLiveNode"}'
 FULL = b'{"type":"Overloaded","node":"n","queued":9,"limit":8}'
 

@@ -21,7 +21,7 @@ from rqproc.cli.root import rqproc as root
 from rqproc.errors import RqprocError
 from rqproc.settings import NodeOptions
 
-README = Path(rqproc.__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 DOCS = Path(rqproc.__file__).parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = {path: path.read_text("utf-8") for path in (README, *PAGES)}

@@ -21,10 +21,10 @@ from rqproc.calls.retry import (
 )
 from rqproc.errors import RedisUnavailable
 from rqproc.model import OnLost
-from rqproc.protocol.codec import Answer
-from rqproc.transport.connection import LinkLost, Refused
+from rqproc.protocol.answer_codec import Answer
+from rqproc.transport.connection import ConnectionLost, Refused
 
-CUT = LinkLost("cut")
+CUT = ConnectionLost("cut")
 NOFUNCTION = Refused("ERR Function not found")
 NOBODY = Answer("error", report={"type": "NoLiveNode"})
 
@@ -48,14 +48,14 @@ class Caller:
         return self._look(self._begin(None))
 
     def fail_at_first(
-        self, error: LinkLost | Refused, *, timeout_s: float = 10.0, on_lost: OnLost = "wait"
+        self, error: ConnectionLost | Refused, *, timeout_s: float = 10.0, on_lost: OnLost = "wait"
     ) -> Pause:
         """Ask; the first look fails at once."""
         self.now = BEGAN
         self.call = a_call(1, 2, timeout_s=timeout_s, on_lost=on_lost)
         return self._pause(self._begin(error))
 
-    def _begin(self, error: LinkLost | Refused | None) -> Look | Pause | None:
+    def _begin(self, error: ConnectionLost | Refused | None) -> Look | Pause | None:
         self._steps = persevere(
             self.call, error, began=BEGAN, server="there", clock=lambda: self.now,
             chance=self.chance,
@@ -81,11 +81,11 @@ class Caller:
         self.call.heard = heard
         return self._look(self.next())
 
-    def pause(self, error: LinkLost | Refused) -> Pause:
+    def pause(self, error: ConnectionLost | Refused) -> Pause:
         """The look fails; return the pause after it."""
         return self._pause(self._steps.throw(error))
 
-    def fail(self, error: LinkLost | Refused) -> Look:
+    def fail(self, error: ConnectionLost | Refused) -> Look:
         """The look fails, and the pause after it passes; return the next look."""
         self.now += self.pause(error).seconds
         return self._look(self.next())
@@ -94,11 +94,11 @@ class Caller:
         assert self.next() is None
         return self.call
 
-    def fail_for_ever(self, error: LinkLost | Refused) -> None:
+    def fail_for_ever(self, error: ConnectionLost | Refused) -> None:
         while self.now < BEGAN + 1000:
             self.fail(error)
 
-    def outage(self, error: LinkLost) -> float:
+    def outage(self, error: ConnectionLost) -> float:
         """Each look fails; return how long that is borne."""
         began = self.now
         with pytest.raises(RedisUnavailable):
@@ -198,7 +198,9 @@ def test_who_does_not_want_to_wait_knows_of_an_outage_by_half_of_the_timeout(
     assert max(look.wait_s, look.grace_s) <= limit_s
     with pytest.raises(RedisUnavailable):
         caller.fail_at_first(
-            LinkLost("it does not answer", spent_s=limit_s), timeout_s=timeout_s, on_lost="error"
+            ConnectionLost("it does not answer", spent_s=limit_s),
+            timeout_s=timeout_s,
+            on_lost="error",
         )
 
 
@@ -249,7 +251,7 @@ def test_a_pause_does_not_outlast_the_deadline(caller: Caller) -> None:
 
 def test_the_time_that_was_waited_in_vain_counts(caller: Caller) -> None:
     with pytest.raises(RedisUnavailable, match="no route"):
-        caller.fail_at_first(LinkLost("no route", spent_s=OUTAGE_S))
+        caller.fail_at_first(ConnectionLost("no route", spent_s=OUTAGE_S))
 
 
 def test_an_outage_that_has_passed_is_not_told_at_the_deadline(caller: Caller) -> None:

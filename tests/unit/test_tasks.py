@@ -13,7 +13,7 @@ from scripted_server import COMMANDS, ScriptedServer, sent_ids
 
 from rqproc.calls.call import Call
 from rqproc.calls.retry import GRACE_S, Look
-from rqproc.calls.tasks import TICK_S, Alarms, Tasks
+from rqproc.calls.tasks import TICK_S, Tasks, Timers
 from rqproc.errors import ConfigError, RedisUnavailable
 from rqproc.model import OnLost
 
@@ -28,7 +28,7 @@ def server() -> Iterator[ScriptedServer]:
 
 def play(server: ScriptedServer, story: Play) -> Tasks:
     """Tell a story in an event loop of its own; at its end nothing is left."""
-    tasks = Tasks(server.dial(), COMMANDS)
+    tasks = Tasks(server.connector(), COMMANDS)
     asyncio.run(_told(story(tasks)))
     core = tasks._core
     assert [*core.calls, *core._pending, *core._groups, *tasks._outbox] == []
@@ -328,7 +328,7 @@ def test_one_who_closes_while_others_wait_closes_when_the_last_has_gone(
 
 def test_a_second_event_loop_begins_anew(server: ScriptedServer) -> None:
     server.auto = "hit"
-    tasks = Tasks(server.dial(), COMMANDS)
+    tasks = Tasks(server.connector(), COMMANDS)
     names = []
     for _ in range(2):
         asyncio.run(tasks.ask(new()))
@@ -343,10 +343,10 @@ def test_thousands_of_calls_that_are_not_answered_leave_nothing(server: Scripted
             await asyncio.gather(*begin(tasks, *(new(id, timeout_s=0.05) for id in range(300))))
 
     tasks = play(server, story)
-    assert tasks._alarms._due == {} or max(map(len, tasks._alarms._due.values())) <= 300
+    assert tasks._timers._due == {} or max(map(len, tasks._timers._due.values())) <= 300
 
 
-# --- alarms ---
+# --- timers ---
 
 
 class FakeLoop:
@@ -376,32 +376,32 @@ def loop() -> FakeLoop:
 
 
 @pytest.fixture
-def rung() -> list[str]:
+def fired() -> list[str]:
     return []
 
 
 def test_an_alarm_rings_after_its_time_and_a_tick_late_at_most(
-    loop: FakeLoop, rung: list[str]
+    loop: FakeLoop, fired: list[str]
 ) -> None:
-    Alarms().set(loop, 0.5, lambda: rung.append("a"))  # type: ignore[arg-type]
+    Timers().set(loop, 0.5, lambda: fired.append("a"))  # type: ignore[arg-type]
     loop.advance(1000.499)
-    assert rung == []
+    assert fired == []
     loop.advance(1000.5 + TICK_S)
-    assert rung == ["a"]
+    assert fired == ["a"]
 
 
-def test_alarms_of_one_tick_share_a_timer(loop: FakeLoop, rung: list[str]) -> None:
-    alarms = Alarms()
+def test_alarms_of_one_tick_share_a_timer(loop: FakeLoop, fired: list[str]) -> None:
+    timers = Timers()
     for name in "abc":
-        alarms.set(loop, 2.0, lambda name=name: rung.append(name))  # type: ignore[arg-type, misc]
+        timers.set(loop, 2.0, lambda name=name: fired.append(name))  # type: ignore[arg-type, misc]
     assert len(loop.timers) == 1
     loop.advance(1002.0 + TICK_S)
-    assert rung == ["a", "b", "c"]
+    assert fired == ["a", "b", "c"]
 
 
-def test_a_tick_that_has_rung_may_be_set_again(loop: FakeLoop, rung: list[str]) -> None:
-    alarms = Alarms()
+def test_a_tick_that_has_rung_may_be_set_again(loop: FakeLoop, fired: list[str]) -> None:
+    timers = Timers()
     for moment in (1001.0, 1002.0):
-        alarms.set(loop, 0.5, lambda: rung.append("x"))  # type: ignore[arg-type]
+        timers.set(loop, 0.5, lambda: fired.append("x"))  # type: ignore[arg-type]
         loop.advance(moment)
-    assert rung == ["x", "x"]
+    assert fired == ["x", "x"]

@@ -24,7 +24,7 @@ from rqproc.calls.retry import GRACE_S, NUDGE_S
 from rqproc.calls.threads import Threads
 from rqproc.errors import ConfigError, RedisUnavailable, RqprocError
 from rqproc.model import OnLost
-from rqproc.transport.connection import LinkLost
+from rqproc.transport.connection import ConnectionLost
 
 
 class Asked:
@@ -48,7 +48,7 @@ class Client:
 
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server
-        self.threads = Threads(server.dial(), COMMANDS)
+        self.threads = Threads(server.connector(), COMMANDS)
         self.pool = ThreadPoolExecutor(32)
 
     def begin(
@@ -444,7 +444,7 @@ def test_one_who_is_interrupted_at_any_line_leaves_no_lock_taken_and_nothing_beh
     seen, number = set(), 0
     while True:
         number += 1
-        client = Threads(server.dial(), COMMANDS)
+        client = Threads(server.connector(), COMMANDS)
         if number % 2:  # with and without a connection before
             client.ask(a_call(1, began=time.monotonic()))
         line = _Line(number // 2 + 1)
@@ -608,5 +608,5 @@ def test_a_lost_connection_without_an_error_for_a_caller_is_told_by_its_reader(
 ) -> None:
     """It must not look again and again for what cannot come."""
     call = a_call(began=time.monotonic())
-    with pytest.raises(LinkLost):
+    with pytest.raises(ConnectionLost):
         client.threads._wait(call, time.monotonic() + 5.0, GRACE_S)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from unit.torture_records import TTL_S, ask, broken, ended, fault, killed, run, value_of
 
-from rqproc.torture.answers import RETURN_S, SLACK_S
-from rqproc.torture.records import Stop
+from rqproc.lab.torture.answers import RETURN_S, SLACK_S
+from rqproc.lab.torture.records import Stop
 
 MADE = run(1.0, 1.1, tag="r1")
 KEPT = run(1.0, 1.1, key="kept:1")

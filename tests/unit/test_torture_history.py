@@ -10,11 +10,11 @@ from itertools import islice
 
 from unit.torture_records import ask, fault, history, killed, run
 
-from rqproc.torture.book import read
-from rqproc.torture.figures import Times, figures
-from rqproc.torture.history import check
-from rqproc.torture.records import HARMLESS, Ask, Stop, Value
-from rqproc.torture.schedule import KINDS, LASTING, SUDDEN, schedule
+from rqproc.lab.torture.figures import Times, figures
+from rqproc.lab.torture.history import check
+from rqproc.lab.torture.records import HARMLESS, Ask, Stop, Value
+from rqproc.lab.torture.run_log import read
+from rqproc.lab.torture.schedule import KINDS, LASTING, SUDDEN, schedule
 
 
 def test_a_violation_shows_its_own_records_and_the_faults_around_in_order_of_time() -> None:
@@ -41,11 +41,11 @@ def test_the_violation_with_the_shortest_history_comes_first() -> None:
 
 
 def test_every_kind_has_its_turn_in_every_round_short_and_long_by_turns() -> None:
-    blows = list(islice(schedule(KINDS, random.Random(3)), 2 * len(KINDS)))
-    rounds = blows[: len(KINDS)], blows[len(KINDS) :]
+    planned = list(islice(schedule(KINDS, random.Random(3)), 2 * len(KINDS)))
+    rounds = planned[: len(KINDS)], planned[len(KINDS) :]
     for blows_of_round in rounds:
-        assert Counter(blow.kind for blow in blows_of_round) == Counter(KINDS)
-    lengths = {(blow.kind, blow.long) for blow in blows}
+        assert Counter(planned.kind for planned in blows_of_round) == Counter(KINDS)
+    lengths = {(planned.kind, planned.long) for planned in planned}
     assert len(lengths) == 2 * len(KINDS)
 
 
@@ -55,15 +55,19 @@ def test_a_seed_gives_the_same_schedule_and_another_seed_another() -> None:
 
 
 def test_two_faults_at_once_are_a_lasting_and_a_sudden_one() -> None:
-    blows = list(islice(schedule(KINDS, random.Random(1)), 500))
-    both = {(blow.kind, blow.second) for blow in blows if blow.second}
+    planned = list(islice(schedule(KINDS, random.Random(1)), 500))
+    both = {(planned.kind, planned.second) for planned in planned if planned.second}
     assert {kind for kind, _ in both} == LASTING
     assert {second for _, second in both} == set(SUDDEN)
 
 
 def test_only_chosen_kinds_strike() -> None:
-    blows = islice(schedule(("pause", "join"), random.Random(1)), 100)
-    assert {kind for blow in blows for kind in (blow.kind, blow.second)} == {"pause", "join", None}
+    planned = islice(schedule(("pause", "join"), random.Random(1)), 100)
+    assert {kind for planned in planned for kind in (planned.kind, planned.second)} == {
+        "pause",
+        "join",
+        None,
+    }
     assert list(schedule((), random.Random(1))) == []
 
 

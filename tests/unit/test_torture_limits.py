@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from unit.torture_records import LIMIT_S, ask, broken, ended, fault, history, killed, run
 
-from rqproc.torture.figures import figures
-from rqproc.torture.limits import SOON_S, STUCK_AFTER_S
-from rqproc.torture.records import Stop
+from rqproc.lab.torture.figures import figures
+from rqproc.lab.torture.limits import SOON_S, STUCK_AFTER_S
+from rqproc.lab.torture.records import Stop
 
 GIVEN_UP_S = LIMIT_S + STUCK_AFTER_S
 TOLD_S = GIVEN_UP_S + SOON_S

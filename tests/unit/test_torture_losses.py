@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from unit.torture_records import LEASE_S, TTL_S, ask, broken, fault, history, local, run
 
-from rqproc.torture.figures import Times, figures
-from rqproc.torture.records import Ask, Stop
+from rqproc.lab.torture.figures import Times, figures
+from rqproc.lab.torture.records import Ask, Stop
 
 KILL = fault("kill", 0.5, 0.6, 2.5)
 MINE = local(1.7, 1.8, tag="r1")

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from unit.torture_records import LEASE_S, ask, broken, ended, fault, inner, killed, run
 
-from rqproc.torture.answers import SLACK_S
-from rqproc.torture.nesting import UNNOTICED_LEASES, UNNOTICED_S
-from rqproc.torture.records import Ask, Run, Stop
+from rqproc.lab.torture.answers import SLACK_S
+from rqproc.lab.torture.nesting import UNNOTICED_LEASES, UNNOTICED_S
+from rqproc.lab.torture.records import Ask, ObservedRun, Stop
 
 LONG_S = UNNOTICED_LEASES * LEASE_S + UNNOTICED_S + 0.1
 CIRCLE = "RequestCycle"
@@ -56,7 +56,7 @@ def test_a_handler_may_be_answered_as_late_as_its_process_was_stopped() -> None:
 # --- circles ---
 
 
-def refused(by: Run, key: str, at: float = 1.5) -> Ask:
+def refused(by: ObservedRun, key: str, at: float = 1.5) -> Ask:
     return inner(by, at, at + 0.1, key=key, error=CIRCLE)
 
 
@@ -116,7 +116,7 @@ DELAY = fault("delay", 0.5, 20.0)
 """It explains that requests take their time, but not that they wait for each other."""
 
 
-def locked(seconds: float) -> list[Run | Ask]:
+def locked(seconds: float) -> list[ObservedRun | Ask]:
     """Two runs that wait for each other."""
     until = 1.0 + seconds
     one, two = replace(ONE, ended=until), replace(TWO, ended=until)
@@ -151,9 +151,9 @@ def test_a_loss_of_data_excuses_a_deadlock() -> None:
 
 def test_a_deadlock_lasts_no_longer_than_its_processes() -> None:
     one, two, *waits = locked(LONG_S)
-    assert isinstance(two, Run)
+    assert isinstance(two, ObservedRun)
     open_waits = [replace(w, answered=None, error="") for w in waits if isinstance(w, Ask)]
-    cut = [replace(r, ended=None) for r in (one, two) if isinstance(r, Run)]
+    cut = [replace(r, ended=None) for r in (one, two) if isinstance(r, ObservedRun)]
     ends = [ended(1.0 + LONG_S, pid=1), ended(3.0, pid=2), fault("stall", 2.5, 3.0)]
     assert "no deadlocks" not in broken(*cut, *open_waits, *ends, strict=True)
     ends = [ended(1.2 + LONG_S, pid=pid) for pid in (1, 2)]

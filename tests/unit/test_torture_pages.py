@@ -1,4 +1,4 @@
-"""What handlers of a torture write is what its judge reads; and what callers wish for."""
+"""What handlers of a torture write is what its judge reads; and what callers choice for."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 
 from rqproc.context import CURRENT, Current
 from rqproc.errors import NoLiveNode
-from rqproc.torture.book import read
-from rqproc.torture.ledger import Ledger, value_of
-from rqproc.torture.pages import Page, writing_into
-from rqproc.torture.wishes import LIMITED, NESTED, PROBED, SERIAL, SLOW_ID, Wishes
+from rqproc.lab.torture.choices import LIMITED, NESTED, PROBED, SERIAL, SLOW_ID, Choices
+from rqproc.lab.torture.ledger import Ledger, value_of
+from rqproc.lab.torture.logging_runs import LoggedRun, writing_into
+from rqproc.lab.torture.run_log import read
 
 
 def test_a_run_and_what_it_asks_are_read_as_they_were_written(tmp_path: Path) -> None:
     token = CURRENT.set(Current(1, "nested", "a", token=7, deadline=None))
     try:
-        with writing_into(tmp_path / "book"):
-            page = Page("r1")
-            names = [page.name() for _ in range(3)]
+        with writing_into(tmp_path / "run_log"):
+            logged = LoggedRun("r1")
+            names = [logged.name() for _ in range(3)]
             for name in names:
-                page.asks(name, "charge:2", tag=name, timeout_s=8.0)
-            page.hears(names[0], NoLiveNode("torture"))
-            value = page.end()
-            page.hears(names[1], value)
+                logged.asks(name, "charge:2", tag=name, timeout_s=8.0)
+            logged.hears(names[0], NoLiveNode("torture"))
+            value = logged.end()
+            logged.hears(names[1], value)
     finally:
         CURRENT.reset(token)
-    with (tmp_path / "book").open() as lines:
+    with (tmp_path / "run_log").open() as lines:
         (run,), asks = read(lines)
     assert (run.key, run.tag, run.token, run.node, run.local) == ("nested:1", "r1", 7, "a", False)
     assert run.ended == value["at"]
@@ -38,9 +38,9 @@ def test_a_run_and_what_it_asks_are_read_as_they_were_written(tmp_path: Path) ->
 
 
 def test_no_handler_is_told_to_ask_for_its_own_id() -> None:
-    wishes = Wishes(Ledger(), "1", longest_s=2.0)
-    for wish in (wishes.nested() for _ in range(500)):
-        way = [wish.key, *wish.args[2]]
+    choices = Choices(Ledger(), "1", longest_s=2.0)
+    for choice in (choices.nested() for _ in range(500)):
+        way = [choice.key, *choice.args[2]]
         assert all(one != other for one, other in pairwise(way))
         assert all(key.partition(":")[0] in NESTED for key in way[:-1])
 
@@ -48,10 +48,16 @@ def test_no_handler_is_told_to_ask_for_its_own_id() -> None:
 def test_all_kinds_of_runs_are_wished_for_and_who_is_in_a_hurry_never_waits_for_a_slow_one() -> (
     None
 ):
-    wishes = Wishes(Ledger(), "1", longest_s=2.0)
-    found = [wishes.call() for _ in range(2000)]
-    assert {wish.resource for wish in found} == {"kept", *SERIAL, *NESTED, *LIMITED} == set(PROBED)
-    assert {wish.how("request") for wish in found} == {"request", "on_lost=local", "on_lost=error"}
+    choices = Choices(Ledger(), "1", longest_s=2.0)
+    found = [choices.call() for _ in range(2000)]
+    assert (
+        {choice.resource for choice in found} == {"kept", *SERIAL, *NESTED, *LIMITED} == set(PROBED)
+    )
+    assert {choice.how("request") for choice in found} == {
+        "request",
+        "on_lost=local",
+        "on_lost=error",
+    }
     assert not [
         w for w in found if w.on_lost != "wait" and w.id == SLOW_ID and w.resource in SERIAL
     ]

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from rqproc.torture.proxy import CLEAR, Door, Proxy, Weather
+from rqproc.lab.torture.proxy import CLEAR, LinkState, Proxy, ProxyPort
 
 WITHIN_S = 5.0
 SOON_S = 0.1
@@ -61,13 +61,13 @@ def echo() -> Iterator[Echo]:
 
 
 @pytest.fixture
-def door(echo: Echo) -> Iterator[Door]:
+def port(echo: Echo) -> Iterator[ProxyPort]:
     with Proxy(echo.path, seed=1) as proxy:
-        yield proxy.door("a")
+        yield proxy.port("a")
 
 
-def dial(door: Door) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), WITHIN_S)
+def connector(port: ProxyPort) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(port.url.rpartition(":")[2])), WITHIN_S)
 
 
 def is_over(client: socket.socket) -> bool:
@@ -77,58 +77,58 @@ def is_over(client: socket.socket) -> bool:
         return True
 
 
-def test_in_clear_weather_bytes_go_there_and_back(door: Door) -> None:
-    with dial(door) as client:
+def test_in_clear_weather_bytes_go_there_and_back(port: ProxyPort) -> None:
+    with connector(port) as client:
         client.sendall(b"ping")
         assert client.recv(16) == b"ping"
 
 
 def test_swallowed_requests_never_arrive_and_their_connection_ends_with_the_weather(
-    door: Door, echo: Echo
+    port: ProxyPort, echo: Echo
 ) -> None:
-    with dial(door) as client, dial(door) as silent:
+    with connector(port) as client, connector(port) as silent:
         client.sendall(b"one")
         assert client.recv(16) == b"one"
         silent.sendall(b"two")
         assert silent.recv(16) == b"two"
-        door.set_weather(Weather(swallows=frozenset({"requests"})))
+        port.set_state(LinkState(swallows=frozenset({"requests"})))
         client.sendall(b"lost")
         client.settimeout(SOON_S)
         with pytest.raises(TimeoutError):
             client.recv(16)
         client.settimeout(WITHIN_S)
-        door.set_weather(CLEAR)
+        port.set_state(CLEAR)
         assert is_over(client)
         silent.sendall(b"three")
         assert silent.recv(16) == b"three"
     assert echo.got == b"onetwothree"
 
 
-def test_muted_requests_arrive_and_their_replies_do_not(door: Door, echo: Echo) -> None:
-    with dial(door) as client:
-        door.set_weather(Weather(swallows=frozenset({"replies"})))
+def test_muted_requests_arrive_and_their_replies_do_not(port: ProxyPort, echo: Echo) -> None:
+    with connector(port) as client:
+        port.set_state(LinkState(swallows=frozenset({"replies"})))
         client.sendall(b"ping")
         assert echo.has_got(b"ping")
         client.settimeout(SOON_S)
         with pytest.raises(TimeoutError):
             client.recv(16)
         client.settimeout(WITHIN_S)
-        door.set_weather(CLEAR)
+        port.set_state(CLEAR)
         assert is_over(client)
 
 
-def test_a_cut_takes_the_reply_and_its_connection(door: Door, echo: Echo) -> None:
-    with dial(door) as client:
-        door.set_weather(Weather(cuts=1.0))
+def test_a_cut_takes_the_reply_and_its_connection(port: ProxyPort, echo: Echo) -> None:
+    with connector(port) as client:
+        port.set_state(LinkState(cuts=1.0))
         client.sendall(b"ping")
         assert echo.has_got(b"ping")
         assert is_over(client)
-    assert door.swallowed == 1
+    assert port.swallowed == 1
 
 
-def test_late_bytes_keep_their_order(door: Door) -> None:
-    with dial(door) as client:
-        door.set_weather(Weather(delay_s=0.02))
+def test_late_bytes_keep_their_order(port: ProxyPort) -> None:
+    with connector(port) as client:
+        port.set_state(LinkState(delay_s=0.02))
         sent = b""
         for number in range(20):
             client.sendall(b"%d," % number)
@@ -139,30 +139,32 @@ def test_late_bytes_keep_their_order(door: Door) -> None:
     assert came == sent
 
 
-def test_a_client_that_is_told_that_no_more_replies_come_sees_the_end(door: Door) -> None:
-    with dial(door) as client:
+def test_a_client_that_is_told_that_no_more_replies_come_sees_the_end(port: ProxyPort) -> None:
+    with connector(port) as client:
         client.sendall(b"ping")
         assert client.recv(16) == b"ping"
-        door.half_close("replies")
+        port.half_close("replies")
         assert is_over(client)
 
 
-def test_a_server_that_is_told_that_no_more_requests_come_ends_the_connection(door: Door) -> None:
-    with dial(door) as client:
+def test_a_server_that_is_told_that_no_more_requests_come_ends_the_connection(
+    port: ProxyPort,
+) -> None:
+    with connector(port) as client:
         client.sendall(b"ping")
         assert client.recv(16) == b"ping"
-        door.half_close("requests")
+        port.half_close("requests")
         assert is_over(client)
 
 
-def test_weather_is_one_doors_own(door: Door) -> None:
-    door.set_weather(Weather(swallows=frozenset({"requests"})))
-    with dial(door.proxy.door("b")) as client:
+def test_weather_is_one_doors_own(port: ProxyPort) -> None:
+    port.set_state(LinkState(swallows=frozenset({"requests"})))
+    with connector(port.proxy.port("b")) as client:
         client.sendall(b"ping")
         assert client.recv(16) == b"ping"
 
 
-def test_while_there_is_no_server_connections_end_at_once(door: Door, echo: Echo) -> None:
+def test_while_there_is_no_server_connections_end_at_once(port: ProxyPort, echo: Echo) -> None:
     echo.close()
-    with dial(door) as client:
+    with connector(port) as client:
         assert is_over(client)

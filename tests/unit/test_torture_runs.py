@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from unit.torture_records import broken, ended, fault, history, killed, run
 
-from rqproc.torture.figures import figures
-from rqproc.torture.records import Stop
+from rqproc.lab.torture.figures import figures
+from rqproc.lab.torture.records import Stop
 
 # --- one at a time ---
 

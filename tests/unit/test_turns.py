@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.turns import Flights, Lanes, Turns
+from rqproc.local.turns import Flights, Lanes, Turns
 
 
 def test_as_many_as_allowed_go_in_at_once_the_others_in_order() -> None:

@@ -1,7 +1,7 @@
 """A cluster in one process whose time stands still until the test lets it pass.
 
 Knows nodes, their threads and the network between them and the server. Clients, nodes and functions
-are the real ones; the server is fakeredis, clock and threads are the baton's.
+are the real ones; the server is fakeredis, clock and threads are the simulation's.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rqproc.app import App
-from rqproc.backend import AsyncAsker, Server
+from rqproc.connect import AsyncAsker, ServerBackend
 from rqproc.errors import ConfigError
+from rqproc.ids import Id, canonical
 from rqproc.node.node import Node
-from rqproc.placement import Id, canonical
-from rqproc.protocol.commands import Joined
 from rqproc.protocol.keys import Keys
+from rqproc.protocol.messages import Joined
 from rqproc.testing.caller import Which
 from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit
-from rqproc.testing.memory.asking import StillAsyncAsker, awaited
-from rqproc.testing.memory.baton import Baton
-from rqproc.testing.memory.gates import Gate, Watch
-from rqproc.testing.memory.ground import StillGround
-from rqproc.testing.memory.links import Network, StillDial
-from rqproc.testing.memory.players import Group
-from rqproc.testing.memory.still import StillEvent
+from rqproc.testing.memory.async_asker import SimAsyncAsker, awaited
+from rqproc.testing.memory.connections import SimConnector, SimNetwork
+from rqproc.testing.memory.gates import SimGate, SimWatch
+from rqproc.testing.memory.participants import Group
+from rqproc.testing.memory.primitives import SimEvent
+from rqproc.testing.memory.runtime import SimRuntime
+from rqproc.testing.memory.simulation import Simulation
 from rqproc.testing.pending import Pending
 from rqproc.testing.watching import watched
 
@@ -57,20 +57,20 @@ class LocalCluster(Kit):
         super().__init__(app, nodes, **settings)
         if self.settings.strict:
             raise ConfigError("a strict node ends its process, and here that is the test's own")
-        self._baton = Baton()
-        self._ground = StillGround(self._baton, seed=seed)
-        self._network = Network(self._baton, self._ground.now)
-        self._dial = StillDial(self._network, self._ground)
+        self._simulation = Simulation()
+        self._runtime = SimRuntime(self._simulation, seed=seed)
+        self._network = SimNetwork(self._simulation, self._runtime.now)
+        self._connector = SimConnector(self._network, self._runtime)
         self._keys = Keys(NAMESPACE)
         self._history = History()
-        self._watch = Watch(self._baton, self._history)
-        self._nodes: dict[str, _Housed] = {}
+        self._watch = SimWatch(self._simulation, self._history)
+        self._nodes: dict[str, _SimNode] = {}
 
     # --- what happened ---
 
     @property
     def now_s(self) -> float:
-        return self._baton.now
+        return self._simulation.now
 
     @property
     def history(self) -> History:
@@ -81,14 +81,14 @@ class LocalCluster(Kit):
             raise ValueError(
                 f"invalid advance({seconds!r}): seconds, 0 to {MOST_S:g}: nodes beat all the while"
             )
-        self._baton.sleep(seconds)
-        self._baton.settle()
+        self._simulation.sleep(seconds)
+        self._simulation.settle()
         self._check()
 
     @contextmanager
-    def hold(self, resource: Which, id: Id) -> Iterator[Gate]:
+    def hold(self, resource: Which, id: Id) -> Iterator[SimGate]:
         name = self._declared(resource)
-        gate = Gate(self._baton, f"{name} {id}")
+        gate = SimGate(self._simulation, f"{name} {id}")
         with self._watch.holding((name, canonical(id)), gate):
             yield gate
         self._settle()
@@ -96,8 +96,8 @@ class LocalCluster(Kit):
     # --- how it is run ---
 
     def _begin(self, stack: ExitStack) -> None:
-        stack.callback(self._baton.close)
-        backend = _StillServer(self._dial, self._keys, self._baton, self._ground)
+        stack.callback(self._simulation.close)
+        backend = _SimBackend(self._connector, self._keys, self._simulation, self._runtime)
         stack.enter_context(self.app.at(backend, namespace=NAMESPACE))
         self.client = self.app.client
         stack.enter_context(_listening(self._note_log))
@@ -109,35 +109,37 @@ class LocalCluster(Kit):
 
     def _join(self, name: str) -> None:
         node = Node(
-            self._dial,
+            self._connector,
             self._keys,
             watched(self.app, self._watch),
             settings=self.settings,
             name=name,
         )
-        housed = _Housed(node, Group(name), StillEvent(self._baton), StillEvent(self._baton))
-        self._baton.start(housed.run, name=name, group=housed.group)
-        housed.ready.wait()
-        if housed.error:
-            raise housed.error
-        self._nodes[name] = housed
+        sim_node = _SimNode(
+            node, Group(name), SimEvent(self._simulation), SimEvent(self._simulation)
+        )
+        self._simulation.start(sim_node.run, name=name, group=sim_node.group)
+        sim_node.ready.wait()
+        if sim_node.error:
+            raise sim_node.error
+        self._nodes[name] = sim_node
 
     def _leave(self, name: str) -> None:
-        housed = self._nodes[name]
-        housed.node.stop()
-        assert housed.ended.wait(LEFT_WITHIN_S), f"{name} does not leave\n{self.history.last()}"
+        sim_node = self._nodes[name]
+        sim_node.node.stop()
+        assert sim_node.ended.wait(LEFT_WITHIN_S), f"{name} does not leave\n{self.history.last()}"
         del self._nodes[name]
 
     def _kill(self, name: str) -> None:
         group = self._nodes.pop(name).group
-        self._baton.kill(group)
+        self._simulation.kill(group)
         self._network.drop(group)
 
     def _pause(self, name: str) -> None:
         self._nodes[name].group.paused = True
 
     def _resume(self, name: str) -> None:
-        self._baton.resume(self._nodes[name].group)
+        self._simulation.resume(self._nodes[name].group)
         self._settle()
 
     def _partition(self, name: str) -> None:
@@ -162,17 +164,17 @@ class LocalCluster(Kit):
         self._history.add(event)
 
     def _spawn(self, work: Callable[[], None]) -> None:
-        self._baton.start(work, name="rqproc-caller", group=self._baton.guests)
+        self._simulation.start(work, name="rqproc-caller", group=self._simulation.guests)
 
     def _settle(self) -> None:
-        self._baton.settle()
+        self._simulation.settle()
         self._check()
 
     def _complete(self, pending: Pending) -> None:
         self._until(lambda: pending.done, max(0.0, pending.due_s - self.now_s) + LEFT_WITHIN_S, "")
 
     async def _awaited(self, pending: Pending) -> None:
-        await awaited(self._baton, lambda: pending.done)
+        await awaited(self._simulation, lambda: pending.done)
         self._check()
 
     def _until(self, happened: Callable[[], bool], within_s: float, what: str) -> None:
@@ -181,29 +183,29 @@ class LocalCluster(Kit):
         while not happened():
             if self.now_s >= until:
                 raise AssertionError(f"not within {within_s:g} s: {what}\n{self.history.last()}")
-            self._baton.let_time_pass()
+            self._simulation.let_time_pass()
             self._check()
 
     # --- inside ---
 
     def _group(self, name: str) -> Group:
-        return self._baton.guests if name == "client" else self._nodes[name].group
+        return self._simulation.guests if name == "client" else self._nodes[name].group
 
     def _check(self) -> None:
         """Raises: AssertionError: a node has died of an error that nobody caught."""
-        if self._baton.crashes:
-            name, error = self._baton.crashes.pop(0)
+        if self._simulation.crashes:
+            name, error = self._simulation.crashes.pop(0)
             raise AssertionError(f"{name} has died: {error!r}\n{self.history.last()}") from error
 
     def _note_log(self, record: logging.LogRecord) -> None:
-        if self._baton.knows_me:  # not what another cluster has to say
-            self._note("note", node=self._baton.group.name, text=record.getMessage())
+        if self._simulation.knows_me:  # not what another cluster has to say
+            self._note("note", node=self._simulation.group.name, text=record.getMessage())
 
 
-class _Housed:
+class _SimNode:
     """A node on threads of its own."""
 
-    def __init__(self, node: Node, group: Group, ready: StillEvent, ended: StillEvent) -> None:
+    def __init__(self, node: Node, group: Group, ready: SimEvent, ended: SimEvent) -> None:
         self.node = node
         self.group = group
         self.ready = ready
@@ -225,16 +227,18 @@ class _Housed:
         self.ready.set()
 
 
-class _StillServer(Server):
+class _SimBackend(ServerBackend):
     """The cluster as its clients see it; those of event loops ask as others do."""
 
-    def __init__(self, dial: StillDial, keys: Keys, baton: Baton, ground: StillGround) -> None:
-        super().__init__(dial, keys)
-        self._baton = baton
-        self._still = ground
+    def __init__(
+        self, connector: SimConnector, keys: Keys, simulation: Simulation, runtime: SimRuntime
+    ) -> None:
+        super().__init__(connector, keys)
+        self._simulation = simulation
+        self._still = runtime
 
     def async_asker(self) -> AsyncAsker:
-        return StillAsyncAsker(self.asker(), self._baton, self._still)
+        return SimAsyncAsker(self.asker(), self._simulation, self._still)
 
 
 class _Listener(logging.Handler):

@@ -1,6 +1,6 @@
 """Where runs are held, and who is told of them.
 
-Knows the baton's events. Must not know nodes.
+Knows the simulation's events. Must not know nodes.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rqproc.context import Current
-from rqproc.placement import Id
+from rqproc.ids import Id
 from rqproc.testing.events import Event, History, Kind
-from rqproc.testing.memory.baton import Baton
-from rqproc.testing.memory.still import StillEvent
+from rqproc.testing.memory.primitives import SimEvent
+from rqproc.testing.memory.simulation import Simulation
 
 HELD_WITHIN_S = 60.0
 
 
-class Gate:
+class SimGate:
     """Where the runs of one id are held."""
 
-    def __init__(self, baton: Baton, what: str) -> None:
-        self._baton = baton
+    def __init__(self, simulation: Simulation, what: str) -> None:
+        self._simulation = simulation
         self._what = what
-        self._open = StillEvent(baton)
-        self._news = StillEvent(baton)
+        self._open = SimEvent(simulation)
+        self._news = SimEvent(simulation)
         self._held = 0
 
     def wait(self, count: int = 1) -> None:
-        until = self._baton.now + HELD_WITHIN_S
+        until = self._simulation.now + HELD_WITHIN_S
         while self._held < count:
-            self._news = StillEvent(self._baton)
-            came = self._news.wait(until - self._baton.now)
+            self._news = SimEvent(self._simulation)
+            came = self._news.wait(until - self._simulation.now)
             assert came, (
                 f"{self._held} of {count} runs of {self._what} held within {HELD_WITHIN_S:g} s: "
                 "those of one id come one after another, and with a ttl calls join the first"
@@ -47,16 +47,16 @@ class Gate:
         self._open.wait()
 
 
-class Watch:
+class SimWatch:
     """Is told of runs, and holds them."""
 
-    def __init__(self, baton: Baton, history: History) -> None:
-        self._baton = baton
+    def __init__(self, simulation: Simulation, history: History) -> None:
+        self._simulation = simulation
         self._history = history
-        self._gates: dict[tuple[str, Id], Gate] = {}
+        self._gates: dict[tuple[str, Id], SimGate] = {}
 
     @contextmanager
-    def holding(self, key: tuple[str, Id], gate: Gate) -> Iterator[None]:
+    def holding(self, key: tuple[str, Id], gate: SimGate) -> Iterator[None]:
         before = self._gates.get(key)
         self._gates[key] = gate
         try:
@@ -69,9 +69,9 @@ class Watch:
                 del self._gates[key]
 
     def tell(self, kind: Kind, run: Current, text: str = "") -> None:
-        if self._baton.is_over_here:
+        if self._simulation.is_over_here:
             return
-        event = Event(self._baton.now, kind, run.node, run.resource, run.id, run.token, text)
+        event = Event(self._simulation.now, kind, run.node, run.resource, run.id, run.token, text)
         self._history.add(event)
 
     def gate(self, run: Current) -> Callable[[], None] | None:

@@ -1,11 +1,11 @@
 """A cluster of real processes on a server of its own, for one test; its clock is the real one.
 
-Knows which processes there are, and who tells what. What each of them does is in ``nursery`` and
-``housed`` (nodes), ``doors`` and ``passage`` (the network), ``server``.
+Knows which processes there are, and who tells what. What each of them does is in ``spawner`` and
+``forked`` (nodes), ``ports`` and ``proxied`` (the network), ``server``.
 
-1. The nursery and the network are forked, before anything is started that they should not inherit.
-2. The server starts, the test's own client gets its door to it, and the app's requests go there.
-3. Nodes are forked by the nursery, each with a door of its own. What happens in them is written to
+1. The spawner and the network are forked, before anything is started that they should not inherit.
+2. The server starts, the test's own client gets its port to it, and the app's requests go there.
+3. Nodes are forked by the spawner, each with a port of its own. What happens in them is written to
    the ``journal``, of which no fault takes anything away; where a test holds runs, they wait at
    ``gates``.
 4. When the test's process leaves, or has gone, the channels of 1 end: so do nodes and server, and
@@ -26,21 +26,21 @@ from typing import Any
 
 from rqproc.app import App
 from rqproc.errors import ConfigError, RqprocError
-from rqproc.placement import Id, canonical
+from rqproc.ids import Id, canonical
 from rqproc.protocol.library import library
 from rqproc.testing.caller import GRACE_S, Which
 from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit
 from rqproc.testing.pending import Pending
 from rqproc.testing.processes.callers import Callers
-from rqproc.testing.processes.doors import Network
+from rqproc.testing.processes.event_log import PAUSE_S, Child, EventLog, Holding
 from rqproc.testing.processes.forks import last_lines
 from rqproc.testing.processes.gates import Gates
-from rqproc.testing.processes.housed import UNFINISHED, Housed
 from rqproc.testing.processes.journal import Journal
-from rqproc.testing.processes.nursery import Nursery
-from rqproc.testing.processes.server import Server
-from rqproc.testing.processes.story import PAUSE_S, Child, Holding, Story
+from rqproc.testing.processes.network import Network
+from rqproc.testing.processes.node_process import UNFINISHED, ForkedNode
+from rqproc.testing.processes.server import KitServer
+from rqproc.testing.processes.spawner import Spawner
 from rqproc.testing.watching import name_of
 
 NAMESPACE = "test"
@@ -70,7 +70,7 @@ class RealCluster(Kit):
 
     def __init__(self, app: App, nodes: int = 3, *, seed: int = 0, **settings: Any) -> None:
         super().__init__(app, nodes, **settings)
-        self._story = Story()
+        self._event_log = EventLog()
         self._nodes: dict[str, Child] = {}
         self._callers = Callers()
         self._last_call: tuple[Thread, int] | None = None
@@ -90,11 +90,11 @@ class RealCluster(Kit):
 
     @property
     def now_s(self) -> float:
-        return self._story.now_s
+        return self._event_log.now_s
 
     @property
     def history(self) -> History:
-        return self._story.history()
+        return self._event_log.history()
 
     def advance(self, seconds: float) -> None:
         if seconds < 0:
@@ -106,7 +106,7 @@ class RealCluster(Kit):
     def hold(self, resource: Which, id: Id) -> Iterator[Holding]:
         gate = self._gates.shut(name_of(resource), canonical(id))
         try:
-            yield Holding(self._story, gate, f"{name_of(resource)} {id}")
+            yield Holding(self._event_log, gate, f"{name_of(resource)} {id}")
         finally:
             gate.open()
 
@@ -114,33 +114,33 @@ class RealCluster(Kit):
 
     def _begin(self, stack: ExitStack) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rqproc-"))
-        server = self._server = Server(folder)
+        server = self._server = KitServer(folder)
         stack.callback(server.remove)
         runtime = server.places.runtime
         runtime.mkdir(mode=0o700, exist_ok=True)
-        journal = self._story.journal = Journal(folder / "journal")
+        journal = self._event_log.journal = Journal(folder / "journal")
         stack.callback(journal.close)
-        stack.callback(self._story.read)
+        stack.callback(self._event_log.read)
         self._gates = Gates(folder / "gates")
         library()  # made once, so that no node has to
-        housed = Housed(self.app, NAMESPACE, self.settings, journal, self._gates)
+        forked = ForkedNode(self.app, NAMESPACE, self.settings, journal, self._gates)
         stack.callback(self._callers.join, CALLERS_WITHIN_S)
         stack.callback(server.clear_up)
-        self._nursery = stack.enter_context(
-            Nursery(housed, clear_up=server.clear_up, logs=folder, journal=journal)
+        self._spawner = stack.enter_context(
+            Spawner(forked, clear_up=server.clear_up, logs=folder, journal=journal)
         )
         self._network = stack.enter_context(
             Network(runtime, server.places.socket, log=folder / "network")
         )
         server.start()
-        stack.enter_context(self.app.at(self._network.door(CLIENT), namespace=NAMESPACE))
+        stack.enter_context(self.app.at(self._network.port(CLIENT), namespace=NAMESPACE))
         self.client = self.app.client
         stack.callback(self._let_go)
 
     def _join(self, name: str) -> None:
-        door = self._network.door(name)
+        port = self._network.port(name)
         self._network.open(name)  # a predecessor may have died cut off
-        child = self._story.born(name, lambda: self._nursery.start(name, door))
+        child = self._event_log.born(name, lambda: self._spawner.start(name, port))
         within_s = READY_WITHIN_S + 2 * self.settings.lease_s
         if not self._comes(lambda: child.serves or child.error or child.code is not None, within_s):
             self._end(child, signal.SIGKILL)
@@ -161,12 +161,12 @@ class RealCluster(Kit):
 
     def _pause(self, name: str) -> None:
         child = self._node(name)
-        self._nursery.signal(child.pid, signal.SIGSTOP)
+        self._spawner.signal(child.pid, signal.SIGSTOP)
         child.paused = True
 
     def _resume(self, name: str) -> None:
         child = self._node(name)
-        self._nursery.signal(child.pid, signal.SIGCONT)
+        self._spawner.signal(child.pid, signal.SIGCONT)
         child.paused = False
 
     def _partition(self, name: str) -> None:
@@ -183,10 +183,10 @@ class RealCluster(Kit):
         self._server.start()
 
     def _lose_reply(self, name: str) -> None:
-        self._network.lose_reply(self._door(name))
+        self._network.lose_reply(self._port(name))
 
     def _add(self, event: Event) -> None:
-        self._story.add(event)
+        self._event_log.add(event)
 
     def _spawn(self, work: Callable[[], None]) -> None:
         before = self._network.functions(CLIENT)
@@ -228,15 +228,15 @@ class RealCluster(Kit):
             )
         return self._nodes[name]
 
-    def _door(self, name: str) -> str:
+    def _port(self, name: str) -> str:
         return CLIENT if name == CLIENT else self._node(name).name
 
     def _cut(self, name: str, *, cut: bool) -> None:
-        door = self._door(name)
+        port = self._port(name)
         if cut:
-            self._network.shut(door)
+            self._network.shut(port)
         else:
-            self._network.open(door)
+            self._network.open(port)
         if name in self._nodes:
             self._nodes[name].cut = cut
 
@@ -246,7 +246,7 @@ class RealCluster(Kit):
         """Have a process end by a signal; from now on its end is none that surprises."""
         self._nodes.pop(child.name, None)
         child.serves = False
-        self._nursery.signal(child.pid, number)
+        self._spawner.signal(child.pid, number)
         if not self._comes(lambda: child.code is not None, within_s):
             raise AssertionError(f"{child.name} does not end: {self._said(child.name)}")
 
@@ -267,7 +267,7 @@ class RealCluster(Kit):
     def _comes(self, happened: Callable[[], object], within_s: float) -> bool:
         until = time.monotonic() + within_s
         while True:
-            self._story.read()
+            self._event_log.read()
             if happened():
                 return True
             if time.monotonic() >= until:
@@ -275,11 +275,13 @@ class RealCluster(Kit):
             time.sleep(PAUSE_S)
 
     def _said(self, name: str) -> str:
-        return last_lines(self._nursery.log_of(name))
+        return last_lines(self._spawner.log_of(name))
 
     def _deaths(self) -> str:
-        """Forget the nodes that have ended by themselves; return the story of those who may not."""
-        self._story.read()
+        """Forget the nodes that have ended by themselves; return what is known of those who may
+        not.
+        """
+        self._event_log.read()
         dead = [node for node in self._nodes.values() if node.code is not None]
         for node in dead:
             del self._nodes[node.name]

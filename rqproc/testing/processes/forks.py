@@ -64,7 +64,7 @@ class Channel:
         return True
 
 
-class Servant:
+class ForkedHelper:
     """A process that obeys this one. A context: left, it has ended.
 
     Args:

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 
-from rqproc.placement import Id
+from rqproc.ids import Id
 
 Tell = Callable[[str], None]
 

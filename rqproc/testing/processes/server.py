@@ -13,10 +13,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rqproc.embedded import Embedded, Places
+from rqproc.server import Embedded, Places
 
 
-class Server:
+class KitServer:
     """An embedded server in a folder of its own. Attributes: places: where its files are."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""What shows and measures rqproc from outside: the demo, ``bench`` and ``torture``."""

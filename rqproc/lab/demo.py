@@ -1,0 +1,77 @@
+"""The whole story, told by a real cluster: three nodes, six ids, a ttl that passes, a kill -9.
+
+Knows the client, and nodes as processes. Yields what happens; the command line shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from secrets import token_hex
+
+from rqproc.client import Client
+from rqproc.errors import RqprocError
+from rqproc.ids import Id
+from rqproc.lab.processes import Activity, NodeProcess, PrivateServer, swept
+from rqproc.model import Reply
+from rqproc.sample import TTL_S
+from rqproc.settings import server_url
+
+IDS = (1, 2, 3, 4, 5, 6)
+NODES = ("n1", "n2", "n3")
+VICTIM = "n2"
+LEASE_S = 2.0
+BRISK = ("--lease", str(LEASE_S), "--heartbeat", "0.5", "--log-level", "warning")
+"""A shorter lease than the default, so that nobody waits long for the end of the story."""
+
+Outcomes = Mapping[Id, Reply | RqprocError]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All ids were asked once."""
+
+    title: str
+    members: tuple[str, ...]
+    outcomes: Outcomes
+    took_s: float
+
+
+def run_demo(url: str | None) -> Iterator[Activity | Round]:
+    """Run the story, on a private embedded server or, in a namespace of its own, on ``url``.
+
+    Everything is cleaned up when the iteration ends, however it ends.
+
+    Raises:
+        EmbeddedUnavailable, RedisUnavailable, NodeDidNotStart; ConfigError: ``url`` is no server.
+    """
+    given = server_url(url) if url else ""
+    with ExitStack() as stack:
+        yield Activity("starting a server and three nodes, each a process")
+        where = given or stack.enter_context(PrivateServer())
+        namespace = f"demo-{token_hex(4)}"
+        client = stack.enter_context(Client(where, namespace=namespace))
+        nodes: dict[str, NodeProcess] = {}
+        pids = stack.enter_context(swept(client, where))
+        for name in NODES:
+            nodes[name] = stack.enter_context(NodeProcess(name, where, namespace, BRISK))
+            pids[name] = nodes[name].pid
+        for node in nodes.values():
+            node.wait_ready()
+        yield _ask(client, "first")
+        yield _ask(client, "again")
+        yield Activity(f"waiting {TTL_S:g} s: the values expire")
+        time.sleep(TTL_S + 0.2)
+        yield _ask(client, f"after {TTL_S:g} s")
+        nodes[VICTIM].kill()
+        yield Activity(f"{VICTIM} was killed with -9; its lease of {LEASE_S:g} s has to run out")
+        yield _ask(client, f"{VICTIM} killed")
+        yield _ask(client, "once more")
+
+
+def _ask(client: Client, title: str) -> Round:
+    began = time.monotonic()
+    outcomes = client.reply_many(IDS)
+    return Round(title, client.members(), outcomes, time.monotonic() - began)

@@ -1,0 +1,77 @@
+"""Where callers write down what they ask and what they get, from any thread."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rqproc.lab.torture.records import Ask, How, Value
+
+
+class Ledger:
+    """Requests that are open, and those that have ended."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._open: dict[int, Ask] = {}
+        self._ended: list[Ask] = []
+        self._lock = threading.Lock()
+
+    def tag(self) -> str:
+        """Return a name for a request, the first of its kind."""
+        return f"r{next(self._numbers)}"
+
+    def ask(self, how: How, key: str, *, tag: str = "", timeout_s: float = 0.0) -> int:
+        """Note that a request is about to leave; return its number."""
+        number = next(self._numbers)
+        with self._lock:
+            self._open[number] = Ask(how, key, tag, time.monotonic(), timeout_s)
+        return number
+
+    def accepted(self, number: int) -> None:
+        """An enqueued job was handed over."""
+        now = time.monotonic()
+        with self._lock:
+            self._open[number] = replace(self._open[number], accepted=now)
+
+    def answered(self, number: int, outcome: object) -> None:
+        """Note a request's end: its value, or the error that it raised."""
+        now = time.monotonic()
+        with self._lock:
+            ask = self._open.pop(number)
+        if isinstance(outcome, BaseException):
+            text = str(outcome)[:300]
+            ended = replace(ask, answered=now, error=type(outcome).__name__, detail=text)
+        else:
+            ended = replace(ask, answered=now, value=value_of(outcome))
+        with self._lock:
+            self._ended.append(ended)
+
+    def given_up(self, number: int) -> None:
+        """Nobody looks for this job's result any more."""
+        with self._lock:
+            self._ended.append(self._open.pop(number))
+
+    def counts(self) -> Counter[str]:
+        """Return how many have ended, by how: in a value or in which error."""
+        with self._lock:
+            ended = list(self._ended)
+        return Counter(ask.error or ("lost" if ask.answered is None else "value") for ask in ended)
+
+    def all(self) -> tuple[Ask, ...]:
+        """Return every request, those without an end too."""
+        with self._lock:
+            return (*self._ended, *self._open.values())
+
+
+def value_of(outcome: object) -> Value | None:
+    """Return what a handler of the torture app says in its value, None where it is none."""
+    if not isinstance(outcome, Mapping):
+        return None
+    said: Mapping[str, Any] = outcome
+    return Value(said["run"], said["key"], said["tag"], said["pid"], said["at"])

@@ -1,0 +1,209 @@
+"""The callers: threads and tasks that ask all the time, in every way that a client has.
+
+Knows the clients and the ledger. Must not know what is done to the cluster meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from rqproc.aio import AsyncClient
+from rqproc.client import Client
+from rqproc.lab.torture.app import app
+from rqproc.lab.torture.choices import PATIENT_S, Choice, Choices
+from rqproc.lab.torture.jobs import Jobs
+from rqproc.lab.torture.ledger import Ledger
+
+COLLECT_WITHIN_S = 20.0
+GRACE_S = 5.0
+NESTING = 2
+"""Callers that want nothing but what asks for other ids, so that circles come about."""
+HASTY = 3
+"""Callers that never want to wait, so that some are there when a node dies."""
+
+
+def ask_many(
+    client: Client, ledger: Ledger, resource: str, ids: Sequence[int], *, timeout_s: float
+) -> list[object]:
+    """Ask for many ids at once; return the value or the error of each, which are noted."""
+    numbers = [ledger.ask("many", f"{resource}:{id}", timeout_s=timeout_s) for id in ids]
+    found: dict[int | str, object]
+    try:
+        found = client.request_many(ids, resource, timeout=timeout_s, return_exceptions=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
+        found = dict.fromkeys(ids, error)
+    for id, number in zip(ids, numbers, strict=True):
+        ledger.answered(number, found[id])
+    return list(found.values())
+
+
+class Load:
+    """Callers, until the end of the ``with`` block.
+
+    Args:
+        longest_s: how long some handlers run; 0 for short ones only.
+    """
+
+    def __init__(
+        self, client: Client, async_url: str, ledger: Ledger, *, seed: int, callers: int = 7,
+        longest_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._async_url = async_url
+        self._ledger = ledger
+        self._end = threading.Event()
+        self._failures: list[BaseException] = []
+
+        def choices(who: str) -> Choices:
+            return Choices(ledger, f"{seed}/{who}", longest_s=longest_s)
+
+        bodies: list[Callable[[], None]] = [
+            partial(self._ask, choices(f"caller{number}")) for number in range(callers)
+        ]
+        kinds = [("nesting", NESTING, Choices.nested), ("hasty", HASTY, Choices.impatient)]
+        bodies += [
+            partial(self._have_all, choices(f"{kind}{number}"), choice)
+            for kind, count, choice in kinds
+            for number in range(count)
+        ]
+        bodies.append(lambda: asyncio.run(self._ask_async(choices, tasks=3)))
+        bodies.append(lambda: self._enqueue(choices("jobs")))
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(body,), daemon=True) for body in bodies
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._end.set()
+
+    def finish(self) -> None:
+        """Ask no more, and wait for what is open; whoever hangs longer is left open.
+
+        Raises:
+            BaseException: what ended a caller; no client may raise it.
+        """
+        self._end.set()
+        end = time.monotonic() + COLLECT_WITHIN_S
+        for thread in self._threads:
+            thread.join(max(0.0, end + GRACE_S - time.monotonic()))
+        if self._failures:
+            raise self._failures[0]
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001 - told by finish
+            self._failures.append(error)
+
+    # --- blocking callers ---
+
+    def _ask(self, choices: Choices) -> None:
+        turns = (self._one, self._call, self._many, self._invalidate)
+        while not self._end.is_set():
+            (turn,) = choices.chance.choices(turns, (6, 6, 2, 1))
+            turn(choices)
+            self._end.wait(choices.pause())
+
+    def _have_all(self, choices: Choices, choice: Callable[[Choices], Choice]) -> None:
+        while not self._end.is_set():
+            self._have(choice(choices))
+            self._end.wait(choices.pause())
+
+    def _one(self, choices: Choices) -> None:
+        self._have(choices.one())
+
+    def _call(self, choices: Choices) -> None:
+        self._have(choices.call())
+
+    def _have(self, choice: Choice) -> None:
+        how = choice.how("request")
+        number = self._ledger.ask(how, choice.key, tag=choice.tag, timeout_s=choice.timeout_s)
+        self._note(
+            number,
+            lambda: self._client.request(
+                choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
+                on_lost=choice.on_lost,
+            ),
+        )  # fmt: skip
+
+    def _many(self, choices: Choices) -> None:
+        ask_many(self._client, self._ledger, "kept", choices.many(), timeout_s=PATIENT_S)
+
+    def _invalidate(self, choices: Choices) -> None:
+        id = choices.kept()
+        number = self._ledger.ask("invalidate", f"kept:{id}", timeout_s=PATIENT_S)
+        self._note(number, lambda: self._client.invalidate(id, "kept", timeout=PATIENT_S))
+
+    def _note(self, number: int, call: Callable[[], object]) -> None:
+        try:
+            outcome = call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
+            outcome = error
+        self._ledger.answered(number, outcome)
+
+    # --- asyncio ---
+
+    async def _ask_async(self, choices: Callable[[str], Choices], *, tasks: int) -> None:
+        namespace = self._client.namespace
+        async with AsyncClient(self._async_url, namespace=namespace, app=app) as client:
+            bodies = (self._ask_task(client, choices(f"task{n}")) for n in range(tasks))
+            await asyncio.gather(*bodies)
+
+    async def _ask_task(self, client: AsyncClient, choices: Choices) -> None:
+        while not self._end.is_set():
+            if choices.chance.random() < 0.3:
+                await self._many_async(client, choices)
+            else:
+                await self._have_async(client, choices.call())
+            await asyncio.sleep(choices.pause())
+
+    async def _have_async(self, client: AsyncClient, choice: Choice) -> None:
+        how = choice.how("async")
+        number = self._ledger.ask(how, choice.key, tag=choice.tag, timeout_s=choice.timeout_s)
+        outcome: object
+        try:
+            outcome = await client.request(
+                choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
+                on_lost=choice.on_lost,
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001
+            outcome = error
+        self._ledger.answered(number, outcome)
+
+    async def _many_async(self, client: AsyncClient, choices: Choices) -> None:
+        ids = choices.many()
+        numbers = [self._ledger.ask("async", f"kept:{id}", timeout_s=PATIENT_S) for id in ids]
+        try:
+            found = await client.request_many(
+                ids, "kept", timeout=PATIENT_S, return_exceptions=True
+            )
+        except Exception as error:  # noqa: BLE001
+            found = dict.fromkeys(ids, error)
+        for id, number in zip(ids, numbers, strict=True):
+            self._ledger.answered(number, found[id])
+
+    # --- jobs ---
+
+    def _enqueue(self, choices: Choices) -> None:
+        jobs = Jobs(self._client, self._ledger)
+        while not self._end.is_set():
+            if jobs.has_room:
+                jobs.enqueue(choices.job())
+            jobs.collect()
+            self._end.wait(choices.pause())
+        jobs.collect_all(within_s=COLLECT_WITHIN_S)

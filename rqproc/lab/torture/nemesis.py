@@ -1,0 +1,279 @@
+"""Does the harm, undoes it, and waits until the cluster has recovered; all of it is written down.
+
+Knows the setup: nodes, server and proxy. Must not know who asks for what, nor judge.
+
+Each kind is a context: it harms on entry and heals on exit. What lies between is its length,
+counted in leases: a short one must go unnoticed by the lease, a long one must not.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+
+from rqproc.lab.processes import Activity
+from rqproc.lab.torture.nodes import TorturedNode
+from rqproc.lab.torture.proxy import CLEAR, LinkState, ProxyPort, Way
+from rqproc.lab.torture.records import Fault, Kind
+from rqproc.lab.torture.repeated_kills import RepeatedKills
+from rqproc.lab.torture.schedule import PlannedFault
+from rqproc.lab.torture.setup import Setup
+
+SHORT, LONG = 0.35, 1.3
+"""Lengths of a planned, in leases."""
+LATE_S = (0.05, 0.2)
+"""How late chunks are: briefly, and for longer than heartbeats."""
+CUTS = 0.3
+REST_S = (0.0, 0.3)
+"""Between two planned, so that callers who pause before they try again find the server once."""
+
+
+@dataclass(slots=True)
+class OpenFault:
+    """A fault under way."""
+
+    kind: Kind
+    target: str
+    began: float
+    detail: str = ""
+    pids: tuple[int, ...] = ()
+    owned: tuple[str, ...] = ()
+    told: bool = False
+    healed: float = 0.0
+    total: bool = False
+
+
+class Nemesis:
+    """Strikes an setup, by the dice of a seed."""
+
+    def __init__(self, setup: Setup, chance: random.Random) -> None:
+        self._setup = setup
+        self._chance = chance
+        self._touched: set[int] = set()
+        self._drained: list[TorturedNode] = []
+        self._hunting = RepeatedKills(setup)
+        self._alone = True
+        self.faults: list[Fault] = []
+        self._kinds: dict[Kind, Callable[[bool], AbstractContextManager[OpenFault]]] = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "drain": self._drain,
+            "join": self._join,
+            "restart": self._restart,
+            "wipe": self._wipe,
+            "stall": self._stall,
+            "delay": self._delay,
+            "drop": self._drop,
+            "half-close": self._half_close,
+            "mute": self._mute,
+        }
+
+    def strike(self, planned: PlannedFault) -> Iterator[Activity]:
+        """Strike once, heal, and wait for the recovery; yields what is being done."""
+        self._touched.clear()
+        self._alone = planned.second is None
+        wounds: list[OpenFault] = []
+        with ExitStack() as stack:
+            wounds.append(stack.enter_context(self._wound(planned.kind, planned.long)))
+            yield Activity(f"{planned.kind} {wounds[0].target} {wounds[0].detail}".rstrip())
+            if planned.second:
+                wounds.append(stack.enter_context(self._wound(planned.second, planned.long)))
+                yield Activity(f"... and {planned.second} {wounds[1].target}")
+            if planned.kind not in ("kill", "drain", "join", "half-close", "wipe"):
+                time.sleep(self._setup.lease_s * (LONG if planned.long else SHORT))
+        while self._drained:
+            self._drained.pop().wait()
+        recovered = self._setup.recover()
+        time.sleep(self._chance.uniform(*REST_S))
+        self.faults += [
+            Fault(
+                w.kind, w.target, w.began, w.healed, recovered, w.detail, w.pids, w.owned, w.told,
+                self._alone, w.total,
+            )
+            for w in wounds
+        ]  # fmt: skip
+
+    @contextmanager
+    def _wound(self, kind: Kind, long: bool) -> Iterator[OpenFault]:
+        before = self._setup.nodes.alive
+        with self._kinds[kind](long) as fault:
+            fault.total = not any(b.alive and b.pid not in self._touched for b in before)
+            yield fault
+        fault.healed = time.monotonic()
+
+    # --- nodes ---
+
+    def _kill(self, long: bool) -> AbstractContextManager[OpenFault]:
+        """Kill one with -9; now and then all, or all who run a certain request."""
+        many = long and self._alone
+        (how,) = self._chance.choices((self._kill_one, self._kill_all, self._hunt), (3, 2, 2))
+        return how() if many else self._kill_one()
+
+    @contextmanager
+    def _kill_one(self) -> Iterator[OpenFault]:
+        """A successor of its name may come at once, and the cluster may be told."""
+        victim = self._victim()
+        owned = self._setup.owned_by(victim.name) if self._alone else ()
+        told, follows = self._alone and self._chance.random() < 0.4, self._chance.random() < 0.5
+        began = time.monotonic()
+        victim.kill()
+        if told:
+            self._setup.tell_of(victim)
+        if follows:
+            self._setup.nodes.start(victim.name)
+        notes = ("the cluster is told" if told else "", "an heir at once" if follows else "")
+        detail = ", ".join(filter(None, notes))
+        yield OpenFault("kill", victim.name, began, detail, (victim.pid,), owned, told)
+
+    @contextmanager
+    def _kill_all(self) -> Iterator[OpenFault]:
+        victims, tells = self._setup.nodes.alive, self._chance.random() < 0.4
+        began = time.monotonic()
+        for victim in victims:  # all before any is told: else one request would lose them all
+            victim.kill()
+        for victim in victims if tells else ():
+            self._setup.tell_of(victim)
+        yield OpenFault("kill", _names(victims), began, "all of them", _pids(victims))
+
+    @contextmanager
+    def _hunt(self) -> Iterator[OpenFault]:
+        began = time.monotonic()
+        victims = self._hunting.run()
+        yield OpenFault("kill", _names(victims), began, "whoever ran one request", _pids(victims))
+
+    @contextmanager
+    def _pause(self, long: bool) -> Iterator[OpenFault]:
+        victim = self._victim()
+        began = time.monotonic()
+        victim.stop()
+        try:
+            yield OpenFault("pause", victim.name, began, _length(long), (victim.pid,))
+        finally:
+            victim.go_on()
+
+    @contextmanager
+    def _drain(self, long: bool) -> Iterator[OpenFault]:
+        """By a signal, or from afar as ``rqproc node drain`` does; never the last one."""
+        victim, afar = self._victim(), self._chance.random() < 0.5 and self._alone
+        if len(self._setup.nodes.alive) < 2:
+            self._setup.nodes.start()
+            if self._alone:
+                self._setup.recover()
+        began = time.monotonic()
+        if afar and self._setup.drain_from_afar(victim):
+            how = "from afar"
+        else:
+            victim.drain()
+            how = "by SIGTERM"
+        self._drained.append(victim)
+        yield OpenFault("drain", victim.name, began, how, (victim.pid,))
+
+    @contextmanager
+    def _join(self, long: bool) -> Iterator[OpenFault]:
+        began = time.monotonic()
+        node = self._setup.nodes.start()
+        yield OpenFault("join", node.name, began, "", (node.pid,))
+
+    def _victim(self) -> TorturedNode:
+        """Choose a node that this planned has not touched."""
+        free = [b for b in self._setup.nodes.alive if b.pid not in self._touched]
+        victim = self._chance.choice(free or [self._setup.nodes.start()])
+        self._touched.add(victim.pid)
+        return victim
+
+    # --- server ---
+
+    @contextmanager
+    def _restart(self, long: bool) -> Iterator[OpenFault]:
+        began = time.monotonic()
+        self._setup.server.kill()
+        try:
+            yield OpenFault("restart", "server", began, "with its data, " + _length(long))
+        finally:
+            self._setup.server.start()
+
+    @contextmanager
+    def _wipe(self, long: bool) -> Iterator[OpenFault]:
+        began = time.monotonic()
+        self._setup.server.kill()
+        self._setup.server.forget()
+        try:
+            yield OpenFault("wipe", "server", began, "restarted without its data")
+        finally:
+            self._setup.server.start()
+
+    @contextmanager
+    def _stall(self, long: bool) -> Iterator[OpenFault]:
+        began = time.monotonic()
+        self._setup.server.pause()
+        try:
+            yield OpenFault("stall", "server", began, _length(long))
+        finally:
+            self._setup.server.go_on()
+
+    # --- network ---
+
+    def _delay(self, long: bool) -> AbstractContextManager[OpenFault]:
+        late_s = LATE_S[long]
+        return self._link_fault("delay", LinkState(delay_s=late_s), f"up to {late_s:g} s")
+
+    def _drop(self, long: bool) -> AbstractContextManager[OpenFault]:
+        swallows: frozenset[Way] = frozenset({"requests"})
+        return self._link_fault("drop", LinkState(swallows=swallows), f"requests, {_length(long)}")
+
+    def _mute(self, long: bool) -> AbstractContextManager[OpenFault]:
+        """Replies of requests that were carried out are lost: some, or all."""
+        if long:
+            swallows: frozenset[Way] = frozenset({"replies"})
+            return self._link_fault("mute", LinkState(swallows=swallows), "all replies, long")
+        return self._link_fault(
+            "mute", LinkState(cuts=CUTS), "some replies, with their connections"
+        )
+
+    @contextmanager
+    def _half_close(self, long: bool) -> Iterator[OpenFault]:
+        ports, target = self._ports()
+        began = time.monotonic()
+        ways: tuple[Way, ...] = ("requests", "replies")
+        way = self._chance.choice(ways)
+        yield OpenFault("half-close", target, began, f"no more {way}")
+        for _ in range(3):
+            for port in ports:
+                port.half_close(way)
+            time.sleep(0.1 * self._setup.lease_s)
+
+    @contextmanager
+    def _link_fault(self, kind: Kind, state: LinkState, detail: str) -> Iterator[OpenFault]:
+        ports, target = self._ports()
+        began = time.monotonic()
+        for port in ports:
+            port.set_state(state)
+        try:
+            yield OpenFault(kind, target, began, detail)
+        finally:
+            for port in ports:
+                port.set_state(CLEAR)
+
+    def _ports(self) -> tuple[list[ProxyPort], str]:
+        """Choose whose connections suffer: a node's, the callers', or everyone's."""
+        nodes = [node.name for node in self._setup.nodes.alive]
+        chosen = self._chance.choice([*nodes, *self._setup.callers, "everyone"])
+        everyone = chosen == "everyone"
+        self._touched |= {b.pid for b in self._setup.nodes.alive if everyone or b.name == chosen}
+        names = [*nodes, *self._setup.callers] if everyone else [chosen]
+        return [self._setup.proxy.port(name) for name in names], chosen
+
+
+def _length(long: bool) -> str:
+    return "long" if long else "short"
+
+
+def _pids(nodes: Sequence[TorturedNode]) -> tuple[int, ...]:
+    return tuple(node.pid for node in nodes)
+
+
+def _names(nodes: Sequence[TorturedNode]) -> str:
+    return " ".join(node.name for node in nodes)

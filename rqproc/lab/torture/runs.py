@@ -1,0 +1,137 @@
+"""The laws of runs: one at a time per key, tokens that rise, attempts that end. Pure.
+
+What a process does that was stopped for longer than its lease can be relied on is not promised: its
+run is cut where it stopped, and counted as one that outlived a pause. With ``--strict`` the process
+must end itself, so what it still does some time after it has gone on counts again.
+
+What a caller runs in its own process is bound to that process alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rqproc.lab.torture.breach import Breach
+from rqproc.lab.torture.records import ObservedRun, Stop, TortureHistory
+
+TRUST = 0.8
+"""Part of its lease that a node relies on; a longer stop ends what is promised of it."""
+GRACE = 0.5
+"""Part of a lease in which a process that has gone on notices that it was stopped too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a run that surely happened then."""
+
+    run: ObservedRun
+    began: float
+    ended: float
+
+
+def serial(history: TortureHistory) -> Iterator[Breach]:
+    """No two runs of a key overlap: of all nodes together, and in each process that runs it itself.
+
+    A run that takes longer than its resource allows counts until it ends, whoever was told what.
+    """
+    for (key, _), runs in _by_key(history.runs).items():
+        pieces = sorted(
+            (piece for run in runs for piece in pieces_of(run, history)), key=lambda p: p.began
+        )
+        latest: Piece | None = None
+        for piece in pieces:
+            if latest and piece.began < latest.ended and piece.run is not latest.run:
+                both_s = min(latest.ended, piece.ended) - piece.began
+                text = f"two runs of {key} overlap for {both_s:.3f} s"
+                yield Breach("serial", text, (latest.run, piece.run))
+            if latest is None or piece.ended > latest.ended:
+                latest = piece
+
+
+def tokens_rise(history: TortureHistory) -> Iterator[Breach]:
+    """Of two runs of a key, the one that starts later has the higher fencing token.
+
+    Also across a loss of the server's data. A run that begins in a process just after too long a
+    stop is excepted: it was on its way before.
+    """
+    for (key, _), runs in _by_key(run for run in history.runs if not run.local).items():
+        told = [run for run in sorted(runs, key=_began) if not _woken(run, history)]
+        for first, second in pairwise(told):
+            if second.token <= first.token:
+                text = f"{key}: token {second.token} comes after token {first.token}"
+                yield Breach("tokens rise", text, (first, second))
+
+
+def bounded_attempts(history: TortureHistory) -> Iterator[Breach]:
+    """A request is started ``max_attempts`` times at most, and once more per loss of data."""
+    for tag, runs in history.by_tag.items():
+        limit = history.max_attempts + history.wipes(runs[0].began, runs[-1].began)
+        if len(runs) > limit:
+            text = f"request {tag} was started {len(runs)} times, {limit} are allowed"
+            yield Breach("bounded attempts", text, tuple(runs))
+
+
+def no_needless_repeats(history: TortureHistory) -> Iterator[Breach]:
+    """A request is run again only if something happened since its last run began."""
+    for tag, runs in history.by_tag.items():
+        for first, second in pairwise(runs):
+            if not history.explained(first.began, second.began):
+                text = f"request {tag} was run again though nothing had happened"
+                yield Breach("no needless repeats", text, (first, second))
+
+
+def outlived(history: TortureHistory) -> list[ObservedRun]:
+    """Return the runs that went on after too long a stop of their process."""
+    return [
+        run
+        for run in history.runs
+        if _woken(run, history)
+        or any(
+            run.began < stop.ended and run.ended is not None and run.ended > stop.ended
+            for stop in _long_stops(run.pid, history)
+        )
+    ]
+
+
+def pieces_of(run: ObservedRun, history: TortureHistory) -> list[Piece]:
+    """Return the parts of a run that are held against it."""
+    began, ended = run.began, history.end_of_run(run)
+    pieces = []
+    for stop in _long_stops(run.pid, history):
+        awake = stop.ended + GRACE * history.lease_s
+        if awake <= began or stop.began >= ended:
+            continue
+        if stop.began > began:
+            pieces.append(Piece(run, began, stop.began))
+        if not history.strict:
+            return pieces
+        began = awake
+    return [*pieces, Piece(run, began, ended)] if ended > began else pieces
+
+
+def _woken(run: ObservedRun, history: TortureHistory) -> bool:
+    grace_s = GRACE * history.lease_s
+    return any(
+        stop.began <= run.began <= stop.ended + grace_s for stop in _long_stops(run.pid, history)
+    )
+
+
+def _long_stops(pid: int, history: TortureHistory) -> list[Stop]:
+    longest_s = TRUST * history.lease_s
+    found = [s for s in history.stops if s.pid == pid and s.ended - s.began > longest_s]
+    return sorted(found, key=lambda stop: stop.began)
+
+
+def _by_key(runs: Iterable[ObservedRun]) -> dict[tuple[str, int], list[ObservedRun]]:
+    """By key and, of those that callers ran themselves, by process."""
+    found: dict[tuple[str, int], list[ObservedRun]] = defaultdict(list)
+    for run in runs:
+        found[run.key, run.pid if run.local else 0].append(run)
+    return found
+
+
+def _began(run: ObservedRun) -> float:
+    return run.began

@@ -1,0 +1,146 @@
+"""Where the requests of one app and one namespace meet in a process that is alone.
+
+Knows who shares a worker, and when it is gone. Must not know how a worker serves, nor who asks it.
+
+A worker's thread keeps alive what the worker holds, so that must not be the app: else no app that
+was ever asked, as by a thousand tests, would go. It goes with the last of its clients, and then so
+does its worker.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from threading import Lock
+from typing import Any
+
+from rqproc.local.worker import LocalWorker
+from rqproc.node.daemon_threads import DaemonThreads
+from rqproc.resource import ResourceSpec
+from rqproc.runtime import Runtime, after_fork, renew_after_fork
+from rqproc.sample import with_demo
+from rqproc.settings import NodeSettings
+
+
+class DaemonRuntime(Runtime):
+    """The machine's runtime, but for threads: none keeps the program from ending."""
+
+    def threads(self, most: int, *, name: str) -> Executor:
+        return DaemonThreads(most, name=name)
+
+
+class LocalPlace:
+    """Where the clients of an app and a namespace meet. A forked child begins anew."""
+
+    def __init__(
+        self, namespace: str, resources: Mapping[str, ResourceSpec], *,
+        runtime: Runtime | None = None, settings: NodeSettings | None = None,
+    ) -> None:  # fmt: skip
+        self.runtime = runtime or DaemonRuntime()
+        self._make = partial(
+            LocalWorker,
+            namespace,
+            resources,
+            runtime=self.runtime,
+            settings=settings or NodeSettings(),
+        )
+        self._making = Lock()
+        self._worker: LocalWorker | None = None
+        _ALL.add(self)
+        renew_after_fork(self)
+
+    @property
+    def worker(self) -> LocalWorker:
+        """Who serves here, from the first request on."""
+        found = self._worker
+        if found is None:
+            with self._making:
+                found = self._worker or self._make()
+                if self._worker is None:
+                    weakref.finalize(self, found.stop).atexit = False
+                self._worker = found
+        return found
+
+    def end(self) -> None:
+        """Forget everything. Whoever still asks here finds a place that is empty."""
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.stop()
+            worker.join()
+
+    def forget_parent(self) -> None:
+        """In a forked child: the threads are the parent's, and so is what they answer."""
+        self._making, self._worker = Lock(), None
+
+
+class _Declared(Mapping[str, ResourceSpec]):
+    """The resources of an app as they are at each moment, and the default one."""
+
+    def __init__(self, app: object) -> None:
+        self._app = weakref.ref(app)
+        self._seed = with_demo(None)
+
+    def __getitem__(self, name: str) -> ResourceSpec:
+        declared = self._resources
+        return declared[name] if name in declared else self._seed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._seed, **self._resources})
+
+    def __len__(self) -> int:
+        return len({*self._seed, *self._resources})
+
+    @property
+    def _resources(self) -> Mapping[str, ResourceSpec]:
+        app: Any = self._app()
+        return app.resources if app else {}
+
+
+class _Nobody:
+    """Stands for the app of clients that have none."""
+
+    resources: Mapping[str, ResourceSpec] = {}
+
+
+_NOBODY = _Nobody()
+_OF_APPS: weakref.WeakKeyDictionary[object, dict[str, LocalPlace]] = weakref.WeakKeyDictionary()
+_ALL: weakref.WeakSet[LocalPlace] = weakref.WeakSet()
+_choosing = Lock()
+
+
+def _after_fork() -> None:
+    global _choosing
+    _choosing = Lock()
+
+
+def _at_exit() -> None:
+    """Coroutines that are left are cancelled; threads that are left end with the process."""
+    for place in list(_ALL):
+        place.end()
+
+
+after_fork(_after_fork)
+atexit.register(_at_exit)
+
+
+def place_of(namespace: str, app: object) -> LocalPlace:
+    """Return where the clients of an app meet; those of a plain mapping have one each."""
+    if isinstance(app, Mapping) and app:
+        return LocalPlace(namespace, {**with_demo(None), **app})
+    owner = app or _NOBODY
+    with _choosing:
+        places = _OF_APPS.setdefault(owner, {})
+        if namespace not in places:
+            places[namespace] = place_apart(namespace, owner)
+        return places[namespace]
+
+
+def place_apart(
+    namespace: str, app: object, *, runtime: Runtime | None = None,
+    settings: NodeSettings | None = None,
+) -> LocalPlace:  # fmt: skip
+    """Return a place of an app where none of its clients is yet."""
+    return LocalPlace(namespace, _Declared(app), runtime=runtime, settings=settings)

@@ -1,0 +1,294 @@
+"""The worker of a node without a cluster: what is asked in this process, it gives to a dispatcher.
+
+Knows dispatcher and runner, and does what route, claim and answer do for a node on a server: it
+refuses what is too much or would close a circle, gives out tokens, and brings each answer to its
+caller. Must not know clients, event loops or processes.
+
+One thread owns all of it; callers and handlers leave messages. So no caller can be interrupted in
+the middle of the dispatcher's work, whatever its signals are.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+from rqproc.calls.call import Call
+from rqproc.ids import parse_address
+from rqproc.local.waits import Waits
+from rqproc.node.cache import Cache
+from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.lanes import Lanes
+from rqproc.node.runner import Runner
+from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.protocol.commands import Ending
+from rqproc.protocol.messages import Claim, Sent, Tally
+from rqproc.resource import ResourceSpec
+from rqproc.runtime import Runtime
+from rqproc.settings import NodeSettings
+
+log = logging.getLogger("rqproc.node")
+
+NAME = "local"
+EPOCH = 1
+
+ALIVE_S = 1.0
+"""How often a caller that waits for a word looks whether there is anyone who could give it."""
+
+END_S = 1.0
+"""A worker waits for no handler, so it takes no longer to end; nor may it keep a program from
+it.
+"""
+
+T = TypeVar("T")
+
+
+class AnswerListener(Protocol):
+    """Who waits for answers. It is told by the worker's thread, which has no time to lose."""
+
+    def hear(self, place: int, text: str, report: str) -> None:
+        """One has ended: ``text`` is the answer to a call, as it would be published; of a job what
+        RQ would keep of it, and of an error the ``report``.
+        """
+
+    def refuse(self, place: int, report: bytes) -> None: ...
+    def fail(self, error: BaseException) -> None:
+        """There will be no answer."""
+
+
+class Survey(NamedTuple):
+    """What a worker says of itself: its counts, the requests that it holds, the calls and jobs that
+    somebody still waits for, and the runs that wait for others.
+    """
+
+    tally: Tally
+    held: int
+    awaited: int
+    waiting: int
+
+
+class _Pending(NamedTuple):
+    """A call that has no answer yet: who waits for which of its own, and the address whose run
+    does.
+    """
+
+    caller: AnswerListener
+    place: int
+    parent: str
+
+
+class LocalWorker:
+    """Serves from its making until it is stopped.
+
+    Attributes:
+        runner: who runs the handlers; those that it runs ask in the name of their addresses.
+    """
+
+    def __init__(
+        self, namespace: str, resources: Mapping[str, ResourceSpec], *, runtime: Runtime,
+        settings: NodeSettings,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._clock = clock = runtime.suspend_proof
+        self._dispatcher = Dispatcher(
+            NAME, resources, cache=Cache(NAME, settings.max_entries),
+            lanes=Lanes(settings.concurrency), clock=clock, max_waiters=settings.max_waiters,
+        )  # fmt: skip
+        self._dispatcher.learn(EPOCH, (NAME,))
+        # From the clock, so that a program's later runs have higher ones too.
+        self._tokens = count(int(runtime.now() * 1e6))
+        self._numbers = count()
+        self._waits = Waits()
+        self._pending: dict[str, _Pending] = {}
+        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._failure: BaseException | None = None
+        self.runner = Runner(NAME, namespace, runtime=runtime, report=self._report)
+        self._thread = runtime.thread(self._serve, name="rqproc-local")
+        self._thread.start()
+
+    # --- called from other threads ---
+
+    def submit(
+        self, call: Call, caller: AnswerListener, *, left_s: float, parent: str
+    ) -> list[str]:
+        """Take in a call; each of its ids is answered or refused, unless it is given up before.
+
+        Args:
+            left_s: seconds until its caller gives up.
+            parent: the address of the run that asks, if this worker runs it.
+
+        Returns:
+            what its ids are known by, for ``give_up``.
+        """
+        number, due = next(self._numbers), self._clock() + left_s
+        named = [
+            (f"r0-{call.kind}{number:x}_{place}-{call.addresses[place]}", place)
+            for place in call.missing()
+        ]
+        self._post(partial(self._submit, call, named, caller, due, parent))
+        return [name for name, _ in named]
+
+    def enqueue(self, jobs: Sequence[Sent], callers: Iterable[AnswerListener]) -> list[bytes]:
+        """Take in jobs, each with a caller of its own; return for each b"" or its refusal."""
+        return self._call(
+            lambda: [
+                self._enter(job, "job", _Pending(caller, 0, ""))
+                for job, caller in zip(jobs, callers, strict=True)
+            ]
+        )
+
+    def give_up(self, names: Iterable[str]) -> None:
+        """Nobody waits any more for what has no answer: it is not begun, if it was not."""
+        self._post(partial(self._give_up, names))
+
+    def survey(self) -> Survey:
+        dispatcher, pending = self._dispatcher, self._pending
+        return self._call(
+            lambda: Survey(dispatcher.tally(), dispatcher.held, len(pending), len(self._waits))
+        )
+
+    def holds(self, address: str) -> bool:
+        """Whether any request of an address is under way."""
+        return self._call(lambda: self._dispatcher.held_of(address) > 0)
+
+    def stop(self) -> None:
+        """End soon. What runs then runs on for nobody."""
+        self._inbox.put(None)
+
+    def join(self) -> None:
+        self._thread.join(END_S)
+
+    def _report(self, run: Run, news: Outcome | Slot) -> None:
+        self._inbox.put(partial(self._take_in, run, news))
+
+    def _post(self, work: Callable[[], object]) -> None:
+        if self._failure:
+            raise RuntimeError("what serves local:// here has died") from self._failure
+        self._inbox.put(work)
+
+    def _call(self, work: Callable[[], T]) -> T:
+        found: Future[T] = Future()
+        self._post(lambda: found.set_result(work()))
+        while True:
+            try:
+                return found.result(ALIVE_S)
+            except TimeoutError:
+                if not self._thread.is_alive():
+                    raise RuntimeError("what serves local:// here has ended") from self._failure
+
+    # --- its own thread ---
+
+    def _serve(self) -> None:
+        try:
+            while work := self._next():
+                work()
+                del work  # it may be all that keeps an app, while the next one is waited for
+                self._work_off()
+        except BaseException as error:  # whoever waits is told, whatever it was
+            log.critical("what serves local:// in this process has died", exc_info=error)
+            self._failure = error
+            for pending in self._pending.values():
+                pending.caller.fail(error)
+        finally:
+            self.runner.stop()
+
+    def _next(self) -> Callable[[], object] | None:
+        overdue_at = self._dispatcher.scheduler.overdue_at
+        left_s = None if overdue_at is None else max(0.0, overdue_at - self._clock())
+        try:
+            return self._inbox.get(timeout=left_s)
+        except Empty:
+            return _nothing
+
+    def _work_off(self) -> None:
+        """Start what may run now, and bring the answers that there are."""
+        dispatcher = self._dispatcher
+        if self._inbox.empty():  # else a run may have ended in time: what is heard comes first
+            dispatcher.scheduler.mind_the_time()
+        while run := dispatcher.scheduler.next_run():
+            self.runner.start(run)
+        endings = dispatcher.collect()
+        for ending in endings:
+            self._answer(ending)
+        dispatcher.acknowledged(endings)
+
+    def _answer(self, ending: Ending) -> None:
+        """Given up, or answered before where a stuck run has ended: then nobody hears it."""
+        how, name, _, text, extra = map(str, ending)
+        if pending := self._pending.pop(name, None):
+            self._waits.end(pending.parent, name)
+            if not how.endswith(":expired"):
+                pending.caller.hear(pending.place, text, extra if how.startswith("job") else "")
+
+    def _take_in(self, run: Run, news: Outcome | Slot) -> None:
+        if isinstance(news, str):
+            self._dispatcher.scheduler.change_slot(run, news)
+        else:
+            self._dispatcher.scheduler.complete(run, news)
+
+    def _submit(
+        self,
+        call: Call,
+        named: Sequence[tuple[str, int]],
+        caller: AnswerListener,
+        due: float,
+        parent: str,
+    ) -> None:
+        for name, place in named:
+            data = b"" if call.kind == "c" else call.data(place)
+            sent = Sent(name, call.addresses[place], data)
+            if refused := self._enter(sent, "call", _Pending(caller, place, parent), due=due):
+                caller.refuse(place, refused)
+
+    def _enter(
+        self, sent: Sent, what: Literal["call", "job"], pending: _Pending, *,
+        due: float | None = None,
+    ) -> bytes:  # fmt: skip
+        """Give a request to the dispatcher; return b"", or the report of why not."""
+        if refusal := self._refusal(sent, pending.parent):
+            return json.dumps(refusal).encode()
+        self._pending[sent.id] = pending
+        data = sent.data.encode() if isinstance(sent.data, str) else sent.data
+        claim = Claim(sent.id, what, sent.address, next(self._tokens), 0, data)
+        self._dispatcher.receive(claim, due=due)
+        return b""
+
+    def _refusal(self, sent: Sent, parent: str) -> dict[str, object] | None:
+        """What the functions refuse. A node holds as many requests as may wait for it."""
+        limits, dispatcher = self._settings, self._dispatcher
+        held = dispatcher.held_of(sent.address)
+        if held >= limits.max_waiters:
+            return _too_many("Crowded", held, limits.max_waiters)
+        waiting = dispatcher.held - dispatcher.scheduler.held_by_paused
+        queued = waiting - limits.max_queue
+        if queued >= limits.max_queue:
+            return _too_many("Overloaded", queued, limits.max_queue)
+        if parent and (way := self._waits.add(parent, sent.id, sent.address)):
+            return {"type": "RequestCycle", "way": [_readable(address) for address in way]}
+        return None
+
+    def _give_up(self, names: Iterable[str]) -> None:
+        left = {name for name in names if name in self._pending}
+        for name in left:
+            self._waits.end(self._pending.pop(name).parent, name)
+        if left:
+            self._dispatcher.scheduler.give_up({name.encode() for name in left})
+
+
+def _nothing() -> None:
+    """Time has passed: what has taken too long is to be minded."""
+
+
+def _readable(address: str) -> str:
+    _, resource, id = parse_address(address)
+    return f"{resource}:{id}"
+
+
+def _too_many(type: str, queued: int, limit: int) -> dict[str, object]:
+    return {"type": type, "node": NAME, "queued": queued, "limit": limit}

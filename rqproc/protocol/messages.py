@@ -1,0 +1,123 @@
+"""What travels between the functions and those who call them, as Python has it.
+
+Pure. Must not know commands or connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from rqproc.model import State
+
+
+class Sent(NamedTuple):
+    """A call or a job on its way into the cluster.
+
+    Attributes:
+        group: id of the group that the call was sent with; "" where it was sent alone.
+    """
+
+    id: str
+    address: str
+    data: bytes | str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A membership just begun."""
+
+    incarnation: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """What a heartbeat was told.
+
+    Attributes:
+        taken: how many calls and jobs the server believes this node to have taken from its queue.
+    """
+
+    epoch: int
+    state: State
+    taken: int
+
+
+class Claim(NamedTuple):
+    """What came of claiming a call or a job.
+
+    Attributes:
+        what: "call" or "job": it is to be run here; "lost": too many nodes died on it; "gone": it
+            is for this node no more.
+        token: fencing token; higher than that of any earlier claim in the cluster.
+        deadline_ms: on the server's clock, 0 for none; of what is lost, how many nodes.
+    """
+
+    id: str
+    what: Literal["call", "job", "lost", "gone"]
+    address: str
+    token: int
+    deadline_ms: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one claim gave: ``members`` is None where the epoch has not changed."""
+
+    now_ms: int
+    epoch: int
+    members: tuple[str, ...] | None
+    claims: tuple[Claim, ...]
+
+
+class Known(NamedTuple):
+    """What a node has taken and not ended, as it tells a server: ``token`` is 0 without a claim."""
+
+    id: str
+    token: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a node counts, as its heartbeat reports it."""
+
+    entries: int = 0
+    hits: int = 0
+    joined: int = 0
+    misses: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    stuck: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a node lets wait: requests in its queue, requests of one id, and runs side by side."""
+
+    queue: int
+    waiters: int
+    lanes: int
+
+
+class LeaseLost(Exception):
+    """This incarnation holds no lease any more."""
+
+
+class Settling(Exception):
+    """The server has lost what it knew: nothing is given out for ``left_s`` seconds."""
+
+    def __init__(self, left_s: float) -> None:
+        super().__init__(f"the server settles for {left_s:.1f} s")
+        self.left_s = left_s
+
+
+class SessionSuperseded(Exception):
+    """A newer session of the same node has begun; this packet came late."""
+
+
+class OtherBuild(Exception):
+    """The server has another build of the functions than this process."""

@@ -1,0 +1,220 @@
+"""What code needs of the machine: clocks, locks, threads, wake-ups, and what a forked child does.
+
+Knows the machine. Must not know what anyone waits for. Clients and nodes reach it through their
+connector, so that there can be another one under the very same code: the test kit has one whose
+time stands still until it is told to pass.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+Clock = Callable[[], float]
+
+suspend_proof: Clock = time.monotonic
+"""Return seconds since some moment before this process began, the time asleep included.
+
+For what is good for a while only, as a lease is. ``time.monotonic`` stands still during suspend on
+Linux, so a laptop or VM that wakes would find its leases and its entries young. CLOCK_BOOTTIME does
+not (clock_gettime(2)); elsewhere ``time.monotonic`` is the best.
+"""
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+    # No function of ours around it: a node looks at it many times for each request.
+    suspend_proof = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+class Lock(Protocol):
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+
+class Event(Protocol):
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+class Thread(Protocol):
+    def start(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class Readable(Protocol):
+    """What has a file that becomes readable, as a connection has."""
+
+    def fileno(self) -> int: ...
+
+
+class Waker:
+    """Wakes a thread that is blocked in ``poll``; wake-ups that are pending coalesce.
+
+    Woken from any thread; one thread waits for ``fileno`` to be readable.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._woken = False
+        # Reentrant: a signal handler may wake in the very thread that clears.
+        self._lock = threading.RLock()
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def wake(self) -> None:
+        with self._lock:
+            if not self._woken and self._reader.fileno() >= 0:
+                self._woken = True
+                self._writer.send(b"\0")
+
+    def clear(self) -> None:
+        """Take the wake-up back: what it was for is looked at after this."""
+        with self._lock:
+            if self._woken:
+                self._woken = False
+                self._reader.recv(1)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait to be woken, for so many seconds at the most."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if poll.poll(timeout_s * 1000):
+            self.clear()
+
+    def close(self) -> None:
+        """To wake it afterwards does nothing."""
+        with self._lock:
+            self._reader.close()
+            self._writer.close()
+
+
+class Poller:
+    """Waits for a connection to be readable, or to be woken."""
+
+    def __init__(self, connection: Readable, waker: Waker | None = None) -> None:
+        self._waker = waker
+        self._file = connection.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLIN)
+        if waker:
+            self._poll.register(waker.fileno(), select.POLLIN)
+
+    def wait(self, timeout_s: float) -> tuple[bool, bool]:
+        """Return whether it was woken, which is cleared, and whether there is to be read."""
+        ready = self._poll.poll(timeout_s * 1000)
+        if not ready:
+            return False, False
+        woken = readable = False
+        for file, _ in ready:
+            if file == self._file:
+                readable = True
+            else:
+                woken = True
+        if woken and self._waker:
+            self._waker.clear()
+        return woken, readable
+
+
+class Runtime:
+    """The machine's own.
+
+    Attributes:
+        now: seconds since 1970, for people and other systems.
+        monotonic: seconds, for what is waited for.
+        suspend_proof: seconds, for what is good for a while only; see there.
+        sleep: does nothing for some seconds.
+        chance: a number from 0 to 1, for pauses that should not fall together.
+    """
+
+    now: Clock = staticmethod(time.time)
+    monotonic: Clock = staticmethod(time.monotonic)
+    suspend_proof: Clock = staticmethod(suspend_proof)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    chance: Clock = staticmethod(random.random)
+
+    def lock(self) -> Lock:
+        """One that threads wait for each other with. What is held for microseconds needs none."""
+        return threading.Lock()
+
+    def event(self) -> Event:
+        return threading.Event()
+
+    def thread(self, work: Callable[[], None], *, name: str) -> Thread:
+        """One that does not keep the process from ending; it is still to be started."""
+        return threading.Thread(target=work, name=name, daemon=True)
+
+    def threads(self, most: int, *, name: str) -> Executor:
+        return ThreadPoolExecutor(most, thread_name_prefix=name)
+
+    def wait(self, future: Future[Any], timeout_s: float) -> bool:
+        """Wait for a future; return whether it is done."""
+        return bool(wait([future], timeout_s).done)
+
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        import asyncio  # takes a while, and few need it
+
+        return asyncio.new_event_loop()
+
+    def waker(self) -> Waker:
+        return Waker()
+
+    def poller(self, connection: Readable, waker: Waker | None = None) -> Poller:
+        return Poller(connection, waker)
+
+
+MACHINE = Runtime()
+
+
+def settle(found: Future[T], work: Callable[[], T]) -> None:
+    """Give a future what comes of some work, be it an error."""
+    try:
+        found.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        found.set_exception(error)
+
+
+class Inherited(Protocol):
+    """What a forked child must not go on with as it is: threads, locks and sockets in it are the
+    parent's.
+    """
+
+    def forget_parent(self) -> None: ...
+
+
+_inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+
+def renew_after_fork(thing: Inherited) -> None:
+    """Have a thing's ``forget_parent`` called in each forked child, as long as it lives."""
+    _inherited.add(thing)
+
+
+def after_fork(renew: Callable[[], None]) -> None:
+    """Have each forked child do something at once."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
+
+
+def _renew_all() -> None:
+    for thing in list(_inherited):
+        thing.forget_parent()
+
+
+after_fork(_renew_all)

@@ -1,0 +1,166 @@
+"""Makes connections to one server, or to whichever server is the primary at that moment.
+
+Knows addresses and the first words on a connection. Must not know what it is used for.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from rqproc.errors import ConfigError, RedisUnavailable
+from rqproc.runtime import MACHINE, Runtime
+from rqproc.transport.address import ServerAddress, of_client, of_url
+from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused
+from rqproc.transport.replies import shown
+from rqproc.transport.sentinel import NoPrimary
+
+CONNECT_TIMEOUT_S = 3.0
+
+
+HELLO: Command = ("HELLO", "3")
+
+
+PING: Command = ("PING",)
+
+
+FIRST_MAJOR = 7
+
+
+FIRST_SERVERS = "Redis 7.0 or Valkey 7.2"
+"""Functions and blocking pops of many came with these."""
+
+
+class Connector:
+    """Makes connections to one server, or to whichever server is the primary at that moment.
+
+    Args:
+        url: see ``address.of_url``; or where an existing client connects to.
+        revive: called where there is no server to connect to; it may start one.
+
+    Attributes:
+        runtime: what whoever talks over these connections stands on.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    runtime: Runtime = MACHINE
+
+    def __init__(
+        self, url: str | ServerAddress, *, revive: Callable[[], object] | None = None
+    ) -> None:
+        self._where = of_url(url) if isinstance(url, str) else url
+        self.revive = revive
+        self.server = str(self._where)
+
+    def without_revival(self) -> Connector:
+        """Return a connector to the same server that does not start one."""
+        return Connector(self._where)
+
+    @classmethod
+    def like(cls, connection: redis.Redis) -> Connector:
+        """Return a connector to the server of an existing redis-py client."""
+        return cls(of_client(connection))
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is TLS."""
+        return self._where.secure
+
+    @property
+    def asks(self) -> bool:
+        """Whether ``options`` asks sentinels, and so may take its time."""
+        return self._where.sentinels is not None
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """Return redis-py's connection options, for one attempt now.
+
+        Raises:
+            ConnectionLost: the sentinels know of no primary at this moment.
+            RedisUnavailable: they never will.
+        """
+        began = time.monotonic()
+        try:
+            return self._where.options(timeout_s)
+        except NoPrimary as error:
+            if not error.passing:
+                raise RedisUnavailable(self.server, str(error), advice=error.advice) from error
+            spent_s = time.monotonic() - began
+            raise ConnectionLost(str(error), spent_s=spent_s, advice=error.advice) from error
+
+    def connect(self, *, timeout_s: float = CONNECT_TIMEOUT_S, pushes: bool = False) -> Connection:
+        """Return a new connection.
+
+        Args:
+            pushes: in RESP3, where what is published comes between the replies: see
+            ``Connection.take``.
+
+        Raises:
+            ConfigError: with ``pushes``, the server is older than the protocol needs.
+            ConnectionLost: no connection within ``timeout_s`` seconds.
+            Refused: the server does not let us in: credentials, database, too many connections.
+            RedisUnavailable: the sentinels do not let us in, or do not know the primary's name.
+        """
+        try:
+            return self._connect(timeout_s, pushes)
+        except ConnectionLost:
+            if self.revive is None:
+                raise
+        self.revive()
+        return self._connect(timeout_s, pushes)
+
+    def _connect(self, timeout_s: float, pushes: bool) -> Connection:
+        opened = self._where.connection(**self.options(timeout_s))
+        began = time.monotonic()
+        try:
+            opened.connect()
+        except (redis.RedisError, OSError) as error:
+            raise why(error, spent_s=time.monotonic() - began) from error
+        connection = Connection(opened)
+        try:  # what accepts may not answer
+            (about,) = connection.exchange((HELLO if pushes else PING,), timeout_s=timeout_s)
+            if pushes:
+                check_server(self.server, about)
+        except Refused as error:
+            if pushes and "unknown command" in error.reason:
+                raise too_old(self.server, "before 6.0") from error
+            raise
+        except ConnectionLost as error:
+            error.spent_s = time.monotonic() - began
+            raise
+        return connection
+
+    def client(self) -> redis.Redis:
+        """Return an ordinary redis-py client of the same server, for RQ's own classes."""
+        return self._where.client()
+
+
+def check_server(server: str, about: Any) -> None:
+    """Raises: ConfigError: what a server says of itself at HELLO is too old for the protocol."""
+    version = str((about or {}).get(b"version", b"").decode())
+    if (number := re.match(r"\d+", version)) and int(number[0]) < FIRST_MAJOR:
+        raise too_old(server, version)
+
+
+def too_old(server: str, version: str) -> ConfigError:
+    """Return the error of a server without functions."""
+    return ConfigError(
+        f"the server {server} is version {version}: rqproc needs {FIRST_SERVERS} or later"
+    )
+
+
+def why(error: Exception, *, spent_s: float) -> ConnectionLost | Refused:
+    """Return what an error of redis-py's, raised while it connected, means to us."""
+    status = getattr(error, "status_code", None)
+    if "max number of clients" in str(error):
+        return Refused(f"ERR {error}")
+    if status or isinstance(error, redis.ResponseError | redis.AuthenticationError):
+        return Refused(f"{status} {error}" if status else str(error))
+    if isinstance(error, redis.exceptions.InvalidResponse) or "Protocol error" in str(error):
+        return ConnectionLost(f"what answers is no Redis: {shown(str(error))}", spent_s=spent_s)
+    return ConnectionLost(shown(str(error)), spent_s=spent_s)
