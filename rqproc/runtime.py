@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class Event(Protocol):
     def set(self) -> None: ...
     def is_set(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> bool: ...
+
+
+class Queue(Protocol[T]):
+    def put(self, item: T) -> None: ...
+    def get(self, *, timeout: float | None = None) -> T:
+        """Wait for an item. Raises: queue.Empty: there was none in time."""
 
 
 class Thread(Protocol):
@@ -155,6 +162,9 @@ class Runtime:
 
     def event(self) -> Event:
         return threading.Event()
+
+    def queue(self) -> Queue[Any]:
+        return SimpleQueue()
 
     def thread(self, work: Callable[[], None], *, name: str) -> Thread:
         """One that does not keep the process from ending; it is still to be started."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from rqproc.ids import parse_address
 from rqproc.protocol.messages import Sent
+from rqproc.runtime import Event as AnyEvent
 
 RESULT_TTL_S = 500.0
 FAILURE_TTL_S = 86400.0
@@ -162,7 +163,7 @@ class LocalJob:
         self._ended.set()
 
 
-def wait_for(event: Event, timeout_s: float) -> bool:
+def wait_for(event: AnyEvent, timeout_s: float) -> bool:
     """Wait until it is set; return whether it was within ``timeout_s`` seconds."""
     while timeout_s > SLICE_S:
         if event.wait(SLICE_S):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -175,3 +176,27 @@ def test_the_clock_begins_at_a_whole_second(simulation: Simulation, runtime: Sim
     assert runtime.now().is_integer()
     simulation.sleep(0.25)
     assert runtime.now() % 1 == 0.25
+
+
+def test_a_queue_is_waited_for_until_something_comes_or_time_is_over(
+    simulation: Simulation, runtime: SimRuntime
+) -> None:
+    queue, told = runtime.queue(), []
+
+    def take() -> None:
+        told.append((queue.get(), runtime.monotonic()))
+        with pytest.raises(Empty):
+            queue.get(timeout=3.0)
+        told.append((queue.get(timeout=3.0), runtime.monotonic()))
+        told.append((queue.get(timeout=0.0), runtime.monotonic()))
+
+    def put() -> None:
+        runtime.sleep(2.0)
+        queue.put("first")
+        runtime.sleep(4.0)
+        queue.put("second")
+        queue.put("third")
+
+    start(runtime, take, put)
+    simulation.sleep(10.0)
+    assert told == [("first", 2.0), ("second", 6.0), ("third", 6.0)]

@@ -1,4 +1,4 @@
-"""Locks, events, threads and a waker in simulated time.
+"""Locks, events, queues, threads and a waker in simulated time.
 
 Knows the simulation. Must not know who waits for what.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from queue import Empty
 from typing import Any, TypeVar
 
 from rqproc.runtime import Poller, Runtime, Thread, Waker
@@ -98,6 +99,32 @@ class SimEvent:
             self._waiters.enlist()
         self._waiters.wait(None if timeout is None else self._simulation.now + max(0.0, timeout))
         return self._set
+
+
+class SimQueue:
+    """One thread takes what any put."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._waiters = Waiters(simulation)
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        with self._simulation.mutex:
+            self._items.append(item)
+            self._waiters.wake_all()
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        with self._simulation.mutex:
+            waits = not self._items
+            if waits:
+                self._waiters.enlist()
+        if waits:
+            self._waiters.wait(None if timeout is None else self._simulation.now + timeout)
+        with self._simulation.mutex:
+            if not self._items:
+                raise Empty
+            return self._items.popleft()
 
 
 class SimThread:

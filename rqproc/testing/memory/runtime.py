@@ -12,12 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from rqproc.runtime import Event, Lock, Poller, Readable, Runtime, Thread, Waker
+from rqproc.runtime import Event, Lock, Poller, Queue, Readable, Runtime, Thread, Waker
 from rqproc.testing.memory.event_loop import SimEventLoop
 from rqproc.testing.memory.primitives import (
     SimEvent,
     SimLock,
     SimPoller,
+    SimQueue,
     SimThread,
     SimThreads,
     SimWaker,
@@ -42,6 +43,9 @@ class SimRuntime(Runtime):
 
     def event(self) -> Event:
         return SimEvent(self._simulation)
+
+    def queue(self) -> Queue[Any]:
+        return SimQueue(self._simulation)
 
     def thread(self, work: Callable[[], object], *, name: str) -> Thread:
         return SimThread(self._simulation, work, name)
