@@ -121,11 +121,7 @@ class AsyncClient(BaseClient):
                     await self._asker.ask(call)
                 except RedisUnavailable as error:
                     pending.failed(error)
-                if errands := pending.errands():
-                    from rqproc.local import (
-                        fallback as local,  # takes long to import, and is rarely wanted
-                    )
-
-                    places, work = zip(*errands, strict=True)
-                    pending.served(places, await local.aserve_many(work))
+                if errand := pending.errand():
+                    await self._backend.fallback(errand.resource).async_asker().ask(errand.call)
+                    errand.settle()
         return call

@@ -343,11 +343,7 @@ class Client(BaseClient):
                     self._asker.ask(call)
                 except RedisUnavailable as error:
                     pending.failed(error)
-                if errands := pending.errands():
-                    from rqproc.local import (
-                        fallback as local,  # takes long to import, and is rarely wanted
-                    )
-
-                    places, work = zip(*errands, strict=True)
-                    pending.served(places, local.serve_many(work))
+                if errand := pending.errand():
+                    self._backend.fallback(errand.resource).asker().ask(errand.call)
+                    errand.settle()
         return call

@@ -49,7 +49,17 @@ class AsyncAsker(Protocol):
     async def close(self) -> None: ...
 
 
-class Backend(Protocol):
+class Askers(Protocol):
+    """What requests are asked with."""
+
+    def asker(self) -> Asker:
+        """Return what one blocking client asks with."""
+
+    def async_asker(self) -> AsyncAsker:
+        """Return what one asyncio client asks with."""
+
+
+class Backend(Askers, Protocol):
     """What a client asks.
 
     Attributes:
@@ -62,11 +72,8 @@ class Backend(Protocol):
     @property
     def runtime(self) -> Runtime: ...
 
-    def asker(self) -> Asker:
-        """Return what one blocking client asks with."""
-
-    def async_asker(self) -> AsyncAsker:
-        """Return what one asyncio client asks with."""
+    def fallback(self, resource: ResourceSpec) -> Askers:
+        """Return what runs the handler of a resource in this process, where no node can answer."""
 
     def near_cache(self, most: int, fallback: Fallback, app: object) -> NearCache | None:
         """Return what one client keeps replies in, None for nothing. Raises: ConfigError."""
@@ -106,6 +113,11 @@ class ServerBackend:
         from rqproc.calls.tasks import Tasks
 
         return Tasks(self._functions.connector, self._commands)
+
+    def fallback(self, resource: ResourceSpec) -> Askers:
+        from rqproc.local.fallback import fallback  # takes long to import, and is rarely wanted
+
+        return fallback(self._keys, resource)
 
     def near_cache(self, most: int, fallback: Fallback, app: object) -> NearCache | None:
         if app is None and most == 0 and type(most) is int:

@@ -356,6 +356,7 @@ Build = Callable[[Mapping[str, Any], str, object], RqprocError]
 _BUILD: Mapping[str, Build] = {
     "Overloaded": lambda found, *_: Overloaded(found["node"], found["queued"], found["limit"]),
     "Crowded": lambda found, *_: Crowded(found["node"], found["queued"], found["limit"]),
+    "LocallyOverloaded": lambda found, *_: LocallyOverloaded(found["node"], found["limit"]),
     "UnknownResource": lambda found, name, _: UnknownResource(
         name, found["known"], advice=found.get("advice", START_WITH_THE_APP)
     ),

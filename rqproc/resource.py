@@ -51,6 +51,11 @@ class ResourceSpec:
         )  # fmt: skip
 
     @property
+    def unique_name(self) -> str:
+        """A name that no other resource in this process has, while this one lives."""
+        return f"{self.name[:80]}.{id(self):x}"
+
+    @property
     def path(self) -> str:
         """The handler's dotted path, by which RQ applications may name it."""
         return f"{self.handler.__module__}.{self.handler.__qualname__}"

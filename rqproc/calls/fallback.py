@@ -5,36 +5,40 @@ Knows policies and errors. Must not know how a handler is run, nor how the loss 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from rqproc.calls.call import Call
+from rqproc.calls.call import Call, Raw
 from rqproc.errors import ConfigError, NoLiveNode, OwnerLost, RedisUnavailable
-from rqproc.model import OnLost, Request
+from rqproc.ids import address
+from rqproc.model import OnLost
+from rqproc.protocol import answer_codec
 from rqproc.resource import Declaring, ResourceSpec
-from rqproc.runtime import MACHINE, Runtime
 
 POLICIES = get_args(OnLost)
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """A request for this process itself, whose caller waits until ``deadline``.
+    """What this process is to do itself of a call.
 
     Attributes:
-        timeout_s: what the caller allowed in all.
-        queues: it waits for a free place rather than be refused: it is one of many.
-        runtime: by whose clock the deadline is meant.
+        resource: has the handler.
+        call: asks for the ids that the cluster could not answer, under the resource's unique name:
+            apps, and clients of several clusters, may have resources of the same name.
     """
 
-    request: Request
     resource: ResourceSpec
-    deadline: float
-    timeout_s: float
-    namespace: str
-    queues: bool = False
-    runtime: Runtime = MACHINE
+    call: Call
+    _lost: Call
+    _places: Sequence[int]
+
+    def settle(self) -> None:
+        """Give the call what has come of it; what has no answer was too late."""
+        self._lost.outage = None
+        for place, answer in zip(self._places, self.call.answers, strict=True):
+            self._lost.answers[place] = _made_here(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,35 +71,34 @@ class Fallback:
             )
         return chosen
 
-    def errands(
-        self, call: Call, namespace: str, *, runtime: Runtime = MACHINE
-    ) -> list[tuple[int, Errand]]:
-        """Return what this process is to do itself, by place: what the cluster could not answer.
+    def errand(self, call: Call, namespace: str) -> Errand | None:
+        """Return what this process is to do itself: what the cluster could not answer.
 
         Never what it did answer: a handler's own error is one, too many dead nodes are another.
         """
-        lost = [
+        places = [
             place
             for place in range(len(call.ids))
             if isinstance(call.outcome(place, namespace), NoLiveNode | OwnerLost | RedisUnavailable)
         ]
-        return [
-            (
-                place,
-                Errand(
-                    Request(
-                        call.resource, call.ids[place], tuple(call.args), dict(call.kwargs or {})
-                    ),
-                    self.resources[call.resource],
-                    call.deadline,
-                    call.timeout_s,
-                    namespace,
-                    queues=len(lost) > 1,
-                    runtime=runtime,
-                ),
-            )
-            for place in lost
-        ]
+        if not places:
+            return None
+        resource = self.resources[call.resource]
+        name, ids = resource.unique_name, [call.ids[place] for place in places]
+        own = Call(
+            call.kind, name, ids, [address(name, id) for id in ids], call.timeout_s, call.deadline,
+            args=call.args, kwargs=call.kwargs,
+        )  # fmt: skip
+        return Errand(resource, own, call, places)
+
+
+def _made_here(answer: Raw | None) -> Raw | None:
+    """Return an answer of this process as its caller sees it: nothing is kept, nor has a token."""
+    if isinstance(answer, bytes):
+        answer = answer_codec.decode_answer(answer)
+    if isinstance(answer, answer_codec.Answer) and answer.report is None:
+        return answer._replace(source="local", age_s=0.0, expires_in_s=0.0, token=0)
+    return answer
 
 
 def check_on_lost(on_lost: OnLost) -> OnLost:

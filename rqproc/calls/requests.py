@@ -42,7 +42,6 @@ class Requests:
         self.nearby = nearby
         self.timeout_s = check_timeout(timeout)
         self._fallback = fallback
-        self._runtime = runtime
         self._monotonic = runtime.monotonic
 
     def find(self, id: Id, resource: str) -> Reply | None:
@@ -110,9 +109,8 @@ class Requests:
         """Before a call is sent."""
         return CallScope(self, call, self.near.expect(call) if self.near else None)
 
-    def errands(self, call: Call) -> list[tuple[int, Errand]]:
-        """Return what this process is to do itself of a call."""
-        return self._fallback.errands(call, self.namespace, runtime=self._runtime)
+    def errand(self, call: Call) -> Errand | None:
+        return self._fallback.errand(call, self.namespace)
 
 
 class Many(NamedTuple):
@@ -144,11 +142,7 @@ class Many(NamedTuple):
 
 
 class CallScope:
-    """A call that is under way, and what is done before and after: in ``with``.
-
-    Attributes:
-        errands: what this process is to do itself, once the cluster has been asked.
-    """
+    """A call that is under way, and what is done before and after: in ``with``."""
 
     __slots__ = ("_call", "_expected", "_requests", "_run")
 
@@ -176,13 +170,9 @@ class CallScope:
             raise error
         self._call.outage = error
 
-    def errands(self) -> list[tuple[int, Errand]]:
-        return self._requests.errands(self._call) if self._call.on_lost == "local" else []
-
-    def served(self, places: Iterable[int], found: Iterable[Reply | RqprocError]) -> None:
-        """Take in what this process has done itself."""
-        for place, outcome in zip(places, found, strict=True):
-            self._call.answers[place] = outcome
+    def errand(self) -> Errand | None:
+        """Return what this process is to do itself, once the cluster has been asked."""
+        return self._requests.errand(self._call) if self._call.on_lost == "local" else None
 
 
 def values(outcomes: Mapping[Id, Reply | RqprocError], *, return_exceptions: bool) -> dict[Id, Any]:

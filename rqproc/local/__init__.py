@@ -1,5 +1,5 @@
-"""A program without a cluster: ``local://``, and the handlers that a client runs itself.
+"""Handlers in the program that asks: ``local://``, and the fallback of ``on_lost="local"``.
 
-``backend`` is what clients ask; it finds its ``worker`` by ``spaces``. ``fallback`` runs a handler
-where no node can answer.
+``backend`` is what clients ask; it finds its ``worker`` by a place, see ``spaces``. ``fallback`` is
+the place where clients meet whose cluster cannot answer.
 """

@@ -1,4 +1,4 @@
-"""A node without a cluster, as clients ask it: the backend of ``local://``.
+"""A worker of this process, as clients ask it: the backend of ``local://``, and the fallback.
 
 Knows places, and how to wait in threads and event loops. Must not know how requests are served.
 """
@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import Event
 from typing import TYPE_CHECKING, cast
 
 from rqproc.calls.call import Call
@@ -28,7 +27,7 @@ from rqproc.model import Location, Membership, NodeInfo
 from rqproc.protocol import answer_codec
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import Sent
-from rqproc.resource import Declaring
+from rqproc.resource import Declaring, ResourceSpec
 from rqproc.settings import LOCAL
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def fresh(app: Declaring, namespace: str) -> Iterator[LocalBackend]:
 
 
 class LocalBackend:
-    """The cluster of one namespace that this process is by itself. It is a ``Backend``."""
+    """A cluster that this process is by itself. It is a ``Backend``."""
 
     server = LOCAL
 
@@ -70,6 +69,10 @@ class LocalBackend:
 
     def async_asker(self) -> AsyncLocalAsker:
         return AsyncLocalAsker(self._place)
+
+    def fallback(self, resource: ResourceSpec) -> LocalBackend:
+        """Nobody can be lost here."""
+        return self
 
     def near_cache(self, most: int, fallback: Fallback, app: object) -> None:
         """Nothing is nearer than this process. Raises: ConfigError."""
@@ -160,7 +163,7 @@ class _Listener:
     def check(self) -> None:
         """Raises: RuntimeError: there will be no more answers."""
         if self._failure:
-            raise RuntimeError(f"what serves {LOCAL} here has died") from self._failure
+            raise RuntimeError("what runs handlers here has died") from self._failure
 
 
 def _advised(rest: bytes) -> answer_codec.Answer:
@@ -178,9 +181,10 @@ class LocalAsker:
         self._place = place
 
     def ask(self, call: Call) -> None:
-        worker, told = self._place.worker, Event()
+        worker, runtime = self._place.worker, self._place.runtime
+        told = runtime.event()
         listener = _Listener(call, told.set)
-        left_s = call.deadline - self._place.runtime.monotonic()
+        left_s = call.deadline - runtime.monotonic()
         names = worker.submit(call, listener, left_s=left_s, parent=_parent(call, worker))
         try:
             wait_for(told, left_s)
@@ -226,4 +230,4 @@ def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
 def _parent(call: Call, worker: LocalWorker) -> str:
     """Whose run asks, if it is one of this worker: an address of another is not the same id."""
     run = ASKING.get()
-    return call.parent if run and run.by is worker.runner else ""
+    return run.address if run and run.by is worker.runner and call.kind != "i" else ""

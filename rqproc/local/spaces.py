@@ -1,4 +1,5 @@
-"""Where the requests of one app and one namespace meet in a process that is alone.
+"""Where requests meet that one process answers by itself: those of an app and a namespace at
+``local://``, those of all clients whose cluster cannot answer.
 
 Knows who shares a worker, and when it is gone. Must not know how a worker serves, nor who asks it.
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from threading import Lock
@@ -33,23 +34,19 @@ class DaemonRuntime(Runtime):
 
 
 class LocalPlace:
-    """Where the clients of an app and a namespace meet. A forked child begins anew."""
+    """Where clients meet that share a worker. A forked child begins anew.
 
-    def __init__(
-        self, namespace: str, resources: Mapping[str, ResourceSpec], *,
-        runtime: Runtime | None = None, settings: NodeSettings | None = None,
-    ) -> None:  # fmt: skip
-        self.runtime = runtime or DaemonRuntime()
-        self._make = partial(
-            LocalWorker,
-            namespace,
-            resources,
-            runtime=self.runtime,
-            settings=settings or NodeSettings(),
-        )
+    Args:
+        make: makes the worker, when the first request comes.
+    """
+
+    def __init__(self, make: Callable[[], LocalWorker], *, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._make = make
         self._making = Lock()
         self._worker: LocalWorker | None = None
-        _ALL.add(self)
+        if isinstance(runtime, DaemonRuntime):  # the threads of others end with them
+            _ALL.add(self)
         renew_after_fork(self)
 
     @property
@@ -129,7 +126,7 @@ atexit.register(_at_exit)
 def place_of(namespace: str, app: object) -> LocalPlace:
     """Return where the clients of an app meet; those of a plain mapping have one each."""
     if isinstance(app, Mapping) and app:
-        return LocalPlace(namespace, {**with_demo(None), **app})
+        return _place(namespace, {**with_demo(None), **app})
     owner = app or _NOBODY
     with _choosing:
         places = _OF_APPS.setdefault(owner, {})
@@ -143,4 +140,15 @@ def place_apart(
     settings: NodeSettings | None = None,
 ) -> LocalPlace:  # fmt: skip
     """Return a place of an app where none of its clients is yet."""
-    return LocalPlace(namespace, _Declared(app), runtime=runtime, settings=settings)
+    return _place(namespace, _Declared(app), runtime=runtime, settings=settings)
+
+
+def _place(
+    namespace: str, resources: Mapping[str, ResourceSpec], *, runtime: Runtime | None = None,
+    settings: NodeSettings | None = None,
+) -> LocalPlace:  # fmt: skip
+    found = runtime or DaemonRuntime()
+    make = partial(
+        LocalWorker, namespace, resources, runtime=found, settings=settings or NodeSettings()
+    )
+    return LocalPlace(make, runtime=found)

@@ -1,4 +1,6 @@
-"""The worker of a node without a cluster: what is asked in this process, it gives to a dispatcher.
+"""A worker without a server: what is asked in this process, it gives to a dispatcher.
+
+It serves ``local://``, and it is the fallback of clients whose cluster cannot answer.
 
 Knows dispatcher and runner, and does what route, claim and answer do for a node on a server: it
 refuses what is too much or would close a circle, gives out tokens, and brings each answer to its
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import count
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from rqproc.calls.call import Call
@@ -30,7 +32,7 @@ from rqproc.node.runs import Outcome, Run, Slot
 from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Sent, Tally
 from rqproc.resource import ResourceSpec
-from rqproc.runtime import Runtime
+from rqproc.runtime import Queue, Runtime
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
@@ -86,29 +88,40 @@ class _Pending(NamedTuple):
 class LocalWorker:
     """Serves from its making until it is stopped.
 
+    Args:
+        name: the node's, in replies.
+        is_fallback: it keeps no values and gives no tokens, for the nodes of a cluster may compute
+            the same; and it refuses a single request that would have to wait for a lane.
+
     Attributes:
         runner: who runs the handlers; those that it runs ask in the name of their addresses.
     """
 
     def __init__(
         self, namespace: str, resources: Mapping[str, ResourceSpec], *, runtime: Runtime,
-        settings: NodeSettings,
+        settings: NodeSettings, name: str = NAME, is_fallback: bool = False,
     ) -> None:  # fmt: skip
+        self._name = name
+        self._resources = resources
         self._settings = settings
+        self._is_fallback = is_fallback
         self._clock = clock = runtime.suspend_proof
         self._dispatcher = Dispatcher(
-            NAME, resources, cache=Cache(NAME, settings.max_entries),
+            name, resources, cache=Cache(name, settings.max_entries),
             lanes=Lanes(settings.concurrency), clock=clock, max_waiters=settings.max_waiters,
         )  # fmt: skip
-        self._dispatcher.learn(EPOCH, (NAME,))
+        if not is_fallback:  # which owns nothing, and so keeps nothing
+            self._dispatcher.learn(EPOCH, (name,))
         # From the clock, so that a program's later runs have higher ones too.
         self._tokens = count(int(runtime.now() * 1e6))
         self._numbers = count()
         self._waits = Waits()
         self._pending: dict[str, _Pending] = {}
-        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._inbox: Queue[Callable[[], object] | None] = runtime.queue()
         self._failure: BaseException | None = None
-        self.runner = Runner(NAME, namespace, runtime=runtime, report=self._report)
+        self.runner = Runner(
+            name, namespace, runtime=runtime, report=self._report, has_tokens=not is_fallback
+        )
         self._thread = runtime.thread(self._serve, name="rqproc-local")
         self._thread.start()
 
@@ -127,12 +140,13 @@ class LocalWorker:
             what its ids are known by, for ``give_up``.
         """
         number, due = next(self._numbers), self._clock() + left_s
-        named = [
-            (f"r0-{call.kind}{number:x}_{place}-{call.addresses[place]}", place)
-            for place in call.missing()
-        ]
-        self._post(partial(self._submit, call, named, caller, due, parent))
-        return [name for name, _ in named]
+        sent: list[tuple[Sent, int]] = []
+        for place in call.missing():
+            address = call.addresses[place]
+            data = b"" if call.kind == "c" else call.data(place)
+            sent.append((Sent(f"r0-{call.kind}{number:x}_{place}-{address}", address, data), place))
+        self._post(partial(self._submit, sent, caller, due, parent))
+        return [one.id for one, _ in sent]
 
     def enqueue(self, jobs: Sequence[Sent], callers: Iterable[AnswerListener]) -> list[bytes]:
         """Take in jobs, each with a caller of its own; return for each b"" or its refusal."""
@@ -169,7 +183,7 @@ class LocalWorker:
 
     def _post(self, work: Callable[[], object]) -> None:
         if self._failure:
-            raise RuntimeError("what serves local:// here has died") from self._failure
+            raise RuntimeError("what runs handlers here has died") from self._failure
         self._inbox.put(work)
 
     def _call(self, work: Callable[[], T]) -> T:
@@ -180,7 +194,7 @@ class LocalWorker:
                 return found.result(ALIVE_S)
             except TimeoutError:
                 if not self._thread.is_alive():
-                    raise RuntimeError("what serves local:// here has ended") from self._failure
+                    raise RuntimeError("what runs handlers here has ended") from self._failure
 
     # --- its own thread ---
 
@@ -190,8 +204,8 @@ class LocalWorker:
                 work()
                 del work  # it may be all that keeps an app, while the next one is waited for
                 self._work_off()
-        except BaseException as error:  # whoever waits is told, whatever it was
-            log.critical("what serves local:// in this process has died", exc_info=error)
+        except Exception as error:  # whoever waits is told, whatever it was
+            log.critical("what runs handlers in this process has died", exc_info=error)
             self._failure = error
             for pending in self._pending.values():
                 pending.caller.fail(error)
@@ -209,8 +223,7 @@ class LocalWorker:
     def _work_off(self) -> None:
         """Start what may run now, and bring the answers that there are."""
         dispatcher = self._dispatcher
-        if self._inbox.empty():  # else a run may have ended in time: what is heard comes first
-            dispatcher.scheduler.mind_the_time()
+        dispatcher.scheduler.mind_the_time()
         while run := dispatcher.scheduler.next_run():
             self.runner.start(run)
         endings = dispatcher.collect()
@@ -233,25 +246,23 @@ class LocalWorker:
             self._dispatcher.scheduler.complete(run, news)
 
     def _submit(
-        self,
-        call: Call,
-        named: Sequence[tuple[str, int]],
-        caller: AnswerListener,
-        due: float,
-        parent: str,
+        self, sent: Sequence[tuple[Sent, int]], caller: AnswerListener, due: float, parent: str
     ) -> None:
-        for name, place in named:
-            data = b"" if call.kind == "c" else call.data(place)
-            sent = Sent(name, call.addresses[place], data)
-            if refused := self._enter(sent, "call", _Pending(caller, place, parent), due=due):
+        queues = not self._is_fallback or len(sent) > 1
+        for one, place in sent:
+            pending = _Pending(caller, place, parent)
+            if refused := self._enter(one, "call", pending, due=due, queues=queues):
                 caller.refuse(place, refused)
 
     def _enter(
         self, sent: Sent, what: Literal["call", "job"], pending: _Pending, *,
-        due: float | None = None,
+        due: float | None = None, queues: bool = True,
     ) -> bytes:  # fmt: skip
-        """Give a request to the dispatcher; return b"", or the report of why not."""
-        if refusal := self._refusal(sent, pending.parent):
+        """Give a request to the dispatcher; return b"", or the report of why not.
+
+        ``queues``: it may wait for a lane that is free.
+        """
+        if refusal := self._refusal(sent, pending.parent, queues=queues):
             return json.dumps(refusal).encode()
         self._pending[sent.id] = pending
         data = sent.data.encode() if isinstance(sent.data, str) else sent.data
@@ -259,19 +270,29 @@ class LocalWorker:
         self._dispatcher.receive(claim, due=due)
         return b""
 
-    def _refusal(self, sent: Sent, parent: str) -> dict[str, object] | None:
+    def _refusal(self, sent: Sent, parent: str, *, queues: bool) -> dict[str, object] | None:
         """What the functions refuse. A node holds as many requests as may wait for it."""
         limits, dispatcher = self._settings, self._dispatcher
         held = dispatcher.held_of(sent.address)
         if held >= limits.max_waiters:
-            return _too_many("Crowded", held, limits.max_waiters)
+            return self._too_many("Crowded", held, limits.max_waiters)
         waiting = dispatcher.held - dispatcher.scheduler.held_by_paused
         queued = waiting - limits.max_queue
         if queued >= limits.max_queue:
-            return _too_many("Overloaded", queued, limits.max_queue)
+            return self._too_many("Overloaded", queued, limits.max_queue)
+        if not (queues or held) and dispatcher.scheduler.is_full:
+            return self._too_many("LocallyOverloaded", limits.concurrency, limits.concurrency)
         if parent and (way := self._waits.add(parent, sent.id, sent.address)):
-            return {"type": "RequestCycle", "way": [_readable(address) for address in way]}
+            return {"type": "RequestCycle", "way": [self._readable(address) for address in way]}
         return None
+
+    def _too_many(self, type: str, queued: int, limit: int) -> dict[str, object]:
+        return {"type": type, "node": self._name, "queued": queued, "limit": limit}
+
+    def _readable(self, address: str) -> str:
+        _, name, id = parse_address(address)
+        resource = self._resources.get(name)
+        return f"{resource.name if resource else name}:{id}"
 
     def _give_up(self, names: Iterable[str]) -> None:
         left = {name for name in names if name in self._pending}
@@ -283,12 +304,3 @@ class LocalWorker:
 
 def _nothing() -> None:
     """Time has passed: what has taken too long is to be minded."""
-
-
-def _readable(address: str) -> str:
-    _, resource, id = parse_address(address)
-    return f"{resource}:{id}"
-
-
-def _too_many(type: str, queued: int, limit: int) -> dict[str, object]:
-    return {"type": type, "node": NAME, "queued": queued, "limit": limit}

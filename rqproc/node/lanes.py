@@ -71,6 +71,11 @@ class Lanes(Generic[T]):
         self._ready.clear()
 
     @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached by what runs and what is ready to."""
+        return len(self._running) - len(self._paused) + len(self._ready) >= self._limit
+
+    @property
     def paused(self) -> Collection[Any]:
         """The keys whose work does nothing for now."""
         return self._paused

@@ -32,13 +32,19 @@ class Runner:
 
     ``report`` is called with the outcome of each, once, and before that when it gives back its slot
     or wants it again; from whichever thread it runs on.
+
+    ``has_tokens``: whether handlers are told the tokens of their runs, else 0.
     """
 
-    def __init__(self, node: str, namespace: str, *, runtime: Runtime, report: Report) -> None:
+    def __init__(
+        self, node: str, namespace: str, *, runtime: Runtime, report: Report,
+        has_tokens: bool = True,
+    ) -> None:  # fmt: skip
         self._runtime = runtime
         self._node = node
         self._namespace = namespace
         self._report = report
+        self._has_tokens = has_tokens
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
@@ -114,7 +120,7 @@ class Runner:
             id=parse_address(run.address)[2],
             resource=run.resource.name,
             node=self._node,
-            token=run.token,
+            token=run.token if self._has_tokens else 0,
             deadline=None if due is None else runtime.monotonic() + due - runtime.suspend_proof(),
             runtime=runtime,
         )

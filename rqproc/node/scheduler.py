@@ -243,6 +243,11 @@ class Scheduler:
         return bool(self._running)
 
     @property
+    def is_full(self) -> bool:
+        """Whether a run of another id would have to wait for a lane."""
+        return self._lanes.is_full
+
+    @property
     def held_by_paused(self) -> int:
         """How many requests wait for runs that do nothing: they ask others, or are stuck."""
         paused = self._lanes.paused

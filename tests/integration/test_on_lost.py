@@ -25,6 +25,7 @@ from rqproc.errors import (
     HandlerFailed,
     NoLiveNode,
     RedisUnavailable,
+    RequestCycle,
     RequestTimeout,
     UnknownResource,
 )
@@ -157,6 +158,44 @@ def test_fifty_callers_of_one_id_are_one_computation(cluster: Cluster, ids: Fres
         replies = [caller.result(10) for caller in waiting]
     assert {(reply.value, reply.source) for reply in replies} == {(1, "local")}
     assert runs == [id]
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_circle_is_told_at_once(cluster: Cluster, length: int) -> None:
+    app = App(cluster.url, namespace=cluster.namespace)
+    told: list[object] = []
+
+    @app.resource(ttl=60, on_lost="local")
+    def chain(id: int) -> int:
+        try:
+            return int(chain.request((id + 1) % length))
+        except RequestCycle as error:
+            told.extend(error.way)
+            return id
+
+    with app.client:
+        took_s, last = took(lambda: chain.request(0))
+    assert (last, told) == (length - 1, [("chain", str(id)) for id in range(length)])
+    assert took_s < 2.0
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_handlers_may_ask_each_other_in_longer_chains_than_may_run_at_once(
+    cluster: Cluster, is_async: bool
+) -> None:
+    app = App(cluster.url, namespace=cluster.namespace)
+
+    @app.resource(ttl=0, on_lost="local")
+    def chain(id: int) -> int:
+        return 1 + int(chain.request(id - 1)) if id else 0
+
+    @app.resource(ttl=0, on_lost="local")
+    async def achain(id: int) -> int:
+        return 1 + int(await achain.arequest(id - 1)) if id else 0
+
+    with app.client:
+        found = asyncio.run(achain.arequest(20)) if is_async else chain.request(20)
+    assert found == 20
 
 
 # --- no server --------------------------------------------------------------------------------

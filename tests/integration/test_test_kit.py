@@ -13,7 +13,14 @@ from rq import Queue
 
 import rqproc
 from rqproc import App
-from rqproc.errors import ConfigError, HandlerFailed, NameTaken, NoLiveNode, RqprocError
+from rqproc.errors import (
+    ConfigError,
+    HandlerFailed,
+    NameTaken,
+    NoLiveNode,
+    RequestTimeout,
+    RqprocError,
+)
 from rqproc.testing import LocalCluster
 
 app = App()
@@ -28,6 +35,16 @@ def price(id: int) -> dict[str, int]:
 def slow(id: int) -> float:
     rqproc.current().sleep(2.0)
     return rqproc.current().now()
+
+
+ASKED_ON: list[str] = []
+
+
+@app.resource(ttl=0)
+def asks_on(id: int) -> None:
+    rqproc.current().sleep(1.0)
+    slow.with_options(on_lost="local").request(id)
+    ASKED_ON.append(rqproc.current().node)
 
 
 @app.resource(ttl=0)
@@ -54,6 +71,31 @@ def test_a_handler_s_time_is_the_cluster_s(cluster: LocalCluster) -> None:
     assert cluster.now_s == 2.0
     cluster.advance(10)
     assert cluster.request(slow, 1) - before == 12.0
+
+
+def test_what_the_test_s_process_does_itself_takes_the_cluster_s_time_too(
+    cluster: LocalCluster,
+) -> None:
+    cluster.redis_down()
+    here = slow.with_options(on_lost="local", timeout=8.0)
+    began = cluster.now_s
+    assert [here.reply(1).source, here.reply(1).source] == ["local", "local"]
+    one = cluster.now_s
+    assert asyncio.run(here.arequest(1)) > 0
+    assert 4.0 <= one - began <= 12.0
+    assert 2.0 <= cluster.now_s - one <= 6.0
+    with pytest.raises(RequestTimeout):
+        slow.with_options(on_lost="local", timeout=2.5).request(1)
+
+
+def test_what_a_node_s_process_does_itself_ends_with_that_alone(cluster: LocalCluster) -> None:
+    pending = cluster.start(asks_on, 1, timeout=60.0)
+    cluster.redis_down()
+    cluster.advance(20)
+    node = ASKED_ON[-1]
+    cluster.kill(node)
+    assert slow.with_options(on_lost="local").reply(1).source == "local"
+    assert not pending.done
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 1e9])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_calls import a_call, group_answer, rest
+from made_calls import a_call, answer, group_answer, rest
 
 from rqproc import App
 from rqproc.calls.fallback import Fallback
@@ -22,6 +22,7 @@ from rqproc.errors import (
     UnknownResource,
 )
 from rqproc.model import Reply
+from rqproc.protocol import codec
 
 APP = App("redis://nowhere")
 
@@ -30,6 +31,11 @@ APP = App("redis://nowhere")
 def price(id: object) -> object:
     return id
 
+
+OTHER = App("redis://nowhere")
+OTHER.resource(ttl=30, name="price")(price.handler)
+
+OVERLOADED = b'{"type": "LocallyOverloaded", "node": "n1", "queued": 16, "limit": 16}'
 
 REPLY = Reply(1, 1, "n", "hit", 0.0, 1.0, 7)
 
@@ -50,11 +56,13 @@ def errands(*outcomes: Reply | RqprocError) -> list[object]:
     call = a_call(*range(len(outcomes)), timeout_s=5.0)
     for place, outcome in enumerate(outcomes):
         call.take(place, outcome)
-    found = Fallback.of("local", APP).errands(call, "shop")
-    assert [place for place, _ in found] == [errand.request.id for _, errand in found]
-    assert {errand.queues for _, errand in found} <= {len(found) > 1}
-    assert {(e.deadline, e.timeout_s) for _, e in found} <= {(call.deadline, 5.0)}
-    return [errand.request.id for _, errand in found]
+    errand = Fallback.of("local", APP).errand(call, "shop")
+    if errand is None:
+        return []
+    own = errand.call
+    assert (own.deadline, own.timeout_s, own.left) == (call.deadline, 5.0, len(own.ids))
+    assert errand.resource is price
+    return list(own.ids)
 
 
 @pytest.mark.parametrize("error", [*LOST, EmbeddedUnavailable("no binary")], ids=repr)
@@ -75,15 +83,45 @@ def test_what_was_answered_in_a_group_before_an_outage_is_not_done_here() -> Non
     call = a_call(0, 1, 2)
     call.take_group(0, rest(group_answer("g", 0, 2)))
     call.outage = RedisUnavailable("there", "away")
-    found = Fallback.of("local", APP).errands(call, "shop")
-    assert [errand.request.id for _, errand in found] == [1]
+    errand = Fallback.of("local", APP).errand(call, "shop")
+    assert errand
+    assert errand.call.ids == [1]
 
 
 def test_arguments_go_along() -> None:
     call = a_call(1, kind="a", args=(5,))
     call.take(0, LOST[0])
-    ((_, errand),) = Fallback.of("local", APP).errands(call, "shop")
-    assert errand.request.args == (5,)
+    errand = Fallback.of("local", APP).errand(call, "shop")
+    assert errand
+    assert errand.call.args == (5,)
+
+
+def test_what_is_done_here_becomes_the_answer_and_what_is_not_is_late() -> None:
+    call = a_call(0, 1, 2, 3)
+    call.take(1, REPLY)
+    call.outage = RedisUnavailable("there", "away")
+    errand = Fallback.of("local", APP).errand(call, "shop")
+    assert errand
+    errand.call.take(0, rest(answer("r-1", 7)))
+    errand.call.take(1, codec.refusal(OVERLOADED))
+    errand.settle()
+    done, found, refused, late = call.outcomes("shop").values()
+    assert done == Reply(0, 7, "n1", "local", age_s=0.0, expires_in_s=0.0, token=0)
+    assert found is REPLY
+    assert isinstance(refused, LocallyOverloaded)
+    assert isinstance(late, RequestTimeout)
+    assert (late.resource, late.id) == ("price", 3)
+
+
+def test_resources_of_one_name_are_asked_for_by_different_ones() -> None:
+    names = set()
+    for app in (APP, OTHER):
+        call = a_call(1)
+        call.take(0, LOST[0])
+        errand = Fallback.of("local", app).errand(call, "shop")
+        assert errand
+        names.add((errand.call.resource, errand.call.addresses[0]))
+    assert len({name for name, _ in names}) == len({address for _, address in names}) == 2
 
 
 def test_a_mapping_is_as_good_as_an_app() -> None:

@@ -33,6 +33,22 @@ def test_lanes_run_side_by_side_up_to_the_limit() -> None:
     assert lanes.next() == "c"
 
 
+def test_they_are_full_when_one_more_key_would_have_to_wait() -> None:
+    lanes = Lanes[str](2)
+    lanes.add("a", "a1")
+    lanes.add("a", "a2")
+    assert not lanes.is_full
+    lanes.add("b", "b1")
+    assert lanes.is_full, "both are ready"
+    assert [lanes.next(), lanes.next()] == ["a1", "b1"]
+    assert lanes.is_full
+    lanes.pause("b")
+    assert not lanes.is_full
+    lanes.go_on("b")
+    lanes.done("a")
+    assert lanes.is_full, "the next of the same key is ready"
+
+
 def test_a_busy_key_does_not_keep_others_waiting() -> None:
     lanes = Lanes[str](10)
     lanes.add("a", "a1")

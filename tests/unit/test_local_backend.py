@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,9 +28,10 @@ from rqproc.errors import (
     UnknownResource,
 )
 from rqproc.local.backend import LocalBackend
-from rqproc.local.spaces import LocalPlace
+from rqproc.local.spaces import DaemonRuntime, LocalPlace
+from rqproc.local.worker import LocalWorker
 from rqproc.protocol.keys import Keys
-from rqproc.settings import LOCAL
+from rqproc.settings import LOCAL, NodeSettings
 
 
 @pytest.fixture
@@ -535,7 +537,9 @@ class Broken(dict[str, Any]):
 def test_where_the_serving_thread_dies_its_callers_are_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    client = Client(LocalBackend(Keys("default"), LocalPlace("default", Broken())))
+    runtime = DaemonRuntime()
+    make = partial(LocalWorker, "default", Broken(), runtime=runtime, settings=NodeSettings())
+    client = Client(LocalBackend(Keys("default"), LocalPlace(make, runtime=runtime)))
     began = time.monotonic()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="has died") as caught:

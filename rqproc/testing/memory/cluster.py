@@ -12,12 +12,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rqproc.app import App
-from rqproc.connect import AsyncAsker, ServerBackend
+from rqproc.connect import Asker, Askers, AsyncAsker, ServerBackend
 from rqproc.errors import ConfigError
 from rqproc.ids import Id, canonical
+from rqproc.local.fallback import fallback, fallback_place
+from rqproc.local.spaces import LocalPlace
 from rqproc.node.node import Node
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import Joined
+from rqproc.resource import ResourceSpec
 from rqproc.testing.caller import Which
 from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit
@@ -236,9 +239,30 @@ class _SimBackend(ServerBackend):
         super().__init__(connector, keys)
         self._simulation = simulation
         self._still = runtime
+        self._places: dict[Group, LocalPlace] = {}
 
     def async_asker(self) -> AsyncAsker:
         return SimAsyncAsker(self.asker(), self._simulation, self._still)
+
+    def fallback(self, resource: ResourceSpec) -> Askers:
+        """A node that asks is a process of its own: its handlers end with it."""
+        group = self._simulation.group
+        if group not in self._places:
+            self._places[group] = fallback_place(self._still)
+        asker = fallback(self._keys, resource, self._places[group]).asker()
+        return _SimAskers(asker, SimAsyncAsker(asker, self._simulation, self._still))
+
+
+class _SimAskers:
+    def __init__(self, asker: Asker, async_asker: AsyncAsker) -> None:
+        self._asker = asker
+        self._async_asker = async_asker
+
+    def asker(self) -> Asker:
+        return self._asker
+
+    def async_asker(self) -> AsyncAsker:
+        return self._async_asker
 
 
 class _Listener(logging.Handler):
