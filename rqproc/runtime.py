@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -198,6 +199,17 @@ def settle(found: Future[T], work: Callable[[], T]) -> None:
         found.set_result(work())
     except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
         found.set_exception(error)
+
+
+def opener(lock: Lock) -> Callable[[], None]:
+    """Return what opens a lock that is taken: it wakes who waits for it, and waits for nobody."""
+
+    def wake() -> None:
+        if lock.locked():
+            with suppress(RuntimeError):  # another thread has opened it just now
+                lock.release()
+
+    return wake
 
 
 class Inherited(Protocol):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from rqproc.calls.drive import drive
 from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
 from rqproc.protocol.commands import Commands
-from rqproc.runtime import Lock, Runtime, renew_after_fork
+from rqproc.runtime import Lock, Runtime, opener, renew_after_fork
 from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
@@ -169,7 +168,7 @@ class Threads:
                 if turn is None:
                     turn = self._runtime.lock()
                     turn.acquire()
-                    call.wake = _opener(turn)
+                    call.wake = opener(turn)
                     self._waiting[call] = None
                     continue  # what has come meanwhile has woken nobody
                 left_s = end - self._monotonic()
@@ -305,14 +304,3 @@ class Threads:
         finally:
             self._reading.release()
         self._hand_on()
-
-
-def _opener(turn: Lock) -> Callable[[], None]:
-    """Open a lock, if it is not open."""
-
-    def wake() -> None:
-        if turn.locked():
-            with suppress(RuntimeError):  # another thread has opened it just now
-                turn.release()
-
-    return wake

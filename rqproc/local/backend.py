@@ -28,6 +28,7 @@ from rqproc.protocol import answer_codec
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import Sent
 from rqproc.resource import Declaring, ResourceSpec
+from rqproc.runtime import opener
 from rqproc.settings import LOCAL
 
 if TYPE_CHECKING:
@@ -182,12 +183,14 @@ class LocalAsker:
 
     def ask(self, call: Call) -> None:
         worker, runtime = self._place.worker, self._place.runtime
-        told = runtime.event()
-        listener = _Listener(call, told.set)
+        # No event: whoever is interrupted in one may leave its lock taken, and the worker in it.
+        answered = runtime.lock()
+        answered.acquire()
+        listener = _Listener(call, opener(answered))
         left_s = call.deadline - runtime.monotonic()
         names = worker.submit(call, listener, left_s=left_s, parent=_parent(call, worker))
         try:
-            wait_for(told, left_s)
+            wait_for(partial(answered.acquire, True), left_s)
             listener.check()
         finally:
             if call.left:

@@ -19,7 +19,6 @@ from typing import Any
 
 from rqproc.ids import parse_address
 from rqproc.protocol.messages import Sent
-from rqproc.runtime import Event as AnyEvent
 
 RESULT_TTL_S = 500.0
 FAILURE_TTL_S = 86400.0
@@ -112,7 +111,7 @@ class LocalJob:
         ttl.
         """
         if timeout:
-            wait_for(self._ended, timeout)
+            wait_for(self._ended.wait, timeout)
         result = self._result
         if result and self._until <= self._clock():
             self._result = result = None
@@ -163,10 +162,10 @@ class LocalJob:
         self._ended.set()
 
 
-def wait_for(event: AnyEvent, timeout_s: float) -> bool:
-    """Wait until it is set; return whether it was within ``timeout_s`` seconds."""
+def wait_for(wait: Callable[[float], bool], timeout_s: float) -> bool:
+    """Call ``wait`` with seconds until it succeeds; return whether it has in ``timeout_s``."""
     while timeout_s > SLICE_S:
-        if event.wait(SLICE_S):
+        if wait(SLICE_S):
             return True
         timeout_s -= SLICE_S
-    return event.wait(max(0.0, timeout_s))
+    return wait(max(0.0, timeout_s))

@@ -22,7 +22,7 @@ from rqproc.errors import (
     UnknownResource,
 )
 from rqproc.model import Reply
-from rqproc.protocol import codec
+from rqproc.protocol import answer_codec
 
 APP = App("redis://nowhere")
 
@@ -103,7 +103,7 @@ def test_what_is_done_here_becomes_the_answer_and_what_is_not_is_late() -> None:
     errand = Fallback.of("local", APP).errand(call, "shop")
     assert errand
     errand.call.take(0, rest(answer("r-1", 7)))
-    errand.call.take(1, codec.refusal(OVERLOADED))
+    errand.call.take(1, answer_codec.refusal(OVERLOADED))
     errand.settle()
     done, found, refused, late = call.outcomes("shop").values()
     assert done == Reply(0, 7, "n1", "local", age_s=0.0, expires_in_s=0.0, token=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import socket
 import threading
 import time
@@ -328,19 +327,30 @@ def test_a_caller_whose_time_is_over_starts_nothing(here: Here, shop: Shop) -> N
     assert shop.runs == []
 
 
+class Interrupted:
+    """A lock at which Ctrl-C meets whoever waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.release, self.locked = self._lock.release, self._lock.locked
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if timeout >= 0:
+            raise KeyboardInterrupt
+        return self._lock.acquire(blocking)
+
+
 def test_ctrl_c_ends_the_wait_of_its_caller_alone(
     here: Here, shop: Shop, threads: ThreadPoolExecutor
 ) -> None:
-    def interrupt() -> None:
-        here.holds(2)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
     other = threads.submit(here.ask, shop.price, 1)
     shop.started()
-    threads.submit(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        here.ask(shop.price, 1)
-    shop.release()
+    here.place.runtime.lock = Interrupted  # type: ignore[method-assign]
+    for id in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            here.ask(shop.price, id)
+    assert here.place.worker.survey().awaited == 1
+    shop.release(2)
     assert value(other.result(5))["n"] == 1
 
 
@@ -436,6 +446,19 @@ def test_a_handler_knows_the_run_that_it_is_in(here: Here) -> None:
     assert seen == [(7, "plain", reply.node, 0)]
     with pytest.raises(LookupError):
         current()
+
+
+def test_no_cluster_knows_of_a_run_that_waits_here(here: Here) -> None:
+    """It would find a circle in what another run of the id, on a node, has asked for."""
+    clients = [
+        Requests(name, Fallback(), timeout=5.0, near=None, nearby=None)
+        for name in ("default", "shop", "local")
+    ]
+
+    def ask_on(id: int) -> list[str]:
+        return [client.one(1, "price", (), None, None, None).parent for client in clients]
+
+    assert value(here.ask(plain(ask_on), 1)) == ["", "", ""]
 
 
 MARK: ContextVar[str] = ContextVar("mark", default="")
