@@ -166,7 +166,7 @@ ROWS = (
         memory.HIT_OF_MANY["p50_s"], memory.HIT_OF_FEW["p50_s"], at_most(1.1),
     ),
     _alone(
-        "entry", "a node's memory per entry, of {entries:,} small ones",
+        "entry", "a node's memory per entry, the second half of {entries:,} small ones",
         memory.HIT_OF_MANY["entry_bytes"], at_most(350), unit="bytes",
     ),
     _alone(
