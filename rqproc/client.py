@@ -167,7 +167,7 @@ class Client(BaseClient):
         its error as value; without, the first error is raised.
 
         Returns:
-            {canonical id: value}, in the order asked; "7" stands as 7.
+            {id as it was given: value}, in the order asked; "7" and 7, one id, each have theirs.
 
         Raises:
             as ``request``.
@@ -184,7 +184,7 @@ class Client(BaseClient):
         timeout: float | None = None,
         on_lost: OnLost | None = None,
     ) -> dict[Id, Reply | RqprocError]:
-        """Return {canonical id: Reply, or the RqprocError that it ended in}; raises no error of an
+        """Return {id as given: Reply, or the RqprocError that it ended in}; raises no error of an
         id.
 
         Raises:

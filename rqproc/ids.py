@@ -30,7 +30,8 @@ _DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 def canonical(value: object) -> Id:
     """Return the one spelling of an id: an ``int`` for a decimal string, else the string itself.
 
-    ``"7"`` and ``7`` are the same id; ``"007"`` and ``"+7"`` are strings of their own.
+    ``"7"`` and ``7`` are the same id; ``"007"`` and ``"+7"`` are strings of their own. What is of a
+    subclass of int or str, as a member of an ``IntEnum``, is the plain value that it equals.
 
     Raises:
         InvalidId: not an int or str, empty, over 200 characters, with control characters, or text
@@ -43,7 +44,8 @@ def canonical(value: object) -> Id:
     if isinstance(value, int):
         if not _LEAST < value < _MOST:
             raise InvalidId("(a very large integer)", f"an id has at most {MAX_ID_CHARS} digits")
-        return value
+        return int.__int__(value)  # of a subclass, as an enum's member, the plain value
+    value = str.__str__(value)
     if not 1 <= len(value) <= MAX_ID_CHARS:
         raise InvalidId(value, f"an id has 1 to {MAX_ID_CHARS} characters, not {len(value)}")
     if not value.isprintable():  # so are the characters that we refuse, and some that we do not
@@ -59,13 +61,13 @@ def _check_characters(text: str) -> None:
 
 
 def check_resource(name: object) -> str:
-    """Return a resource's name unchanged.
+    """Return a resource's name, as a plain str.
 
     Raises:
         ConfigError: not a letter or ``_``, then up to 99 of letters, digits, ``_``, ``.``, ``-``.
     """
     if isinstance(name, str) and _RESOURCE.fullmatch(name):
-        return name
+        return str.__str__(name)
     shown = repr(name[:80]) if isinstance(name, str) else f"of type {type(name).__name__}"
     raise ConfigError(f"invalid resource name {shown}: letters, digits, '_', '.', '-'")
 

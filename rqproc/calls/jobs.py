@@ -26,9 +26,9 @@ def jobs_of(
     Raises:
         ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
     """
+    resource = check_resource(resource)
     if not args and not kwargs:
         return [Sent(token_hex(12), *plain(resource, id)[1:]) for id in ids]
-    check_resource(resource)
     return [
         Sent(
             token_hex(12),

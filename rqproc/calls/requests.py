@@ -7,6 +7,7 @@ connections, threads or event loops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rqproc.calls.call import Call, Kind, check_timeout, plain
@@ -60,6 +61,8 @@ class Requests:
         timeout: float | None, on_lost: OnLost | None, kind: Kind = "c",
     ) -> Call:  # fmt: skip
         """Ask for one id. Raises: InvalidId, ConfigError, PayloadTooLarge."""
+        if type(resource) is not str:
+            resource = check_resource(resource)
         if args or kwargs:
             check_resource(resource)
             found = canonical(id)
@@ -90,10 +93,12 @@ class Requests:
         Raises:
             InvalidId, ConfigError.
         """
-        check_resource(resource)
+        resource = check_resource(resource)
         timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
         policy = self._fallback.choose(resource, on_lost)
-        asked = list(dict.fromkeys(map(canonical, ids)))
+        given = list(ids)
+        spelled = list(map(canonical, given))
+        asked = list(dict.fromkeys(spelled))
         found = self.near.replies(asked, resource) if self.near else {}
         if self.nearby:
             found |= find_all(self.nearby, resource, asked)
@@ -103,7 +108,8 @@ class Requests:
         addresses = [plain(resource, id)[1] for id in wanted]
         deadline = self._monotonic() + timeout_s
         call = Call("c", resource, wanted, addresses, timeout_s, deadline, policy, parent)
-        return Many(call, asked, found, self.namespace)
+        names = None if all(map(is_, given, spelled)) else list(zip(given, spelled, strict=True))
+        return Many(call, asked, found, self.namespace, names)
 
     def begin(self, call: Call) -> CallScope:
         """Before a call is sent."""
@@ -120,23 +126,27 @@ class Many(NamedTuple):
         call: for those that must be asked for.
         ids: all of them, in the order asked.
         found: the replies of those that need not be.
+        names: each id as it was given, and as it is; None where none differs.
     """
 
     call: Call
     ids: Sequence[Id]
     found: Mapping[Id, Reply]
     namespace: str
+    names: Sequence[tuple[Any, Id]] | None
 
     def outcomes(self) -> dict[Id, Reply | RqprocError]:
-        """Return each id's reply or error, when the call is over."""
+        """Return the reply or error of each id, as it was given, when the call is over."""
         made = self.call.outcomes(self.namespace)
-        return {id: self.found.get(id) or made[id] for id in self.ids} if self.found else made
+        if self.found:
+            made = {id: self.found.get(id) or made[id] for id in self.ids}
+        return made if self.names is None else {name: made[id] for name, id in self.names}
 
     def values(self, *, return_exceptions: bool) -> dict[Id, Any]:
-        """Return each id's value; the first error is raised, or each stands as the value of its
-        id.
+        """Return the value of each id, as it was given; the first error is raised, or each stands
+        as the value of its id.
         """
-        if not self.found and (plain := self.call.values()) is not None:
+        if not self.found and self.names is None and (plain := self.call.values()) is not None:
             return plain
         return values(self.outcomes(), return_exceptions=return_exceptions)
 

@@ -95,7 +95,7 @@ def request(
         )
     with Client(where.url, namespace=where.namespace, app=app if alone else handlers) as client:
         policy = None if alone else on_lost  # there is nobody who could be lost
-        outcomes = client.reply_many(ids, resource, timeout=timeout, on_lost=policy)
+        outcomes = client.reply_many(map(canonical, ids), resource, timeout=timeout, on_lost=policy)
     code = 0
     for id, outcome in outcomes.items():
         if isinstance(outcome, RqprocError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import signal
 import subprocess
 import sys
@@ -28,8 +29,39 @@ def test_answers_come_in_the_order_asked_whoever_owns_the_ids(client: Client, id
 def test_an_id_that_stands_twice_is_asked_once(client: Client, book: Book, ids: Fresh) -> None:
     one, other = ids(2)
     found = client.request_many([one, other, one, str(one)], "charge")
-    assert list(found) == [one, other]
+    assert list(found) == [one, other, str(one)]
+    assert found[one] == found[str(one)]
     assert book.count("charge", one) == book.count("charge", other) == 1
+
+
+class Tenant(str, enum.Enum):  # noqa: UP042 - what applications have
+    ACME = "acme"
+    GLOBEX = "globex"
+
+
+class Shelf(int, enum.Enum):
+    TOP = 1_000_001
+
+
+def test_a_member_of_an_enum_is_the_id_that_it_equals(client: Client) -> None:
+    """Whichever is asked for first, and whatever is remembered by it."""
+    for member in (Tenant.ACME, Shelf.TOP):
+        first = client.reply(member, "price")  # type: ignore[arg-type]
+        assert (first.id, type(first.id)) == (member.value, type(member.value))
+        assert client.reply(member.value, "price").source == "hit"
+        assert client.request(member, "price") == first.value  # type: ignore[arg-type]
+        result = client.enqueue(member, "price").latest_result(timeout=10)  # type: ignore[arg-type]
+        assert result
+        assert result.return_value == first.value
+
+
+def test_what_was_given_as_an_id_is_a_key_of_what_comes_back(client: Client, ids: Fresh) -> None:
+    (id,) = ids(1)
+    asked = [Tenant.ACME, Tenant.GLOBEX, str(id), id, Shelf.TOP]
+    found = client.request_many(asked, "price")
+    assert list(found) == asked
+    replies = client.reply_many(asked, "price")
+    assert [replies[key].id for key in asked] == ["acme", "globex", id, id, 1_000_001]
 
 
 def test_one_id_that_fails_leaves_the_others_their_values(client: Client, ids: Fresh) -> None:

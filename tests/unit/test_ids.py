@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 
 import pytest
@@ -195,3 +196,17 @@ def test_a_name_that_no_address_can_carry_is_refused_shortly(name: object) -> No
     with pytest.raises(ConfigError, match="invalid resource name") as caught:
         check_resource(name)
     assert len(str(caught.value)) < 200
+
+
+def test_a_value_of_a_subclass_is_the_plain_one_that_it_equals() -> None:
+    class Size(enum.IntEnum):
+        LARGE = 3
+
+    class Tenant(str, enum.Enum):  # noqa: UP042 - what applications have
+        ACME = "acme"
+        SEVEN = "7"
+
+    found = [canonical(Size.LARGE), canonical(Tenant.ACME), canonical(Tenant.SEVEN)]
+    assert found == [3, "acme", 7]
+    assert [type(id) for id in found] == [int, str, int]
+    assert type(check_resource(Tenant.ACME)) is str

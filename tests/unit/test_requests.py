@@ -82,8 +82,9 @@ def test_what_can_be_answered_from_its_id_is_told_apart_by_kind(requests: Reques
 
 
 def test_ids_that_are_asked_together_are_asked_once_each_in_this_order(requests: Requests) -> None:
-    call, asked, found, _ = requests.many([3, "1", 3, 1], "price", None, None)
-    assert (call.ids, asked, found) == ([3, 1], [3, 1], {})
+    many = requests.many([3, "1", 3, 1], "price", None, None)
+    call = many.call
+    assert (call.ids, many.ids, many.found) == ([3, 1], [3, 1], {})
     assert call.addresses == ["3-price-3", "1-price-1"]
 
 
