@@ -155,7 +155,10 @@ class Call:
         """Return the only id's value. Raises: its error."""
         answer = self.answers[0]
         if type(answer) is bytes and answer[:5] != b"error":
-            return answer_codec.decode_value(answer)
+            try:
+                return answer_codec.decode_value(answer)
+            except answer_codec.UNREADABLE:
+                return self.reply(namespace).value  # which raises it as what it is
         return self.reply(namespace).value
 
     def reply(self, namespace: str) -> Reply:

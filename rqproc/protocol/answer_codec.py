@@ -14,6 +14,9 @@ from rqproc.ids import Id
 from rqproc.model import Reply
 from rqproc.protocol.codec import MAX_TRACEBACK_CHARS, _from_json
 
+UNREADABLE = (ValueError, RecursionError)
+"""What reading JSON may raise that another process has written: digits, depth."""
+
 
 class Answer(NamedTuple):
     """One answer: either a reply's parts or a report of an error.
@@ -68,18 +71,23 @@ def decode_answer(rest: bytes) -> Answer:
     source, age_ms, left_ms, token, node, body = rest.split(b" ", 5)
     if source == b"error":
         return Answer("error", token=int(token), node=node.decode(), report=json.loads(body))
-    return Answer(
-        source.decode(),
-        int(age_ms) / 1000,
-        int(left_ms) / 1000,
-        int(token),
-        node.decode(),
-        _from_json(body.decode())[0],
-    )
+    try:
+        value = _from_json(body.decode())[0]
+    except UNREADABLE as error:
+        return _unreadable(node, error)
+    times = (int(age_ms) / 1000, int(left_ms) / 1000)
+    return Answer(source.decode(), *times, int(token), node.decode(), value)
+
+
+def _unreadable(node: bytes, error: Exception) -> Answer:
+    """Return the answer that a value comes to which this process cannot read, as another could."""
+    said = f"the handler's value cannot be read here: {error}"
+    report = {"type": "HandlerFailed", "remote_type": "UnservableValue", "message": said}
+    return Answer("error", node=node.decode(), report=report)
 
 
 def decode_value(rest: bytes) -> Any:
-    """Read but the value of an answer that is no error."""
+    """Read but the value of an answer that is no error. Raises: one of ``UNREADABLE``."""
     return _from_json(rest.split(b" ", 5)[5].decode())[0]
 
 
@@ -116,7 +124,10 @@ def split_group(rest: bytes) -> list[Part]:
 
 
 def decode_part(part: Part) -> Answer:
-    _, *answer = _from_json(part.text.decode())[0]
+    try:
+        _, *answer = _from_json(part.text.decode())[0]
+    except UNREADABLE as error:
+        return _unreadable(part.node, error)
     return _part(part.node.decode(), *answer)
 
 
@@ -129,7 +140,11 @@ def decode_group(rest: bytes) -> list[tuple[int, Answer]]:
     """Read the answers of a group, without its id: of each its place and what it is."""
     _, _, _, _, node, body = rest.split(b" ", 5)
     name = node.decode()
-    return [(place, _part(name, *answer)) for place, *answer in _from_json(body.decode())[0]]
+    try:
+        found = _from_json(body.decode())[0]
+    except UNREADABLE:  # it is one of them that fails, alone
+        return [(part.place, decode_part(part)) for part in split_group(rest)]
+    return [(place, _part(name, *answer)) for place, *answer in found]
 
 
 def _part(node: str, source: str, age_ms: int, left_ms: int, token: int, value: Any) -> Answer:

@@ -17,7 +17,7 @@ import pickle
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,6 +30,10 @@ from rqproc.model import DEFAULT_RESOURCE, Request
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
+MAX_DEPTH = 200
+MAX_DIGITS = 4300
+"""Of an integer: what Python reads unless it is told otherwise."""
+MAX_BITS = int(MAX_DIGITS * 3.3219280948873623)
 MAX_TRACEBACK_CHARS = 32 * 1024
 
 REQUEST = "rqproc.request"
@@ -221,7 +225,7 @@ def encode_value(value: object) -> str:
     """Return a handler's value as JSON text.
 
     Raises:
-        UnservableValue: JSON cannot carry it, or it is over 1 MiB.
+        UnservableValue: JSON cannot carry it, whoever reads it; or it is over 1 MiB.
     """
     try:
         text = _to_json(value)
@@ -230,7 +234,45 @@ def encode_value(value: object) -> str:
     size = len(text)  # ASCII: json escapes everything else
     if size > MAX_VALUE_BYTES:
         raise UnservableValue(f"the handler's value takes {size} bytes, over {MAX_VALUE_BYTES}")
+    if isinstance(value, dict | list | tuple | int):
+        _check_readable(value)
     return text
+
+
+def _check_readable(value: object) -> None:
+    """Refuse what this process can write and another may not read, or reads as something else.
+
+    Raises:
+        UnservableValue.
+    """
+    left: list[tuple[object, int]] = [(value, 1)]
+    while left:
+        found, depth = left.pop()
+        if isinstance(found, int):
+            if found.bit_length() > MAX_BITS:
+                raise UnservableValue(
+                    f"the handler's value has an integer over {MAX_DIGITS} digits"
+                )
+            continue
+        if depth > MAX_DEPTH:
+            raise UnservableValue(f"the handler's value is nested over {MAX_DEPTH} deep")
+        parts: Iterable[object] = ()
+        if isinstance(found, dict):
+            _check_keys(found)
+            parts = found.values()
+        elif isinstance(found, list | tuple):
+            parts = found
+        left += [(part, depth + 1) for part in parts if isinstance(part, dict | list | tuple | int)]
+
+
+def _check_keys(found: dict[Any, Any]) -> None:
+    """JSON's keys are text: 1 and "1" are one."""
+    if all(type(key) is str for key in found):
+        return
+    if len(json.loads(_to_json(dict.fromkeys(found)))) < len(found):
+        raise UnservableValue(
+            "the handler's value has keys of one dict that JSON cannot tell apart, as 1 and '1'"
+        )
 
 
 def return_value(text: str, serializer: Serializer) -> str:

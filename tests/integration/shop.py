@@ -133,6 +133,15 @@ async def aoverlong(id: Any, tag: object = "-") -> None:
 
 
 @app.resource(ttl=0)
+def odd(id: Any, kind: str) -> Any:
+    """What JSON can be written of, and others could not read, or read as something else."""
+    deep: Any = 1
+    for _ in range(400):
+        deep = [deep]
+    return {"digits": 10**5000, "depth": deep, "keys": {1: "a", "1": "b"}, "fine": [1]}[kind]
+
+
+@app.resource(ttl=0)
 def chain(id: Any, *rest: Any) -> list[Any]:
     """Asks for the next id, that one's handler for the one after it, and so on."""
     _begin(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -196,6 +197,7 @@ def test_a_handler_may_ask_the_cluster_for_another_value(client: Client, ids: Fr
 
 LOOPS = """
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from shop import price
 print(asyncio.run(price.arequest(1))["node"] == asyncio.run(price.arequest(1))["node"])
 """
@@ -203,3 +205,21 @@ print(asyncio.run(price.arequest(1))["node"] == asyncio.run(price.arequest(1))["
 
 def test_arequest_works_in_one_event_loop_after_another(shop: str) -> None:
     assert kit.script(LOOPS, shop, "shop") == "True"
+
+
+def test_a_value_that_cannot_be_carried_fails_its_own_caller_alone(
+    client: Client, ids: Fresh
+) -> None:
+    kinds = ["digits", "depth", "keys", "fine", "fine", "fine"]
+
+    def ask(id: int, kind: str) -> object:
+        try:
+            return client.request(id, "odd", args=[kind])
+        except HandlerFailed as error:
+            return error
+
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        found = list(pool.map(ask, ids(len(kinds)), kinds))
+    assert found[3:] == [[1]] * 3
+    assert [getattr(error, "type", None) for error in found[:3]] == ["UnservableValue"] * 3
+    assert "cannot tell apart" in str(found[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import zlib
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
@@ -195,3 +196,61 @@ def test_an_answer_among_others_is_the_reply_that_it_would_be_alone() -> None:
     )
     assert place == 7
     assert answer.reply(42) == Reply(42, [1], "n1", "hit", 0.0, 0.0, 1)
+
+
+# --- what one process writes and another cannot read -----------------------------------------
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (10**4400, "over 4300 digits"),
+        ({"a": [-(10**4400)]}, "over 4300 digits"),
+        (nested(201), "over 200 deep"),
+        ({1: "a", "1": "b"}, "cannot tell apart"),
+        ([{None: 1, "null": 2}], "cannot tell apart"),
+    ],
+    ids=["digits", "digits within", "depth", "keys", "keys within"],
+)
+def test_what_others_could_not_read_is_refused_where_it_is_made(
+    value: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # as a node's program may
+    try:
+        with pytest.raises(UnservableValue, match=said):
+            encode_value(value)
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+def test_what_is_just_small_enough_is_served() -> None:
+    for value in (10**4299 - 1, nested(200), {1: "a", "2": "b", None: "c"}):
+        assert json.loads(encode_value(value))
+
+
+MANY_DIGITS = b"9" * 5000
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize("body", [MANY_DIGITS, DEEP], ids=["digits", "depth"])
+def test_a_value_that_cannot_be_read_is_an_error_of_its_own_call(body: bytes) -> None:
+    answer = answer_codec.decode_answer(b"hit 1 2 3 n1 " + body)
+    assert answer.report
+    assert answer.report["remote_type"] == "UnservableValue"
+
+
+@pytest.mark.parametrize("body", [MANY_DIGITS, DEEP], ids=["digits", "depth"])
+def test_of_a_group_only_the_call_fails_whose_value_cannot_be_read(body: bytes) -> None:
+    rest = b'many 0 0 0 n1 [[0,"hit",0,9,1,7],\n[1,"hit",0,9,1,%b]]' % body
+    (zero, good), (one, bad) = answer_codec.decode_group(rest)
+    assert (zero, good.value, one) == (0, 7, 1)
+    assert bad.report
+    assert bad.report["type"] == "HandlerFailed"
