@@ -14,7 +14,7 @@ from rqproc.model import OnLost
 
 
 class ResourceSpec:
-    """A named handler.
+    """A named handler, whose own attributes can be had from this too.
 
     Attributes:
         handler: ``handler(id)`` makes the value of an id; with ``ttl_s`` 0 it may take arguments.
@@ -37,8 +37,16 @@ class ResourceSpec:
         self.timeout_s = timeout_s
         self.near = near
         self.on_lost = on_lost
-        self.is_async = inspect.iscoroutinefunction(handler)
-        update_wrapper(self, handler)  # type: ignore[arg-type]  # a function, with more
+        inner = handler.is_async if isinstance(handler, ResourceSpec) else None
+        self.is_async = inspect.iscoroutinefunction(handler) if inner is None else inner
+        # Its name and texts alone: what else a function has on it must not replace what is ours.
+        update_wrapper(self, handler, updated=())  # type: ignore[arg-type]  # a function, with more
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the handler has on it, where this has nothing of that name."""
+        if name == "handler":  # not there yet, as while it is being copied
+            raise AttributeError(name)
+        return getattr(self.handler, name)
 
     def __repr__(self) -> str:
         return f"<Resource {self.name} ttl={self.ttl_s:g}>"
