@@ -62,8 +62,11 @@ def server_url(url: str | None) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return a URL as people may see it."""
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url))
+    """Return a URL as people may see it, be it malformed: all before the last ``@`` may be one."""
+    shown = re.sub(r"^([a-z+]*:?/{0,2}).*@", r"\1***@", url, flags=re.DOTALL)
+    if "@" not in url:
+        shown = re.sub(r"//:[^/?]*", "//:***", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", shown)
 
 
 def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None = None) -> str:

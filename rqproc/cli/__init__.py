@@ -6,6 +6,7 @@ Exit codes: 0 ok; 1 a handler failed; 2 usage; 3 no live node; 4 timeout; 5 Redi
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ INTERRUPTED = 130
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot carry is spelled out
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +23,31 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-IDS = click.argument("ids", metavar="ID...", nargs=-1, required=True)
+_NEGATIVE = "\0"
+"""Stands before a negative id while options are told from arguments."""
+
+
+class IdsCommand(click.Command):
+    """A command whose ids may be negative: ``-5`` is one of them, not an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = (option for option in self.params if isinstance(option, click.Option))
+        valued = {name for option in options if not option.is_flag for name in option.opts}
+        end = args.index("--") if "--" in args else len(args)
+        marked = [
+            f"{_NEGATIVE}{arg}"
+            if re.fullmatch(r"-[0-9]+", arg) and (not place or args[place - 1] not in valued)
+            else arg
+            for place, arg in enumerate(args[:end])
+        ]
+        return super().parse_args(ctx, [*marked, *args[end:]])
+
+
+def _plain(_: click.Context, __: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(id.removeprefix(_NEGATIVE) for id in ids)
+
+
+IDS = click.argument("ids", metavar="ID...", nargs=-1, required=True, callback=_plain)
 RESOURCE = click.option(
     "--resource", "-r", metavar="NAME", default=DEFAULT_RESOURCE, show_default=True,
     help="The resource, as the nodes' app declares it.",
@@ -35,12 +60,13 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 
 
 @click.command(
+    cls=IdsCommand,
     epilog="""\b
 Examples:
   rqproc request 1
   rqproc request 2 3 4 --verbose
   rqproc request ABC-1 --resource price --json
-  rqproc request -- -5                     an id that begins with a dash
+  rqproc request -- -a                     an id that begins with a dash; -5 needs no --
   rqproc request 1 --on-lost error         do not wait for a node that is silent
   rqproc request ABC-1 -r price --on-lost local --app prices:app
   rqproc request ABC-1 -r price --app prices:app --url local://     no server, no nodes
@@ -50,7 +76,7 @@ Where no node can answer (none lives, the one that has the request is silent at 
 timeout, Redis cannot be reached), --on-lost local runs the handler here, in this process, and
 withdraws the request; --on-lost error ends at once, with exit code 3, 1 or 5. A handler's own
 error is never such a loss.
-"""
+""",
 )
 @IDS
 @RESOURCE
@@ -162,11 +188,12 @@ def _line(id: Id, resource: str, outcome: Reply | RqprocError) -> dict[str, Any]
 
 
 @click.command(
+    cls=IdsCommand,
     epilog="""\b
 Examples:
   rqproc owner 1 2 3
   rqproc owner ABC-1 --json
-"""
+""",
 )
 @IDS
 @RESOURCE
@@ -200,10 +227,11 @@ def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) ->
 
 
 @click.command(
+    cls=IdsCommand,
     epilog="""\b
 Examples:
   rqproc invalidate 42 --resource price
-"""
+""",
 )
 @IDS
 @RESOURCE

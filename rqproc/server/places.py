@@ -132,8 +132,14 @@ def _short_name(runtime: Path) -> str:
 
 
 def _state_home(environ: Mapping[str, str]) -> Path:
-    home = _absolute(environ.get("HOME"))
-    return _absolute(environ.get("XDG_STATE_HOME")) or (home or Path.home()) / ".local" / "state"
+    chosen = _absolute(environ.get("XDG_STATE_HOME"))
+    if chosen:
+        return chosen
+    try:
+        home = _absolute(environ.get("HOME")) or Path.home()
+    except RuntimeError:  # a uid without an entry in passwd, as containers have
+        return _temporary(environ) / f"rqproc-{_uid()}-state"
+    return home / ".local" / "state"
 
 
 def _temporary(environ: Mapping[str, str]) -> Path:

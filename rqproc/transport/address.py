@@ -104,9 +104,16 @@ def of_url(url: str) -> ServerAddress:
         raise ConfigError(
             f"invalid server URL {without_password(url)!r}: it cannot be read. Give "
             "redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://..., unix:///PATH?db=0 or "
-            f"{sentinel.FORM}, and no options but those of redis-py"
+            f"{sentinel.FORM}, and no options but those of redis-py{_encoded(url)}"
         ) from error
     return ServerAddress(pool.connection_class, options, sentinels)
+
+
+def _encoded(url: str) -> str:
+    """Return what is to be said to whoever may have signs in a password that end it."""
+    if re.match(r"[a-z+]+://[^@]*[/?#][^@]*@", url):
+        return "; / ? # and @ in a password are written %2F %3F %23 and %40"
+    return ""
 
 
 def _checked(url: str) -> str:
@@ -123,8 +130,20 @@ def _checked(url: str) -> str:
 
 
 def of_client(client: redis.Redis) -> ServerAddress:
-    """Return where an existing redis-py client's connections go."""
-    pool = client.connection_pool
+    """Return where an existing redis-py client's connections go.
+
+    Raises:
+        ConfigError: it is no blocking client of redis-py, or none of a single server.
+    """
+    pool: Any = getattr(client, "connection_pool", None)
+    made = getattr(pool, "connection_class", None)
+    is_fake = getattr(made, "__module__", "").partition(".")[0] == "fakeredis"
+    if is_fake or not isinstance(client, redis.Redis) or not isinstance(made, type):
+        found = f"{type(client).__module__}.{type(client).__qualname__}"
+        raise ConfigError(
+            f"no server can be told from a {found}: give its URL, or a redis.Redis (an asyncio "
+            "client or a fake has no connections that rqproc could use; tests have rqproc.testing)"
+        )
     options = dict(pool.connection_kwargs)
     if not isinstance(pool, redis.sentinel.SentinelConnectionPool):
         return ServerAddress(pool.connection_class, options)

@@ -262,3 +262,18 @@ def test_a_reader_that_goes_away_is_no_error(shop: str) -> None:
         check=False,
     )
     assert done.stderr == ""
+
+
+def test_a_negative_id_is_no_option(line: Line) -> None:
+    assert line.json("request", "-r", "price", "-5")[0]["id"] == -5
+    for typed in (["-5"], ["-5", "--json"], ["--json", "-5", "-t", "5"], ["--json", "--", "-5"]):
+        code, out, err = line("request", "-r", "price", *typed)
+        assert (code, err) == (0, "")
+        assert '"n"' in out
+    assert line.json("owner", "-5", "-6")[0]["id"] == -5
+
+
+def test_a_mistyped_option_is_still_none(line: Line) -> None:
+    code, _, err = line("request", "--verbos", "1")
+    assert code == 2
+    assert "No such option" in err

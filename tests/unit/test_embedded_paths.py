@@ -90,3 +90,14 @@ def test_a_directory_that_cannot_be_made_names_the_variables(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedUnavailable, match="XDG_RUNTIME_DIR"):
         claim(tmp_path / "file" / "rqproc")
+
+
+def test_without_a_home_the_state_is_beside_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's uid has no entry in passwd, and HOME is not set there."""
+
+    def none(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(none))
+    places = Places.of_user({"TMPDIR": "/scratch"})
+    assert places.state == Path(f"/scratch/rqproc-{os.getuid()}-state/rqproc")

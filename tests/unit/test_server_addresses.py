@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
+from fakeredis import FakeRedis
 
 from rqproc.errors import ConfigError
 from rqproc.settings import resolve_url, without_password
@@ -141,3 +144,18 @@ def test_the_sentinel_that_answered_is_asked_first_the_next_time() -> None:
     sentinels = Told("shop", [("a", 1), ("b", 1)])
     assert sentinels.primary(timeout_s=1) == sentinels.primary(timeout_s=1) == ("primary", 6379)
     assert asked == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("url", ["redis://:se/cret@host:6379", "redis://me:se#cret@host:6379/0"])
+def test_a_password_that_ends_the_url_early_is_told_to_be_encoded(url: str) -> None:
+    with pytest.raises(ConfigError, match="%2F %3F %23 and %40") as caught:
+        of_url(url)
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "client", [redis.asyncio.Redis(), FakeRedis(), object()], ids=["asyncio", "fake", "other"]
+)
+def test_what_is_no_blocking_client_of_a_server_is_refused(client: Any) -> None:
+    with pytest.raises(ConfigError, match=r"give its URL, or a redis\.Redis"):
+        of_client(client)

@@ -15,6 +15,7 @@ from rqproc.settings import (
     NodeSettings,
     resolve_namespace,
     resolve_url,
+    without_password,
 )
 
 ALL = {name: f"redis://{name.lower()}" for name in URL_VARIABLES}
@@ -110,3 +111,20 @@ def test_an_embedded_node_takes_every_setting_but_strict() -> None:
     known = {field.name: field.type for field in fields(NodeSettings)}
     assert known.pop("strict")
     assert {name: kind.__name__ for name, kind in typed.items()} == known
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("user:secret@host:6379", "user:***@host:6379"),
+        ("redis//:secret@host:6379", "redis//***@host:6379"),
+        ("redis:/user:secret@host", "redis:/***@host"),
+        ("redis://:se/cr#et@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://:s@cret@host", "redis://***@host"),
+        ("redis://:secret", "redis://:***"),
+        ("unix:///run/r.sock?password=secret&db=1", "unix:///run/r.sock?password=***&db=1"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+    ],
+)
+def test_no_password_is_shown_however_the_url_is_mistyped(url: str, shown: str) -> None:
+    assert without_password(url) == shown
