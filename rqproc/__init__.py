@@ -1,8 +1,9 @@
 """rqproc: every id has one process in the cluster.
 
 Reading order: ``client.Client.request`` -> ``calls.threads`` -> ``protocol/functions/routing.lua``
--> ``node.worker`` -> ``node.dispatcher`` -> an entry, or ``running.lua``, a lane and the handler ->
-``answering.lua`` -> ``calls.multiplexer``.
+-> ``node.worker``, ``node.session``, ``node.intake`` -> an entry in ``node.cache``, or a claim
+(``running.lua``), ``node.dispatcher``, a lane and the handler -> ``answering.lua`` ->
+``calls.multiplexer``.
 
 Names are loaded when they are first used, so that a short command does not pay for all of them.
 """

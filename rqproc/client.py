@@ -3,8 +3,9 @@
 Knows calls and what carries them. Must not know the handlers' code, nor what the functions do.
 
 A request's path: ``Client.request`` makes a ``Call`` -> ``calls.threads`` sends it, ``multiplexer``
-says what -> routing.lua queues it at its owner || ``node.worker`` pops it -> its entry, or a claim
-and the handler -> answering.lua publishes the answer -> one thread of the client reads for all.
+says what -> routing.lua queues it at its owner || ``node.session`` pops it -> ``node.intake`` finds
+its entry in ``node.cache``, or has it claimed, for ``node.dispatcher`` and the handler ->
+answering.lua publishes the answer -> one thread of the client reads for all.
 """
 
 from __future__ import annotations
@@ -53,8 +54,7 @@ class Client(BaseClient):
         app: the App, or mapping of names to resources, whose handlers "local" and ``local://``
             run; of ``local://`` all clients of an App share one place, those of a mapping do not.
         near: int, how many replies to keep in this process, and to serve from there as long as
-        their owners
-            would; 0 for those alone whose resources are declared with ``near=True``.
+            their owners would; 0 for those alone whose resources are declared with ``near=True``.
         nearby: asked before the cluster is; what an App gives its own client, see ``App.node``.
 
     Raises:

@@ -377,7 +377,7 @@ _BUILD: Mapping[str, Build] = {
 def from_remote(
     report: Mapping[str, Any], *, resource: str, id: object, namespace: str
 ) -> RqprocError:
-    """Build the error that a report from a script or a node stands for."""
+    """Build the error that a report from a function or a node stands for."""
     if report["type"] == "NoLiveNode":
         return NoLiveNode(namespace)
     if report["type"] == "OtherProtocol":

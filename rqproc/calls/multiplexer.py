@@ -425,4 +425,4 @@ def _group_of(id: bytes) -> bytes:
 
 
 def _ignored(reply: Any, about: Any) -> None:
-    """Another has loaded the functions; or it is not allowed, as is told to who calls them."""
+    """The reply to UNLINK: nobody waits for it, and what was not removed expires by itself."""

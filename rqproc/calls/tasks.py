@@ -24,7 +24,7 @@ from rqproc.transport.connection import Command, ConnectionLost, Refused
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
 TICK_S = 0.01
-"""Timers callback up to so much late."""
+"""Timers call back up to so much late."""
 
 
 class Tasks:
@@ -255,7 +255,7 @@ def _wake(call: Call, awaited: asyncio.Future[None]) -> None:
 class Timers:
     """Calls back after some time: many at once, since a timer for each takes longer than its use.
 
-    An timer is not taken back: whoever is called looks whether it still matters.
+    A timer is not taken back: whoever is called looks whether it still matters.
     """
 
     __slots__ = ("_due",)

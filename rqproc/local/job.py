@@ -57,7 +57,7 @@ class LocalResult:
 
 
 class LocalJob:
-    """A request that was enqueued. It is a worker's ``Caller``.
+    """A request that was enqueued. It is a worker's ``AnswerListener``.
 
     It is taken, and so ``started``, at once, as by a node that has nothing else to do; its handler
     may still wait for its turn.

@@ -1,6 +1,7 @@
 """Whose handler waits for whom: what it asks for must not lead back to it.
 
-Pure bookkeeping. It is to a node without a cluster what route.lua notes for all nodes of one.
+Pure bookkeeping. It is to a node without a cluster what ``wait_for`` in nested.lua notes for all
+nodes of one.
 """
 
 from __future__ import annotations

@@ -16,9 +16,8 @@
 * ``session`` is what is said over one pair of ``connections``, from a reconciliation to the next
   failure.
 * ``intake``, ``dispatcher``, ``scheduler``, ``lanes``, ``unacknowledged``, ``outbox`` and
-  ``cache`` are
-  pure: no thread, no socket, no clock of their own. Other threads may look into the ``cache``
-  alone, under its own lock: through ``own_entries``, which knows when its entries may be
+  ``cache`` are pure: no thread, no socket, no clock of their own. Other threads may look into the
+  ``cache`` alone, under its own lock: through ``own_entries``, which knows when its entries may be
   relied on.
 * ``lease`` keeps the lease and says how long it may be relied on; with ``--strict``
   ``watchdog`` ends a process that outlives it in a handler.

@@ -168,8 +168,7 @@ class Cache:
           1. We look at the view: 42 is ours.
           2. The worker learns of another member, and that 42 is his: the entry goes.
           3. We look for the entry. It may have gone, or the worker has not come to it yet. So the
-             view
-          is looked at once more: it must be the same one still.
+             view is looked at once more: it must be the same one still.
         """
         view = self._shown
         if view.epoch < epoch or view.owner(address) != self._name:

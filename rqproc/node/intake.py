@@ -36,7 +36,7 @@ _call = CALL.fullmatch
 
 
 class Settle(NamedTuple):
-    """A group of whose calls some must be run; see ``commands.settle``."""
+    """A group of whose calls some must be run; see ``Commands.settle``."""
 
     group: str
     length: int

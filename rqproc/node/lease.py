@@ -1,7 +1,7 @@
 """A node's term, which is one incarnation and how long it may rely on its lease, and its heartbeat,
 which renews the lease and tells the worker when it is lost or when a drain is asked for.
 
-``trusted_until = beat_sent_at + trust``: counted from the sending, so a slow answer cannot stretch
+``trusted_until = sent_at + trust_s``: counted from the sending, so a slow answer cannot stretch
 a lease, and a failed renewal never extends it (the rule of River's and etcd's leader election).
 
 The heartbeat knows one function, beat. It has a connection of its own, so that no long packet

@@ -60,7 +60,7 @@ class Node:
 
     Attributes:
         own_entries: through which its own program may look, from when it is ready; closed when it
-        stops.
+            stops.
 
     Raises:
         ConfigError: a malformed name.

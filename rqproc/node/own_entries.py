@@ -39,7 +39,7 @@ _value = json.JSONDecoder().raw_decode
 
 
 class OwnEntries:
-    """Open from the start, until it is closed for good. It is a ``nearby.Nearby``.
+    """Open from the start, until it is closed for good. It is a ``calls.lookup.Nearby``.
 
     Args:
         term: gives the present term; a node that has rejoined has a new one.

@@ -109,7 +109,7 @@ class Scheduler:
 
         Whoever has given up by now is left out; a run that nobody waits for is not started. Nor is
         one that has lost its last claim so: those who had joined it are left to claim it
-            themselves.
+        themselves.
         """
         while run := self._lanes.next():
             now = self._clock()

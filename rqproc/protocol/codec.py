@@ -1,7 +1,7 @@
 """Requests and results as RQ jobs carry them: bytes in, values out, and back.
 
 Knows the shapes of RQ's job data and result entries, JSON, and the one pickle that it reads. Must
-not know connections, scripts or handlers.
+not know connections, functions or handlers.
 
 Whoever can write to Redis could name any function in a job. So nothing on the wire is ever
 resolved: a name is compared with a list, RQ's default pickle is read by an unpickler that refuses

@@ -190,11 +190,11 @@ class Kit(Caller):
         self._note("server up")
 
     def lose_reply(self, name: str = "client") -> None:
-        """The next script that a node, or the client, calls is carried out, and its reply is lost
-        with the connection.
+        """The next function that a node, or the client, calls is carried out, and its reply is
+        lost with the connection.
         """
         self._check_lives(name, "client")
-        self._note("reply lost", node=name, text="of the next script")
+        self._note("reply lost", node=name, text="of the next function")
         self._lose_reply(name)
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """One connection to Redis on which several commands leave in one packet.
 
-Knows sockets and RESP. Must not know scripts, keys or what the commands mean.
+Knows sockets and RESP. Must not know functions, keys or what the commands mean.
 
 redis-py makes the connection (URL, TLS, authentication, database); from then on the packet is
 packed and parsed by hiredis alone, since a client library's command layer costs more than Redis
@@ -66,7 +66,7 @@ class Refused(Exception):
 
     @property
     def code(self) -> str:
-        """The error's first word: NOSCRIPT, READONLY, OOM, LOADING, NOPERM, ..."""
+        """The error's first word: NOFUNCTION, READONLY, OOM, LOADING, NOPERM, ..."""
         return code(self.reason)
 
     @property

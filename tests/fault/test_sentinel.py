@@ -26,7 +26,7 @@ from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout, RqprocEr
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
 TIMEOUT_S = 2.0
 LATE_S = 1.5 + 0.5
-"""A server that is silent is told from one that is late; see ``conversation.REPLY_GRACE_S``."""
+"""A server that is silent is told from one that is late; see ``calls.retry.GRACE_S``."""
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def stage(shop_server: PrivateServer) -> Iterator[Stage]:
 
 
 LATE_S = 1.5 + 0.5
-"""A server that is silent is told from one that is late; see ``conversation.REPLY_GRACE_S``."""
+"""A server that is silent is told from one that is late; see ``calls.retry.GRACE_S``."""
 
 
 def _errors(load: Load) -> set[type]:

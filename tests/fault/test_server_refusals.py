@@ -35,7 +35,7 @@ BRISK = ("--lease", "0.8", "--heartbeat", "0.2")
 LONGER_THAN_A_LEASE_S = 1.2
 TIMEOUT_S = 2.0
 LATE_S = 1.5 + 0.5
-"""A server that is silent is told from one that is late; see ``conversation.REPLY_GRACE_S``."""
+"""A server that is silent is told from one that is late; see ``calls.retry.GRACE_S``."""
 
 READS_SLOWLY = ("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
 
@@ -114,7 +114,7 @@ class Trouble:
         self.load.all_ids_answered(within_s=3)
         ingress = Queue("rqproc.fault", connection=self._shaken.admin)
         job = ingress.enqueue("rqproc.request", self._ids[0], resource="price")
-        kit.eventually(lambda: job.get_status() == "finished", within_s=3, what="the porter")
+        kit.eventually(lambda: job.get_status() == "finished", within_s=3, what="the ingress")
         assert all(node.process.poll() is None for node in self._nodes)
 
     @property

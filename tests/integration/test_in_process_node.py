@@ -373,7 +373,7 @@ def _names(house: House) -> tuple[str, ...]:
 
 
 def _break(house: House, shop_redis: redis.Redis) -> None:
-    """Write what no script would: the node cannot go on with a server that answers so."""
+    """Write what no function would: the node cannot go on with a server that answers so."""
     shop_redis.set(house.app.client.keys.state + "epoch", "many")
 
 

@@ -1,7 +1,7 @@
 """What a test may rely on, on whichever kind of cluster it runs: in memory and on real processes.
 
-The kinds share nothing but the code of clients, nodes and scripts; each fact here is tried on both,
-so that the kit in memory cannot drift from the product.
+The kinds share nothing but the code of clients, nodes and functions; each fact here is tried on
+both, so that the kit in memory cannot drift from the product.
 """
 
 from __future__ import annotations

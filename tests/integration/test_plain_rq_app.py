@@ -169,7 +169,7 @@ def test_a_stock_worker_that_picks_the_job_up_answers_the_same(
     assert "no such id" in str(result.exc_string)
 
 
-def test_an_orphan_of_a_dead_porter_is_served_though_other_jobs_keep_coming(
+def test_an_orphan_of_a_dead_nodes_ingress_is_served_though_other_jobs_keep_coming(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
     queue = Queue(f"rqproc.{cluster.namespace}", connection=book.redis)
@@ -181,13 +181,13 @@ def test_an_orphan_of_a_dead_porter_is_served_though_other_jobs_keep_coming(
         job = queue.enqueue("rqproc.request", next(coming), resource="charge")
         assert job.latest_result(timeout=4)
 
-    ask()  # the porter is past its first look at what others have left
+    ask()  # the ingress is past its first look at what others have left
     job = Job.create(
         "rqproc.request", (orphan,), {"resource": "charge"}, connection=book.redis,
         origin=queue.name, status=JobStatus.QUEUED,
     )  # fmt: skip
     job.save()
-    book.redis.rpush(f"{queue.key}:intermediate", job.id)  # as a porter leaves it that is killed
+    book.redis.rpush(f"{queue.key}:intermediate", job.id)  # as an ingress leaves it that is killed
 
     def served() -> bool:
         ask()

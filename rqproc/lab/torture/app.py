@@ -1,4 +1,4 @@
-"""The app that nodes serve while they are tortured: each run writes what it does into a run_log.
+"""The app that nodes serve while they are tortured: each run writes what it does into a run log.
 
 Knows handlers, and how they ask for other ids. How it is written is told in ``logging_runs``.
 """

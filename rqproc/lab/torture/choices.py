@@ -77,13 +77,13 @@ class Choices:
         self.chance = random.Random(seed)  # noqa: S311
 
     def call(self) -> Choice:
-        """Choice for a run of one's own."""
+        """Choose a request that its caller waits for."""
         choices = (self.serial, self.nested, self.limited, self.impatient)
         (choice,) = self.chance.choices(choices, (8, 2, 2, 2))
         return choice()
 
     def job(self) -> Choice:
-        """Choice for a run that takes no longer than it may, since nobody waits for it."""
+        """Choose a run that takes no longer than it may, since nobody waits for it."""
         return self.nested() if self.chance.random() < 0.2 else self.serial()
 
     def serial(self) -> Choice:

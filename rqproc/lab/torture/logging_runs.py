@@ -1,5 +1,4 @@
-"""What handlers write into the run_log: each run has a logged, on its start, its end and what it
-asks.
+"""What handlers write into the run log: each run logs its start, its end and what it asks.
 
 One line is one write to a file opened for appending, so that lines of several processes, and of one
 that is killed, never mix. Times are of the machine's monotonic clock, which processes share.
@@ -19,7 +18,7 @@ from typing import Any
 from rqproc.context import current
 
 RUN_LOG = "RQPROC_TORTURE_RUN_LOG"
-"""Environment variable: path of the run_log that a node's handlers write into."""
+"""Environment variable: path of the run log that a node's handlers write into."""
 DETAIL_CHARS = 300
 
 _numbers = itertools.count(1)
@@ -67,7 +66,7 @@ class LoggedRun:
 
 @contextmanager
 def writing_into(run_log: Path) -> Iterator[None]:
-    """Handlers that this process runs itself write into this run_log while the context lasts."""
+    """Handlers that this process runs itself write into this run log while the context lasts."""
     global _run_log
     before, _run_log = _run_log, _open(run_log)
     try:

@@ -23,12 +23,13 @@ from rqproc.lab.torture.schedule import PlannedFault
 from rqproc.lab.torture.setup import Setup
 
 SHORT, LONG = 0.35, 1.3
-"""Lengths of a planned, in leases."""
+"""Lengths of a planned fault, in leases."""
 LATE_S = (0.05, 0.2)
 """How late chunks are: briefly, and for longer than heartbeats."""
 CUTS = 0.3
 REST_S = (0.0, 0.3)
-"""Between two planned, so that callers who pause before they try again find the server once."""
+"""Between two planned faults, so that callers who pause before they try again find the server
+once."""
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class OpenFault:
 
 
 class Nemesis:
-    """Strikes an setup, by the dice of a seed."""
+    """Strikes a setup, by the dice of a seed."""
 
     def __init__(self, setup: Setup, chance: random.Random) -> None:
         self._setup = setup
@@ -178,7 +179,7 @@ class Nemesis:
         yield OpenFault("join", node.name, began, "", (node.pid,))
 
     def _victim(self) -> TorturedNode:
-        """Choose a node that this planned has not touched."""
+        """Choose a node that this planned fault has not touched."""
         free = [b for b in self._setup.nodes.alive if b.pid not in self._touched]
         victim = self._chance.choice(free or [self._setup.nodes.start()])
         self._touched.add(victim.pid)

@@ -126,7 +126,7 @@ class TortureNodes:
         return node
 
     def tend(self) -> None:
-        """Start successors for those who have ended without being told, up to the nodes's size.
+        """Start successors for those who have ended without being told, until there are enough.
 
         Raises:
             NodeDidNotStart: it happens again and again.

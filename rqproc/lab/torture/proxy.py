@@ -144,7 +144,7 @@ class ProxyPort:
 
 
 class Proxy:
-    """Doors to one server. A context; leaving it closes every connection."""
+    """Ports to one server. A context; leaving it closes every connection."""
 
     def __init__(self, path: str, *, seed: object) -> None:
         self.path = path

@@ -32,7 +32,7 @@ class RepeatedKills:
         self._ids = itertools.count(FIRST_ID)
 
     def run(self) -> tuple[TorturedNode, ...]:
-        """RepeatedKills one request to its end; return the nodes that were killed."""
+        """Hunt one request to its end; return the nodes that were killed."""
         id, tag = next(self._ids), self._setup.ledger.tag()
         caller = threading.Thread(target=self._ask, args=(id, tag), daemon=True)
         caller.start()

@@ -1,4 +1,4 @@
-"""Reads the run_log that handlers write. Knows its lines; must not know what is made of them."""
+"""Reads the run log that handlers write. Knows its lines; must not know what is made of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Told(NamedTuple):
 
 
 def read(lines: Iterable[str]) -> Told:
-    """Return what a run_log tells."""
+    """Return what a run log tells."""
     runs: dict[str, ObservedRun] = {}
     asks: dict[str, Ask] = {}
     for line in lines:

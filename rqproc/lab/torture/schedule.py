@@ -33,7 +33,7 @@ class PlannedFault:
 
 
 def schedule(kinds: Sequence[Kind], chance: random.Random) -> Iterator[PlannedFault]:
-    """Yield planned without end; none if no kind is wanted."""
+    """Yield planned faults without end; none if no kind is wanted."""
     longs = {kind: chance.random() < 0.5 for kind in kinds}
     sudden = [kind for kind in SUDDEN if kind in kinds]
     while kinds:

@@ -105,7 +105,7 @@ class Setup:
         return any(run.ended is None and run.pid in pids for run in self.told().runs)
 
     def told(self) -> Told:
-        """Return what handlers have written into the run_log."""
+        """Return what handlers have written into the run log."""
         with self.run_log.open() as lines:
             return read(lines)
 
@@ -128,7 +128,7 @@ class Setup:
 
 @contextmanager
 def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str) -> Iterator[Setup]:
-    """Put an setup together, without a node yet; nothing of it is left afterwards."""
+    """Put a setup together, without a node yet; nothing of it is left afterwards."""
     with ExitStack() as stack:
         server = stack.enter_context(TortureServer())
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
@@ -149,7 +149,7 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
 
 
 def processes_of(run_log: Path) -> list[int]:
-    """Return the processes that were told of a run_log and live; Linux alone can say."""
+    """Return the processes that were told of a run log and live; Linux alone can say."""
     mark, found = f"{RUN_LOG}={run_log}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone, or not ours to read

@@ -6,7 +6,7 @@
 -- runs.
 --
 --   K.members   sorted set, scores 0: incarnations, in the order of the nodes' names
---   K.leases    sorted set: incarnation -> end of its lease in ms; and MARK, see membership.lua
+--   K.leases    sorted set: incarnation -> end of its lease in ms; and MARK, see members.lua
 --   K.nodes     hash: name -> incarnation
 --   K.node      prefix of a hash per name: limits, lease, counts
 --   K.open      prefix of a sorted set per incarnation: id -> when it was routed, in microseconds
@@ -14,10 +14,21 @@
 --   K.holders   hash: address -> 'INCARNATION COUNT', of all that is claimed
 --   K.epoch, K.token        integers that only grow
 --   K.waiting   list: ids for which there is no member yet
+--   K.pulse     string: when any node last joined or beat, in ms; see membership.lua
+--   K.suspects  hash: address -> 'DEATHS FIRST_MS LAST_MS', see suspects.lua
+--   K.server    string: run id of the server's process, as it was last told; see sessions.lua
+--   K.settling  string: 'MS known' or 'MS unknown', until when nothing is given out; see sessions.lua
+--   K.waits     prefix of a hash per address whose run asks: id of the call -> 'DEADLINE_MS ADDRESS', see
+--               nested.lua
+--   K.fence     prefix of a string per caller's name: what is new under that name is dropped
+--   K.fences    string, there while any fence may stand; see callers.lua
 --   K.answer    prefix of a string per id: an answer that its caller may ask for again; not below the
 --               others, so that an ACL can let callers read there and write elsewhere
 --   K.withdrawn prefix of a string per id: why its caller took it back
 --   K.reply     prefix of a channel per caller: where its answers are published
+--   K.dropped   channel: the address of each id that was invalidated
+--   K.protocols sorted set of the namespace, of all protocols: PROTOCOL -> end of its last lease in ms
+--   K.first_leases          the leases of protocol 1, which writes nothing into that set
 --
 -- An incarnation is 'NAME#NUMBER'. '#' comes before all that names are made of, so incarnations sort
 -- as their names do.

@@ -10,9 +10,9 @@
 -- returns as claim does, with the members in any case and no claims
 --
 -- What it holds here and does not say that it runs is released: it has not heard of that claim, or has
--- ended that run. What is open at the node, and neither known to it nor in its queue, is queued there anew:
--- it was lost on its way. So is what a pop of an older session takes that comes late: see beat, which tells how much
--- the node must know of.
+-- ended that run. What is open at the node, and neither known to it nor in its queue, is queued there
+-- anew: it was lost on its way. So is what a pop of an older session takes that comes late: see beat,
+-- which tells how much the node must know of.
 --
 -- Another run id means another server process, which may have lost the last writes of the one before,
 -- claims among them. So nothing is given out at first:

@@ -276,7 +276,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _listening(tell: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """What nodes warn of belongs to the story."""
+    """What nodes warn of belongs to the history."""
     log, listener = logging.getLogger("rqproc"), _Listener(tell)
     log.addHandler(listener)
     try:

@@ -23,7 +23,7 @@ PATIENCE_S = 60.0
 
 
 def client_over(fake: Fake, connector: Callable[[], Connection]) -> redis.Redis:
-    """Return a client whose connections are connections."""
+    """Return a client whose connections go over those that ``connector`` makes."""
 
     def connection(**options: Any) -> _Connection:
         return _Connection(connector, **options)

@@ -1,8 +1,8 @@
 """One thread at a time, and a clock that stands still while any of them has something to do.
 
 Knows threads. Must not know what they do. The code of clients and nodes runs on threads of its own,
-as it does in production, but each goes on only when it is given the simulation, and gives it away
-where it would wait. So every interleaving is the same in every run. Time passes at one place
+as it does in production, but each goes on only when it is given the turn, and gives it away where
+it would wait. So every interleaving is the same in every run. Time passes at one place
 alone: when all threads wait, the clock is set to when the first of them wants to be woken. (The
 idea is that of discrete-event simulation; FoundationDB's testing made it known for servers.)
 
@@ -245,7 +245,7 @@ class Simulation:
             self._make_ready(participant)
 
     def _pass_on(self) -> None:
-        """Give the simulation to whoever is next, while a guest waits for something."""
+        """Give the turn to whoever is next, while a guest waits for something."""
         while self._playing is None and self._waiting_guests and not self._closed:
             participant = self._next()
             if participant is None:

@@ -104,7 +104,7 @@ class EventLog:
 
 
 class Holding:
-    """See ``kit.Held``: a gate, and the event_log of who has come to it."""
+    """See ``kit.Held``: a gate, and the log of who has come to it."""
 
     def __init__(self, event_log: EventLog, gate: Gate, what: str) -> None:
         self._event_log = event_log

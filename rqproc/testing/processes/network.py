@@ -1,6 +1,6 @@
 """A process with a port to the server for the client and for each node: what a network is.
 
-Knows sockets and what is ordered. Must not know what passes; see ``proxied``.
+Knows sockets and what is ordered. Must not know what passes; see ``proxy``.
 """
 
 from __future__ import annotations

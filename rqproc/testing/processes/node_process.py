@@ -88,7 +88,7 @@ class _Witness:
 
 
 class _Listener(logging.Handler):
-    """What a node warns of belongs to the event_log."""
+    """What a node warns of belongs to the event log."""
 
     def __init__(self, journal: Journal, node: str) -> None:
         super().__init__(logging.WARNING)
