@@ -126,7 +126,7 @@ class Scheduler:
                 self._unacknowledged.remove(taken.id)
                 self.left.append(taken.id)
             self._lanes.done(run.key)
-            self._leave_flight(run)
+            self._close_to_joiners(run)
         return None
 
     def _begin(self, run: Run, now: float) -> None:
@@ -142,7 +142,7 @@ class Scheduler:
         self._timed.discard(run)
         overdue = self.stuck.pop(run.key, None)
         self._lanes.done(run.key)
-        self._leave_flight(run)
+        self._close_to_joiners(run)
         if run.hold:
             self._release(run.hold, overdue)
         elif isinstance(outcome, Done):
@@ -169,7 +169,7 @@ class Scheduler:
         else:
             self._outbox.failure(hold, overdue, ":ended")
 
-    def _leave_flight(self, run: Run) -> None:
+    def _close_to_joiners(self, run: Run) -> None:
         if self._joinable.get(run.key) is run:
             del self._joinable[run.key]
 
@@ -198,7 +198,7 @@ class Scheduler:
     def _give_up_on(self, run: Run, overdue: Overdue) -> None:
         """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
         self.stuck[run.key] = overdue
-        self._leave_flight(run)
+        self._close_to_joiners(run)
         self._lanes.pause(run.key)
         behind = [taken for other in self._lanes.drop(run.key) for taken in other.waiting]
         for taken in run.waiting[1:] + behind:

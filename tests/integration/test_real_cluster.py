@@ -153,7 +153,7 @@ def test_a_call_that_was_started_is_at_its_node(cluster: RealCluster) -> None:
     assert len({call.result()["pid"] for call in calls}) == 1
 
 
-def test_handlers_ask_through_the_door_of_their_node(cluster: RealCluster) -> None:
+def test_handlers_ask_through_the_port_of_their_node(cluster: RealCluster) -> None:
     assert cluster.request(total, 5) == [0, 1, 2, 3, 4]
     node, other = names(cluster, 6)
     with cluster.hold(total, 6) as held:
@@ -345,7 +345,7 @@ def test_a_server_that_was_down_has_its_data_again(cluster: RealCluster) -> None
     assert cluster.computations(charge, 1) == 1
 
 
-def test_a_fault_takes_nothing_from_the_story(cluster: RealCluster) -> None:
+def test_a_fault_takes_nothing_from_the_history(cluster: RealCluster) -> None:
     owner, _ = names(cluster, 1)
     with cluster.hold(price, 1) as held:
         call = cluster.start(price, 1)
@@ -463,7 +463,7 @@ def test_a_cluster_leaves_nothing_whatever_was_done_to_it() -> None:
     assert killed == ["node-1"]
 
 
-def test_a_test_that_fails_leaves_nothing_but_its_story() -> None:
+def test_a_test_that_fails_leaves_nothing_but_its_history() -> None:
     cluster = RealCluster(app, nodes=1, **BRISK)
     with left_nothing(cluster), pytest.raises(HandlerFailed) as raised, cluster:
         cluster.request(charge, 7, -1)

@@ -93,9 +93,9 @@ class ScriptedServer:
         self._open: list[Connection] = []
         self._folder = tempfile.TemporaryDirectory()
         self.path = Path(self._folder.name) / "s"
-        self._door = socket.socket(socket.AF_UNIX)
-        self._door.bind(str(self.path))
-        self._door.listen(64)
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(self.path))
+        self._listening.listen(64)
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -112,8 +112,8 @@ class ScriptedServer:
         at: TracebackType | None,
     ) -> None:
         with suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)
-        self._door.close()
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
         self.cut()
         for thread in self._threads:
             thread.join(SOON_S)
@@ -200,7 +200,7 @@ class ScriptedServer:
     def _accept(self) -> None:
         while True:
             try:
-                found, _ = self._door.accept()
+                found, _ = self._listening.accept()
             except OSError:
                 return
             with self.changed:

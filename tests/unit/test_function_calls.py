@@ -73,7 +73,7 @@ def idle(*connections: FakeConnection) -> FunctionCalls:
 @pytest.mark.parametrize(
     "error", [ConnectionLost("cut"), Refused("READONLY no"), Refused("UNBLOCKED no")], ids=str
 )
-def test_where_the_server_has_gone_or_is_no_primary_any_more_no_link_is_kept(
+def test_where_the_server_has_gone_or_is_no_primary_any_more_no_connection_is_kept(
     error: Exception,
 ) -> None:
     connections = [FakeConnection(), FakeConnection(), FakeConnection()]
@@ -82,7 +82,7 @@ def test_where_the_server_has_gone_or_is_no_primary_any_more_no_link_is_kept(
     assert all(connection.closed for connection in connections)
 
 
-def test_what_the_server_refuses_for_another_reason_costs_one_link() -> None:
+def test_what_the_server_refuses_for_another_reason_costs_one_connection() -> None:
     connections = [FakeConnection(), FakeConnection(), FakeConnection()]
     functions = idle(*connections)
     with pytest.raises(Refused):
@@ -127,7 +127,7 @@ def test_an_outage_that_has_lasted_is_told() -> None:
         idle(FakeConnection(ConnectionLost("no route", spent_s=OUTAGE_S))).run(COMMANDS.survey())
 
 
-def test_a_forked_child_leaves_its_parents_links_alone() -> None:
+def test_a_forked_child_leaves_its_parents_connections_alone() -> None:
     connection = FakeConnection()
     functions = idle(connection)
     functions.forget_parent()

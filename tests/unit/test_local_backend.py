@@ -218,7 +218,7 @@ def test_a_request_past_its_deadline_is_never_run(shop: Shop, pool: ThreadPoolEx
     assert [text for text in shop.log if not text.startswith("end")] == ["blocks", "after"]
 
 
-def test_a_deadline_that_the_desk_sees_first_is_no_answer(
+def test_a_deadline_that_the_worker_sees_first_is_no_answer(
     shop: Shop, pool: ThreadPoolExecutor
 ) -> None:
     clock = Clock()

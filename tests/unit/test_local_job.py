@@ -102,5 +102,5 @@ def test_what_cannot_be_asked_cannot_be_enqueued(shop: Shop) -> None:
 
 def test_a_job_has_what_collects_a_result_of_rqs_by_the_same_names() -> None:
     names = {name for name in vars(LocalJob) if not name.startswith("_")}
-    told_by_a_solo = {"hear", "refuse", "fail"}
-    assert names - told_by_a_solo <= {name for name in dir(Job) if not name.startswith("_")}
+    told_by_the_worker = {"hear", "refuse", "fail"}
+    assert names - told_by_the_worker <= {name for name in dir(Job) if not name.startswith("_")}

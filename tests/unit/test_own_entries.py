@@ -184,7 +184,7 @@ def test_nothing_is_found_in_a_node_that_drains(at: Home) -> None:
     assert at.find(1) is None
 
 
-def test_nothing_is_found_through_a_closed_window(at: Home) -> None:
+def test_nothing_is_found_in_entries_that_are_closed(at: Home) -> None:
     at.keep(1)
     at.own_entries.close()
     assert at.find(1) is None

@@ -48,7 +48,7 @@ def test_what_does_not_is_told_at_once_with_its_advice(reason: str) -> None:
     assert LASTING[reason] in refused.advice
 
 
-def test_only_a_server_that_is_no_primary_any_more_makes_all_links_useless() -> None:
+def test_only_a_server_that_is_no_primary_any_more_makes_all_connections_useless() -> None:
     moved = {name for name, trouble in TROUBLES.items() if trouble.moved}
     assert moved == {"READONLY", "MASTERDOWN", "UNBLOCKED"}
     assert Refused("READONLY You can't").moved

@@ -142,7 +142,7 @@ def test_threads_are_of_the_group_that_started_them(simulation: Simulation) -> N
     assert simulation.group.name == "client"
 
 
-def test_a_closed_baton_leaves_no_thread_behind(simulation: Simulation) -> None:
+def test_a_closed_simulation_leaves_no_thread_behind(simulation: Simulation) -> None:
     before = threading.active_count()
     for _ in range(5):
         simulation.start(lambda: simulation.sleep(100.0), name="a")

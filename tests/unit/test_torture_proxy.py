@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from rqproc.lab.torture.proxy import CLEAR, LinkState, Proxy, ProxyPort
+from rqproc.lab.torture.proxy import CLEAR, ConnectionState, Proxy, ProxyPort
 
 WITHIN_S = 5.0
 SOON_S = 0.1
@@ -91,7 +91,7 @@ def test_swallowed_requests_never_arrive_and_their_connection_ends_with_the_weat
         assert client.recv(16) == b"one"
         silent.sendall(b"two")
         assert silent.recv(16) == b"two"
-        port.set_state(LinkState(swallows=frozenset({"requests"})))
+        port.set_state(ConnectionState(swallows=frozenset({"requests"})))
         client.sendall(b"lost")
         client.settimeout(SOON_S)
         with pytest.raises(TimeoutError):
@@ -106,7 +106,7 @@ def test_swallowed_requests_never_arrive_and_their_connection_ends_with_the_weat
 
 def test_muted_requests_arrive_and_their_replies_do_not(port: ProxyPort, echo: Echo) -> None:
     with connector(port) as client:
-        port.set_state(LinkState(swallows=frozenset({"replies"})))
+        port.set_state(ConnectionState(swallows=frozenset({"replies"})))
         client.sendall(b"ping")
         assert echo.has_got(b"ping")
         client.settimeout(SOON_S)
@@ -119,7 +119,7 @@ def test_muted_requests_arrive_and_their_replies_do_not(port: ProxyPort, echo: E
 
 def test_a_cut_takes_the_reply_and_its_connection(port: ProxyPort, echo: Echo) -> None:
     with connector(port) as client:
-        port.set_state(LinkState(cuts=1.0))
+        port.set_state(ConnectionState(cuts=1.0))
         client.sendall(b"ping")
         assert echo.has_got(b"ping")
         assert is_over(client)
@@ -128,7 +128,7 @@ def test_a_cut_takes_the_reply_and_its_connection(port: ProxyPort, echo: Echo) -
 
 def test_late_bytes_keep_their_order(port: ProxyPort) -> None:
     with connector(port) as client:
-        port.set_state(LinkState(delay_s=0.02))
+        port.set_state(ConnectionState(delay_s=0.02))
         sent = b""
         for number in range(20):
             client.sendall(b"%d," % number)
@@ -157,8 +157,8 @@ def test_a_server_that_is_told_that_no_more_requests_come_ends_the_connection(
         assert is_over(client)
 
 
-def test_weather_is_one_doors_own(port: ProxyPort) -> None:
-    port.set_state(LinkState(swallows=frozenset({"requests"})))
+def test_what_a_port_does_to_chunks_it_does_to_its_own(port: ProxyPort) -> None:
+    port.set_state(ConnectionState(swallows=frozenset({"requests"})))
     with connector(port.proxy.port("b")) as client:
         client.sendall(b"ping")
         assert client.recv(16) == b"ping"

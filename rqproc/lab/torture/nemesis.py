@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from rqproc.lab.processes import Activity
 from rqproc.lab.torture.nodes import TorturedNode
-from rqproc.lab.torture.proxy import CLEAR, LinkState, ProxyPort, Way
+from rqproc.lab.torture.proxy import CLEAR, ConnectionState, ProxyPort, Way
 from rqproc.lab.torture.records import Fault, Kind
 from rqproc.lab.torture.repeated_kills import RepeatedKills
 from rqproc.lab.torture.schedule import PlannedFault
@@ -219,19 +219,25 @@ class Nemesis:
 
     def _delay(self, long: bool) -> AbstractContextManager[OpenFault]:
         late_s = LATE_S[long]
-        return self._link_fault("delay", LinkState(delay_s=late_s), f"up to {late_s:g} s")
+        return self._connection_fault(
+            "delay", ConnectionState(delay_s=late_s), f"up to {late_s:g} s"
+        )
 
     def _drop(self, long: bool) -> AbstractContextManager[OpenFault]:
         swallows: frozenset[Way] = frozenset({"requests"})
-        return self._link_fault("drop", LinkState(swallows=swallows), f"requests, {_length(long)}")
+        return self._connection_fault(
+            "drop", ConnectionState(swallows=swallows), f"requests, {_length(long)}"
+        )
 
     def _mute(self, long: bool) -> AbstractContextManager[OpenFault]:
         """Replies of requests that were carried out are lost: some, or all."""
         if long:
             swallows: frozenset[Way] = frozenset({"replies"})
-            return self._link_fault("mute", LinkState(swallows=swallows), "all replies, long")
-        return self._link_fault(
-            "mute", LinkState(cuts=CUTS), "some replies, with their connections"
+            return self._connection_fault(
+                "mute", ConnectionState(swallows=swallows), "all replies, long"
+            )
+        return self._connection_fault(
+            "mute", ConnectionState(cuts=CUTS), "some replies, with their connections"
         )
 
     @contextmanager
@@ -247,7 +253,9 @@ class Nemesis:
             time.sleep(0.1 * self._setup.lease_s)
 
     @contextmanager
-    def _link_fault(self, kind: Kind, state: LinkState, detail: str) -> Iterator[OpenFault]:
+    def _connection_fault(
+        self, kind: Kind, state: ConnectionState, detail: str
+    ) -> Iterator[OpenFault]:
         ports, target = self._ports()
         began = time.monotonic()
         for port in ports:

@@ -24,7 +24,7 @@ Way = Literal["requests", "replies"]
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
+class ConnectionState:
     """What a port does to the chunks that pass.
 
     Attributes:
@@ -38,7 +38,7 @@ class LinkState:
     cuts: float = 0.0
 
 
-CLEAR = LinkState()
+CLEAR = ConnectionState()
 
 
 @dataclass(slots=True, eq=False)
@@ -67,12 +67,12 @@ class ProxyPort:
     proxy: Proxy
     name: str
     chance: random.Random
-    state: LinkState = CLEAR
+    state: ConnectionState = CLEAR
     swallowed: int = 0
     url: str = ""
     connections: set[_Connection] = field(default_factory=set)
 
-    def set_state(self, state: LinkState) -> None:
+    def set_state(self, state: ConnectionState) -> None:
         """From now on chunks fare like this; connections that have lost bytes end."""
         self.proxy.call(self._set_state(state))
 
@@ -80,7 +80,7 @@ class ProxyPort:
         """Half-close every connection there is."""
         self.proxy.call(self._half_close(way))
 
-    async def _set_state(self, state: LinkState) -> None:
+    async def _set_state(self, state: ConnectionState) -> None:
         self.state = state
         for connection in [c for c in self.connections if c.spoiled]:
             connection.close()

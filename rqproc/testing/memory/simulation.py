@@ -46,13 +46,13 @@ class Simulation:
         self._idle: deque[Participant] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
-        self._playing: Participant | None = None
+        self._running: Participant | None = None
         self._waiting_guests = 0
         self._participants: list[Participant] = []
         self._of_thread = threading.local()
         self.guests = Group("client")
         self._guests: list[threading.Thread] = []
-        self._stirred = 0.0
+        self._guest_moved_at = 0.0
         self._moves = 0
         self._closed = False
         self.crashes: list[tuple[str, BaseException]] = []
@@ -115,8 +115,8 @@ class Simulation:
     def _leave(self, participant: Participant) -> None:
         with self.mutex:
             participant.over = True
-            if self._playing is participant:
-                self._playing = None
+            if self._running is participant:
+                self._running = None
                 self._pass_on()
 
     # --- waiting ---
@@ -227,8 +227,8 @@ class Simulation:
     def _let_go(self, me: Participant) -> None:
         if me.guest:
             self._waiting_guests += 1
-        elif self._playing is me:
-            self._playing = None
+        elif self._running is me:
+            self._running = None
         self._pass_on()
 
     def _make_ready(self, participant: Participant) -> None:
@@ -246,7 +246,7 @@ class Simulation:
 
     def _pass_on(self) -> None:
         """Give the turn to whoever is next, while a guest waits for something."""
-        while self._playing is None and self._waiting_guests and not self._closed:
+        while self._running is None and self._waiting_guests and not self._closed:
             participant = self._next()
             if participant is None:
                 return  # the guests notice that nothing moves
@@ -254,16 +254,16 @@ class Simulation:
             self._moves += 1
             if participant.guest:
                 self._waiting_guests -= 1
-                self._stirred = time.monotonic()
+                self._guest_moved_at = time.monotonic()
             else:
-                self._playing = participant
+                self._running = participant
             participant.go.release()
 
     def _next(self) -> Participant | None:
         while True:
             if self._ready:
                 participant = self._ready.popleft()
-                if self._plays(participant):
+                if self._can_run(participant):
                     return participant
             elif self._timers and self._timers[0][0] <= self.now:
                 self._ring_next()
@@ -276,9 +276,9 @@ class Simulation:
                 return None
 
     def _may_pass_time(self) -> bool:
-        return len(self._guests) < 2 or time.monotonic() - self._stirred >= GUESTS_S
+        return len(self._guests) < 2 or time.monotonic() - self._guest_moved_at >= GUESTS_S
 
-    def _plays(self, participant: Participant) -> bool:
+    def _can_run(self, participant: Participant) -> bool:
         if participant.group.paused:
             participant.group.defer(participant)
             return False
@@ -305,7 +305,7 @@ class Simulation:
                 if self._moves != seen:
                     seen, since = self._moves, time.monotonic()
                     continue
-                patience_s = QUIET_S if self._playing is None else STANDSTILL_S
+                patience_s = QUIET_S if self._running is None else STANDSTILL_S
                 if me.parked and time.monotonic() - since >= patience_s:
                     self._waiting_guests -= 1
                     me.parked = False
@@ -313,16 +313,16 @@ class Simulation:
                     raise AssertionError(self._why())
 
     def _why(self) -> str:
-        playing = self._playing
-        if playing is None:
+        running = self._running
+        if running is None:
             return "nothing will ever happen in the cluster: what is waited for cannot come"
         self._closed = True  # a thread that hangs cannot be made to run by the rules again
         frame: Any = (
-            sys._current_frames().get(playing.thread.ident or 0) if playing.thread else None
+            sys._current_frames().get(running.thread.ident or 0) if running.thread else None
         )
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         return (
-            f"a thread of {playing.group.name} has blocked for {STANDSTILL_S:g} s without the "
+            f"a thread of {running.group.name} has blocked for {STANDSTILL_S:g} s without the "
             "cluster's knowledge, perhaps for a lock whose owner waits for the cluster's time: in "
             "a handler, wait with `cluster.hold(...)`, `current().sleep(...)` or a request.\n"
             f"{stack}"

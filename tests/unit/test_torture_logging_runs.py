@@ -1,4 +1,4 @@
-"""What handlers of a torture write is what its judge reads; and what callers choice for."""
+"""What handlers of a torture write is what its judge reads; and what callers choose."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def test_no_handler_is_told_to_ask_for_its_own_id() -> None:
         assert all(key.partition(":")[0] in NESTED for key in way[:-1])
 
 
-def test_all_kinds_of_runs_are_wished_for_and_who_is_in_a_hurry_never_waits_for_a_slow_one() -> (
-    None
-):
+def test_all_kinds_of_runs_are_chosen_and_who_is_in_a_hurry_never_waits_for_a_slow_one() -> None:
     choices = Choices(Ledger(), "1", longest_s=2.0)
     found = [choices.call() for _ in range(2000)]
     assert (
