@@ -65,6 +65,9 @@ class Thread(Protocol):
     def is_alive(self) -> bool: ...
 
 
+DRAINED_BYTES = 4096
+
+
 class Readable(Protocol):
     """What has a file that becomes readable, as a connection has."""
 
@@ -79,9 +82,17 @@ class Waker:
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
         self._woken = False
         # Reentrant: a signal handler may wake in the very thread that clears.
         self._lock = threading.RLock()
+        renew_after_fork(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: what would be woken is its parent."""
+        self._lock = threading.RLock()
+        self._reader.close()
+        self._writer.close()
 
     def fileno(self) -> int:
         return self._reader.fileno()
@@ -94,10 +105,12 @@ class Waker:
 
     def clear(self) -> None:
         """Take the wake-up back: what it was for is looked at after this."""
-        with self._lock:
-            if self._woken:
-                self._woken = False
-                self._reader.recv(1)
+        with self._lock, suppress(BlockingIOError):
+            self._woken = False
+            # All that is there, whoever wrote it: else the next wait ends at once, for ever.
+            found = DRAINED_BYTES
+            while found == DRAINED_BYTES:
+                found = len(self._reader.recv(DRAINED_BYTES))
 
     def wait(self, timeout_s: float) -> None:
         """Wait to be woken, for so many seconds at the most."""

@@ -7,22 +7,26 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
+import rqproc
 from rqproc.app import App
 from rqproc.calls.functions import connector
 from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.errors import RqprocError
-from rqproc.node.node import Node
-from rqproc.protocol.keys import Keys
+from rqproc.node.node import Node, host_name
+from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined
 from rqproc.sample import with_demo
 from rqproc.settings import NodeSettings, resolve_namespace, server_url
@@ -30,6 +34,9 @@ from rqproc.settings import NodeSettings, resolve_namespace, server_url
 log = logging.getLogger("rqproc.node")
 
 STOPPED_HARD = 1
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+IMPATIENT_S = 1.0
+"""A signal that comes so long after the first is a second word, and not the same once more."""
 
 
 def say(text: str) -> None:
@@ -93,8 +100,9 @@ def supervise(
     client = Client(url, namespace=where.namespace)
     client.membership()  # nothing is started where there is no server
     host = socket.gethostname()
+    stem = name or host_name()
     supervisor = Supervisor(
-        [f"{name or host}-{number}" for number in range(1, count + 1)],
+        [check_node_name(f"{stem}-{number}") for number in range(1, count + 1)],
         command=lambda child: _child_command(child, spec, options),
         environ={
             **os.environ,
@@ -109,7 +117,11 @@ def supervise(
 
 
 def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> list[str]:
-    command = [sys.executable, "-m", "rqproc", "node", "start", "--name", child]
+    # A module of the app's folder must not stand for one of Python's own, as `-m` would have it;
+    # but for a program that has found rqproc itself there.
+    here = Path(rqproc.__file__).parents[1] == Path.cwd()
+    python = [sys.executable] if here else [sys.executable, "-P"]
+    command = [*python, "-m", "rqproc", "node", "start", "--name", child]
     command += ["--count", "1", "--parent", str(os.getpid())]
     command += ["--log-level", options["log_level"]]
     for option in ("concurrency", "lease", "heartbeat", "max_entries", "max_queue", "max_waiters"):
@@ -125,16 +137,52 @@ def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> lis
 
 
 def _on_stop(gently: Callable[[], None], *, hard: Callable[[], None]) -> None:
-    """The first SIGINT or SIGTERM stops gently, the second one hard."""
-    asked = False
+    """The first SIGINT, SIGTERM or SIGHUP stops gently; another one hard, if it is a second later
+    or a second SIGINT. What comes at once was sent twice, as to a whole group and by its parent.
+
+    A forked child of a handler has the default handlers: it is no node.
+    """
+    asked_at: float | None = None
+    was_interrupted = False
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asked_at, was_interrupted
+        again = signum == signal.SIGINT and was_interrupted
+        was_interrupted = was_interrupted or signum == signal.SIGINT
+        if asked_at is None:
+            asked_at = time.monotonic()
+            gently()
+            say("draining; once more to stop at once")
+        elif again or time.monotonic() - asked_at >= IMPATIENT_S:
             hard()
-        asked = True
-        gently()
-        say("draining; once more to stop at once")
 
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+    numbers = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    for number in numbers:
+        signal.signal(number, handle)
+
+    _restore_in_children(numbers)
+
+
+def _restore_in_children(numbers: Sequence[signal.Signals]) -> None:
+    """Have forked children handle signals as if this process did nothing about them.
+
+    1. A handler forks, and terminates its child at once. 2. The signal comes before the child has
+    its handlers back. 3. Python clears what is pending in a new child, and the signal is lost. So
+    the signals are kept waiting while a thread forks.
+    """
+    masks: dict[int, set[int | signal.Signals]] = {}  # of threads that are forking
+
+    def hold() -> None:
+        masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(threading.get_ident(), set()))
+
+    def restore() -> None:
+        for number in numbers:
+            default = number != signal.SIGINT
+            signal.signal(number, signal.SIG_DFL if default else signal.default_int_handler)
+        let_go()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=restore)

@@ -157,12 +157,12 @@ class Node:
         if self._given_name:
             return (self._given_name, *self._join_in_time(self._given_name))
         for number in range(1, MOST_DERIVED_NAMES):
-            name = f"{_host()}-{number}"
+            name = f"{host_name()}-{number}"
             try:
                 return (name, *self._join(name))
             except NameTaken:
                 continue
-        raise NameTaken(_host(), 0.0)
+        raise NameTaken(host_name(), 0.0)
 
     def _join_in_time(self, name: str) -> tuple[Joined, Term]:
         """Join; where the name is taken, wait for a predecessor's lease that nobody renews.
@@ -293,7 +293,8 @@ def _log_failure(future: Future[None]) -> None:
         log.error("dependents not enqueued: %s", error, exc_info=error)
 
 
-def _host() -> str:
+def host_name() -> str:
+    """Return the host's name as a node's may begin with it: there is room for a number."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48] or "node"
 
 

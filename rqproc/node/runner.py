@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import os
+import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
@@ -17,6 +21,8 @@ from rqproc.ids import parse_address
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
 from rqproc.protocol import answer_codec, codec
 from rqproc.runtime import Clock, Runtime, Thread
+
+log = logging.getLogger("rqproc.node")
 
 Report = Callable[[Run, Outcome | Slot], None]
 
@@ -49,6 +55,8 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
         self._under_way: set[Run] = set()
+        self._pid = os.getpid()
+        self._stopping = False
         self._tasks: set[Future[None]] = set()  # a loop alone does not keep its tasks alive
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -79,6 +87,7 @@ class Runner:
         """
         idle = not self._under_way
         self._threads.shutdown(wait=idle, cancel_futures=True)
+        self._stopping = True
         if self._loop and self._looping:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._looping.join(None if idle else CLEAN_UP_S)
@@ -96,7 +105,9 @@ class Runner:
                 at=self._runtime.suspend_proof(), text=codec.encode_value(value)
             )
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
+            self._leave_child(error)
             outcome = Failed(*answer_codec.told(error))
+        self._leave_child(None)
         self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
@@ -104,8 +115,26 @@ class Runner:
             self._enter(run)  # in the context of this task alone
             outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
         except BaseException as error:  # noqa: BLE001
+            self._leave_child(error)
             outcome = Failed(*answer_codec.told(error))
+        self._leave_child(None)
         self._end(run, outcome)
+
+    def _leave_child(self, error: BaseException | None) -> None:
+        """End the process, if it is a child that the handler has forked: its way out of the handler
+        is its end, for it has no node to go back to.
+        """
+        if os.getpid() == self._pid:
+            return
+        code = 0
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error:
+            traceback.print_exception(error)
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
 
     def _enter(self, run: Run) -> None:
         CURRENT.set(self._current(run))
@@ -130,16 +159,22 @@ class Runner:
         if self._loop is None:
             self._loop = self._runtime.event_loop()
             self._looping = self._runtime.thread(
-                partial(_serve, self._loop), name="rqproc-handlers-async"
+                partial(_serve, self._loop, lambda: self._stopping), name="rqproc-handlers-async"
             )
             self._looping.start()
         return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run an event loop until it is stopped; coroutines that are left then are cancelled."""
+def _serve(loop: asyncio.AbstractEventLoop, is_over: Callable[[], bool]) -> None:
+    """Run an event loop until it is to end; coroutines that are left then are cancelled.
+
+    A handler's code can stop it: by its own word, or by SystemExit in a task, which asyncio raises
+    through the loop. Others' coroutines are on it too, so it goes on.
+    """
     try:
-        loop.run_forever()
+        _run_on(loop)
+        while not is_over():
+            _run_on(loop)
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
@@ -148,6 +183,13 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())  # connections of clients are closed
     finally:
         loop.close()
+
+
+def _run_on(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    except BaseException as error:  # noqa: BLE001 - whoever awaits that task has it too
+        log.error("a task of a handler has raised %r through the event loop", error)
 
 
 def _call(run: Run) -> Any:

@@ -16,11 +16,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rqproc.errors import RedisUnavailable
+
 log = logging.getLogger("rqproc.supervisor")
 
 USAGE = 2
 QUICK_DEATH_S = 5.0
 LONGEST_PAUSE_S = 10.0
+MOST_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
         self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
+        self._failures: dict[str, int] = dict.fromkeys(names, 0)
         self._events: queue.SimpleQueue[tuple[str, _Ended | None]] = queue.SimpleQueue()
         self._pending: dict[str, threading.Timer] = {}
         self._stopping = threading.Event()
@@ -129,8 +133,25 @@ class Supervisor:
             self._code = USAGE
             self.stop()
             return
+        if self._fails_at_start(name, ended):
+            log.error("%s cannot start: %s, %d times in a row", name, _cause(code), MOST_FAILURES)
+            self._code = code
+            self.stop()
+            return
         log.error("%s (pid %d) died: %s; starting it anew", name, child.pid, _cause(code))
         self._start_later(name)
+
+    def _fails_at_start(self, name: str, ended: _Ended) -> bool:
+        """Whether it has ended by itself again, before it was a member; a server that is away is no
+        fault of its own.
+        """
+        code = ended.child.returncode
+        quick = time.monotonic() - self._started_at[name] < QUICK_DEATH_S
+        if code <= 0 or code == RedisUnavailable.exit_code or ended.was_counted_on or not quick:
+            self._failures[name] = 0
+            return False
+        self._failures[name] += 1
+        return self._failures[name] >= MOST_FAILURES
 
     def _report(self, name: str, pid: int) -> bool:
         """Return whether the cluster has still counted on it."""

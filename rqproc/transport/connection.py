@@ -25,6 +25,7 @@ from typing import Any
 import hiredis
 
 from rqproc.errors import DEFAULT_ADVICE
+from rqproc.runtime import renew_after_fork
 from rqproc.transport.replies import code, shown, trouble
 
 Arg = bytes | str | int | float
@@ -112,6 +113,12 @@ class Connection:
         self._low_water = 1
         if self._plain:
             self._socket.settimeout(None)  # the kernel keeps the time: no poll before each call
+        renew_after_fork(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: the parent's end of a connection is its last one."""
+        with suppress(OSError):
+            self._socket.close()
 
     def fileno(self) -> int:
         return self._socket.fileno()

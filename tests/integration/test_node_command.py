@@ -344,3 +344,28 @@ def test_the_demo_resource_is_served_beside_an_app_and_without_one(cluster: Clus
     assert 1 <= value["value"] <= 1000
     assert value["node"] == "a"
     assert cluster.client.reply(1).expires_in_s == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize("others", [[signal.SIGTERM], [signal.SIGHUP, signal.SIGTERM]], ids=str)
+def test_signals_that_come_at_once_are_one_word(
+    cluster: Cluster, book: Book, ids: Fresh, others: list[signal.Signals]
+) -> None:
+    """As where a manager signals the whole group, and the supervisor its children."""
+    (node,) = cluster.start("a")
+    (id,) = ids(1)
+    job = cluster.client.enqueue(id, "gated")
+    book.started("gated", id)
+    for number in (signal.SIGTERM, *others):
+        node.signal(number)
+    node.says("once more to stop at once")
+    kit.eventually(lambda: cluster.client.members() == ())
+    book.release("gated", id)
+    assert job.latest_result(timeout=5)
+    assert node.wait() == 0
+
+
+def test_a_hangup_drains(cluster: Cluster) -> None:
+    (node,) = cluster.start("a")
+    node.signal(signal.SIGHUP)
+    assert node.wait() == 0
+    assert cluster.client.membership().nodes == ()

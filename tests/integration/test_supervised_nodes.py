@@ -209,3 +209,56 @@ def test_the_names_of_children_can_be_told_from_their_host(cluster: Cluster) -> 
         host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48]
         assert cluster.client.members() == (f"{host}-1", f"{host}-2")
         assert supervisor.stop() == 0
+
+
+def test_a_group_that_is_signalled_whole_finishes_what_it_holds(
+    cluster: Cluster, book: Book, ids: Fresh, pair: Running
+) -> None:
+    """A manager signals supervisor and children, and the supervisor its children once more."""
+    one, two = ids(2)
+    jobs = [cluster.client.enqueue(id, "gated") for id in (one, two)]
+    for id in (one, two):
+        book.started("gated", id)
+    for pid in [*_pids(cluster).values(), pair.pid]:
+        os.kill(pid, signal.SIGTERM)
+    kit.eventually(lambda: cluster.client.members() == ())
+    for id in (one, two):
+        book.release("gated", id)
+    assert pair.wait() == 0
+    assert [job.get_status() for job in jobs] == ["finished", "finished"]
+
+
+def _supervisor(cluster: Cluster, tmp_path: Path, name: str, app: str) -> Running:
+    """A supervisor of two in a folder that has an app."""
+    (tmp_path / "found.py").write_text(app)
+    # As the script `rqproc`, and unlike `python -m`: the folder is not the first of the path.
+    command = (sys.executable, "-P", "-m", "rqproc", "node", "start", "found:app")
+    environ = kit.environ(cluster.url, cluster.namespace)
+    return Running((*command, "--name", name, "--count", "2"), env=environ, cwd=tmp_path)
+
+
+APP = "from rqproc import App\n\napp = App()\n"
+
+
+def test_a_name_that_no_child_can_have_is_refused_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    with _supervisor(cluster, tmp_path, "a b", APP) as supervisor:
+        assert supervisor.wait() == 2
+    assert "invalid node name 'a b-1'" in supervisor.stderr
+
+
+def test_a_module_named_as_one_of_pythons_stands_beside_the_app(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text("raise AssertionError('this is the app's own')\n")
+    with _supervisor(cluster, tmp_path, "w", APP) as supervisor:
+        kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
+        assert supervisor.stop() == 0
+
+
+def test_a_child_that_cannot_start_ends_its_supervisor_with_its_code(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    breaks = "import os, sys\n\nif '--parent' in sys.argv:\n    os._exit(7)\n"
+    with _supervisor(cluster, tmp_path, "w", APP + breaks) as supervisor:
+        assert supervisor.wait(within_s=30) == 7
+    assert "w-1 cannot start: exit code 7, 3 times in a row" in supervisor.stderr
