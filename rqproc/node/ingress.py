@@ -97,14 +97,20 @@ class Ingress:
     def _next(self, connection: Connection) -> bytes | None:
         keys = self._commands.keys
         move: Command = (
-            "BLMOVE", keys.ingress_queue, keys.ingress_intermediate, "LEFT", "RIGHT", BLOCK_S,
+            "BLMOVE", keys.ingress_queue, keys.ingress_intermediate, "LEFT", "RIGHT",
+            str(BLOCK_S),
         )  # fmt: skip
         moved: bytes | None = connection.exchange((move,), timeout_s=BLOCK_S + GRACE_S)[0]
         return moved
 
     def _sweep(self, connection: Connection) -> None:
         """Carry what a node that died has left."""
-        left: Command = ("LRANGE", self._commands.keys.ingress_intermediate, 0, SWEEP_MOST - 1)
+        left: Command = (
+            "LRANGE",
+            self._commands.keys.ingress_intermediate,
+            "0",
+            str(SWEEP_MOST - 1),
+        )
         self._carry(connection, connection.exchange((left,), timeout_s=GRACE_S)[0])
 
     def _carry(self, connection: Connection, ids: list[bytes]) -> None:

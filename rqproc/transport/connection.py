@@ -28,7 +28,9 @@ from rqproc.errors import DEFAULT_ADVICE
 from rqproc.runtime import renew_after_fork
 from rqproc.transport.replies import code, shown, trouble
 
-Arg = bytes | str | int | float
+Arg = bytes | str
+"""No numbers: hiredis runs Python code to pack them, and where a signal's handler raises in that it
+crashes the process."""
 Command = tuple[Arg, ...]
 
 BUFFER_BYTES = 65536
