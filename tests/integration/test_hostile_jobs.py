@@ -28,10 +28,20 @@ from rq.serializers import JSONSerializer
 from servers import PrivateServer
 
 from rqproc.errors import RqprocError
+from rqproc.ids import address
 
 WITHIN_S = 2
 GOOD = json.dumps(["rqproc.request", None, [1], {"resource": "price"}])
-OURS = {"data": GOOD, "rqproc_address": "1|price:1", "rqproc_kind": "job", "rqproc_reply": "odd"}
+HERE, THERE = address("price", 1), address("price", 2)
+OURS = {"data": GOOD, "rqproc_address": HERE, "rqproc_deadline": "0"}
+CALL, GROUP = f"r0dd-c1-{address('charge', 1)}".encode(), b"r0dd-g2"
+ENDLESS = "9" * 400
+OWN = "the incarnation's own field"
+"""Stands for the incarnation of the node where something lies, which each test has to look up."""
+
+Written = dict[str, Any] | str | None
+"""What stands at a job's key: a hash, which is queued unless it says otherwise, a string, or
+nothing."""
 
 
 class Runs:
@@ -208,7 +218,9 @@ JOBS: dict[str, dict[str, Any] | str] = {
 @pytest.fixture
 def clean(book: Book) -> Iterator[None]:
     yield
-    book.redis.delete("rq:job:odd", b"rq:job:\xff\xfe", "rq:results:odd")
+    book.redis.delete(
+        b"rq:job:\xff\xfe", *book.redis.keys("rq:*:odd"), *book.redis.keys("rq:*:r0dd-*")
+    )
 
 
 @pytest.mark.usefixtures("clean")
@@ -249,52 +261,128 @@ def test_a_small_pickle_does_not_take_a_gigabyte(victim: Victim, book: Book, ids
     assert int(peak_kb[1]) < 200_000
 
 
-NODE_JOBS: dict[str, tuple[bytes, dict[str, Any] | str | None]] = {
-    "no job": (b"odd", None),
-    "no hash": (b"odd", "x"),
-    "foreign": (b"odd", {"data": GOOD}),
-    "foreign, forbidden": (b"odd", {"data": b'["os.system",null,["false"],{}]'}),
-    "no data": (b"odd", {"rqproc_address": "1|price:1"}),
-    "not queued": (b"odd", {**OURS, "status": "started"}),
-    "odd kind": (b"odd", {**OURS, "rqproc_kind": "banana"}),
-    "odd address": (b"odd", {**OURS, "rqproc_address": "hello"}),
-    "empty address": (b"odd", {**OURS, "rqproc_address": ""}),
-    "address without id": (b"odd", {**OURS, "rqproc_address": "1|price:"}),
-    "address that is no text": (b"odd", {**OURS, "rqproc_address": b"1|price:\xff"}),
-    "odd deadline": (b"odd", {**OURS, "rqproc_deadline": "soon"}),
-    "odd losses": (b"odd", {**OURS, "rqproc_lost": "many"}),
-    "reply that is no text": (b"odd", {**OURS, "rqproc_reply": b"\xff"}),
+STRAYS: dict[str, tuple[bytes, Written, str]] = {
+    "no job": (b"odd", None, ""),
+    "no hash": (b"odd", "x", ""),
+    "foreign": (b"odd", {"data": GOOD}, "finished"),
+    "foreign, forbidden": (b"odd", {"data": b'["os.system",null,["false"],{}]'}, "failed"),
+    "no data": (b"odd", {"rqproc_address": HERE}, "failed"),
+    "started": (b"odd", {**OURS, "status": "started"}, "started"),
+    "addressed to another id": (b"odd", {**OURS, "rqproc_address": THERE}, "finished"),
+    "addressed to none": (b"odd", {**OURS, "rqproc_address": "hello"}, "finished"),
+    "a call": (CALL, OURS, "queued"),
+    "a call with arguments": (CALL.replace(b"-c", b"-a"), OURS, "queued"),
+    "an invalidation": (CALL.replace(b"-c", b"-i"), OURS, "queued"),
+    "a group": (GROUP, {**OURS, OWN: f"0 {HERE}"}, "queued"),
 }
+"""What lies in a node's queue and is not open there, with the status that it has in the end. Jobs
+go to the ingress queue and are looked into there, whatever they say of themselves; calls and groups
+are dropped."""
 
 
 @pytest.mark.usefixtures("clean")
-@pytest.mark.parametrize("name", NODE_JOBS)
-def test_a_malformed_job_in_a_nodes_own_queue_fails_alone(
+@pytest.mark.parametrize("name", STRAYS)
+def test_what_anyone_pushed_into_a_nodes_own_queue_is_looked_into_like_any_job(
     victim: Victim, book: Book, ids: Fresh, name: str
 ) -> None:
     cluster = victim.ready()
-    job_id, fields = NODE_JOBS[name]
+    job_id, fields, status = STRAYS[name]
     good, after = ids(2)
     with book.redis.pipeline(transaction=True) as pipe:
-        _write(pipe, job_id, fields)
+        _write(pipe, job_id, fields, incarnation=_incarnation(cluster, book))
         _write(pipe, b"good", _charge(good))
         pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}.a", job_id, "good")
         pipe.execute()
     kit.eventually(lambda: book.count("charge", good) == 1, within_s=WITHIN_S, what="the other")
+    kit.eventually(lambda: _status(book, job_id) == status, within_s=WITHIN_S, what=status)
     victim.goes_on(book, after)
+    assert _status(book, job_id) == status
+
+
+OPEN: dict[str, tuple[bytes, Written, str]] = {
+    "no job": (b"odd", None, ""),
+    "no hash": (b"odd", "x", ""),
+    "no data": (b"odd", {"rqproc_address": HERE}, "canceled"),
+    "failed": (b"odd", {**OURS, "status": "failed"}, "failed"),
+    "noise": (b"odd", {**OURS, "data": b"\x00\xff\x17"}, "failed"),
+    "forbidden": (b"odd", {**OURS, "data": b'["os.system",null,["false"],{}]'}, "failed"),
+    "addressed to another id": (b"odd", {**OURS, "rqproc_address": THERE}, "failed"),
+    "no address": (b"odd", {"data": GOOD}, "finished"),
+    "odd address": (b"odd", {**OURS, "rqproc_address": "hello"}, "finished"),
+    "empty address": (b"odd", {**OURS, "rqproc_address": ""}, "finished"),
+    "address without id": (b"odd", {**OURS, "rqproc_address": "1-price-"}, "finished"),
+    "address that is no text": (b"odd", {**OURS, "rqproc_address": b"1-price-\xff"}, "finished"),
+    "endless address": (b"odd", {**OURS, "rqproc_address": f"{ENDLESS}-price-1"}, "finished"),
+    "odd deadline": (b"odd", {**OURS, "rqproc_deadline": "soon"}, "finished"),
+    "endless deadline": (b"odd", {**OURS, "rqproc_deadline": ENDLESS}, "finished"),
+    "past deadline": (b"odd", {**OURS, "rqproc_deadline": "1"}, "canceled"),
+    "odd losses": (b"odd", {**OURS, "rqproc_lost": "many"}, "finished"),
+    "many losses": (b"odd", {**OURS, "rqproc_lost": "3"}, "failed"),
+    "odd time": (b"odd", {**OURS, "enqueued_at": b"\xff"}, "finished"),
+    "a call without a hash": (CALL, None, ""),
+    "a call without data": (CALL, {"rqproc_deadline": "0"}, ""),
+    "a call with an odd deadline": (CALL, {"data": "", "rqproc_deadline": "soon"}, ""),
+    "a call with odd data": (CALL.replace(b"-c", b"-a"), {"data": b"\xff"}, ""),
+    "a call of an entry without a hash": (f"r0dd-c3-{HERE}".encode(), None, ""),
+    "a call without an id": (b"r0dd-c1-1-price-", {"data": ""}, ""),
+    "a group without a hash": (GROUP, None, ""),
+    "a group of no address": (GROUP, {OWN: "hello"}, ""),
+    "a group of a place beyond": (GROUP, {OWN: f"{ENDLESS} {HERE}"}, ""),
+    "a group that is nowhere": (GROUP, {"data": GOOD}, "queued"),
+}
+"""What is open at a node, as ``put`` in placement.lua leaves it, and was written to since, with the
+status that it has in the end; "" where nothing is left that has one."""
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("name", OPEN)
+def test_what_is_open_at_a_node_and_malformed_fails_alone(
+    victim: Victim, book: Book, ids: Fresh, name: str
+) -> None:
+    cluster = victim.ready()
+    job_id, fields, status = OPEN[name]
+    good, after = ids(2)
+    incarnation = _incarnation(cluster, book)
+    opened = cluster.client.keys.state + "open:" + incarnation
+    with book.redis.pipeline(transaction=True) as pipe:
+        _write(pipe, job_id, fields, incarnation=incarnation)
+        _write(pipe, b"good", _charge(good))
+        pipe.zadd(opened, {job_id: 1, b"good": 2})
+        pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}.a", job_id, "good")
+        pipe.execute()
+    kit.eventually(lambda: book.count("charge", good) == 1, within_s=WITHIN_S, what="the other")
+    kit.eventually(lambda: _status(book, job_id) == status, within_s=WITHIN_S, what=status)
+    kit.eventually(lambda: not book.redis.exists(opened), within_s=WITHIN_S, what="it is ended")
+    victim.goes_on(book, after)
+    assert _status(book, job_id) == status
 
 
 def _charge(id: int) -> dict[str, Any]:
-    """A well-formed request, as route.lua writes it."""
+    """A well-formed job, as routing.lua writes it."""
     data = json.dumps(["rqproc.request", None, [id], {"resource": "charge"}])
-    return {"data": data, "rqproc_address": f"{id}|charge:{id}", "rqproc_kind": "job"}
+    return {"data": data, "rqproc_address": address("charge", id), "rqproc_deadline": "0"}
 
 
-def _write(pipe: redis.Redis, job_id: bytes, fields: dict[str, Any] | str | None) -> None:
+def _write(pipe: redis.Redis, job_id: bytes, fields: Written, *, incarnation: str = "") -> None:
     if isinstance(fields, str):
         pipe.set(b"rq:job:" + job_id, fields)
     elif fields is not None:
-        pipe.hset(b"rq:job:" + job_id, mapping={"status": "queued", **fields})
+        written = {incarnation if key == OWN else key: value for key, value in fields.items()}
+        pipe.hset(b"rq:job:" + job_id, mapping={"status": "queued", **written})
+
+
+def _status(book: Book, job_id: bytes) -> str:
+    """The status of a job; "" where there is none, or no job."""
+    with contextlib.suppress(redis.ResponseError):
+        return (book.redis.hget(b"rq:job:" + job_id, "status") or b"").decode()
+    return ""
+
+
+def _incarnation(cluster: Cluster, book: Book) -> str:
+    """That of node a."""
+    found = book.redis.hget(cluster.client.keys.state + "nodes", "a")
+    assert found
+    return found.decode()
 
 
 def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
@@ -317,16 +405,21 @@ def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
 
 
 @pytest.mark.usefixtures("clean")
-def test_an_odd_address_in_a_dead_nodes_queue_loses_nothing_else(
-    cluster: Cluster, book: Book, ids: Fresh
+@pytest.mark.parametrize(
+    "odd", [None, "x", {**OURS, "rqproc_address": "hello"}, {**OURS, "rqproc_lost": "many"}],
+    ids=["no job", "no hash", "odd address", "odd losses"],
+)  # fmt: skip
+def test_what_is_open_at_a_dead_node_and_malformed_loses_nothing_else(
+    cluster: Cluster, book: Book, ids: Fresh, odd: Written
 ) -> None:
     doomed, _ = cluster.start("a", "b")
     (id,) = ids(1)
+    opened = cluster.client.keys.state + "open:" + _incarnation(cluster, book)
     doomed.signal(signal.SIGSTOP)
     with book.redis.pipeline() as pipe:
-        _write(pipe, b"odd", {**OURS, "rqproc_address": "hello"})
+        _write(pipe, b"odd", odd)
         _write(pipe, b"good", _charge(id))
-        _push_behind_the_pop(pipe, f"rq:queue:rqproc.{cluster.namespace}.a", "odd", "good")
+        pipe.zadd(opened, {b"odd": 1, b"good": 2})
         pipe.execute()
     kit.eventually(lambda: "a" not in _members(cluster), within_s=4)
     kit.eventually(lambda: book.count("charge", id) == 1, within_s=WITHIN_S)
