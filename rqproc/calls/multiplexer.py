@@ -40,14 +40,14 @@ server."""
 FENCE_S = 120.0
 """Seconds that a fence outlives the longest timeout of those who wait behind it."""
 
-ACKNOWLEDGED = 64
+UNLINK_BATCH = 64
 """Answers that are read before they are removed, many at once."""
 
 Place = tuple[Call, int]
 """One of a call's ids, by its place."""
 
-Due = tuple[Callable[[Any, Any], None], Any]
-"""What is done with the reply to a command, and for what."""
+ReplyHandler = tuple[Callable[[Any, Any], None], Any]
+"""What is done with the reply to a command, and for which calls or fence."""
 
 
 def fresh_name() -> str:
@@ -60,50 +60,54 @@ class Multiplexer:
 
     Attributes:
         calls: all that are waited for, the oldest first.
-        due: what replies are of, in the order in which they come; another one for each connection.
-        extra: commands that must be sent as soon as may be, with what their replies are of.
+        expected: what is done with the replies to come, in their order; another one for each
+            connection.
+        extra: commands that must be sent as soon as may be, with what is done with their replies.
     """
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
         self.calls: dict[Call, None] = {}
-        self.due: deque[Due] = deque()
-        self.extra: list[tuple[Command, Due]] = []
+        self.expected: deque[ReplyHandler] = deque()
+        self.extra: list[tuple[Command, ReplyHandler]] = []
         self._name = fresh_name()
         self._numbers = count()
         self._pending: dict[bytes, Place] = {}
         self._groups: dict[bytes, Sequence[Place]] = {}
         self._acks: list[bytes] = []
-        self._old: dict[str, list[Call]] = {}
-        self._fences: dict[str, float] = {}
-        self._setting: dict[str, float] = {}
-        self._load = False
-        self._not_loaded: Refused | None = None
+        self._calls_by_old_name: dict[str, list[Call]] = {}
+        self._fences_to_set: dict[str, float] = {}
+        self._fences_sent: dict[str, float] = {}
+        self._must_load = False
+        self._load_error: Refused | None = None
 
     # --- what is said ---
 
     def channels(self) -> list[str]:
         """What a new connection listens to."""
         keys = self.commands.keys
-        self._old = {
+        self._calls_by_old_name = {
             name: left
-            for name, calls in self._old.items()
+            for name, calls in self._calls_by_old_name.items()
             if (left := [call for call in calls if call in self.calls])
         }
-        return [keys.reply(name) for name in (self._name, *self._old)]
+        return [keys.reply(name) for name in (self._name, *self._calls_by_old_name)]
 
-    def first(self, call: Call, left_s: float | None = None) -> Command:
-        """Return the command in which a call of one id goes out; ``left_s``: as for ``opening``."""
+    def compose_one(self, call: Call, left_s: float | None = None) -> Command:
+        """Return the command in which a call of one id goes out.
+
+        ``left_s``: as for ``compose_new``.
+        """
         address, data = call.addresses[0], call.data(0)
         id = f"{self._name}-{call.kind}{next(self._numbers):x}-{address}"
         call.names = (id,)
         place = (call, 0)
         self._pending[id.encode()] = place
-        self.due.append((self._routed, (place,)))
+        self.expected.append((self._routed, (place,)))
         timeout_s = call.timeout_s if left_s is None else left_s
         return self.commands.route_one(id, address, data, timeout_s=timeout_s, parent=call.parent)
 
-    def opening(self, calls: Sequence[Call], left_s: float | None = None) -> list[Command]:
+    def compose_new(self, calls: Sequence[Call], left_s: float | None = None) -> list[Command]:
         """Return the commands in which calls go out that were not sent before.
 
         Those of one resource, without arguments, go together.
@@ -116,20 +120,20 @@ class Multiplexer:
         alike: dict[tuple[str, float], list[Call]] = {}
         for call in calls:
             if call.kind != "c" or call.parent:
-                commands += self._each(call, left_s)
+                commands += self._route_each(call, left_s)
             elif len(call.ids) > 1:
-                commands += self._many(call, left_s)
+                commands += self._scatter_ids(call, left_s)
             else:
                 alike.setdefault((call.resource, call.timeout_s), []).append(call)
         for some in alike.values():
             for i in range(0, len(some), MOST_TOGETHER):
-                commands.append(self._gathered(some[i : i + MOST_TOGETHER], left_s))
+                commands.append(self._scatter_calls(some[i : i + MOST_TOGETHER], left_s))
         return commands
 
-    def _each(self, call: Call, left_s: float | None) -> list[Command]:
+    def _route_each(self, call: Call, left_s: float | None) -> list[Command]:
         """Each id on its own: whom a run waits for is told id by id."""
         if len(call.ids) == 1:
-            return [self.first(call, left_s)]
+            return [self.compose_one(call, left_s)]
         number = next(self._numbers)
         call.names = [
             f"{self._name}-{call.kind}{number:x}_{place}-{address}"
@@ -140,7 +144,7 @@ class Multiplexer:
         timeout_s = call.timeout_s if left_s is None else left_s
         return [self._route(places, timeout_s, again=False)]
 
-    def _many(self, call: Call, left_s: float | None) -> list[Command]:
+    def _scatter_ids(self, call: Call, left_s: float | None) -> list[Command]:
         commands = []
         for base in range(0, len(call.ids), MOST_TOGETHER):
             addresses = call.addresses[base : base + MOST_TOGETHER]
@@ -148,9 +152,9 @@ class Multiplexer:
             commands.append(self._scatter(places, addresses, left_s))
         return commands
 
-    def _gathered(self, calls: Sequence[Call], left_s: float | None) -> Command:
+    def _scatter_calls(self, calls: Sequence[Call], left_s: float | None) -> Command:
         if len(calls) == 1:
-            return self.first(calls[0], left_s)
+            return self.compose_one(calls[0], left_s)
         addresses = [call.addresses[0] for call in calls]
         return self._scatter([(call, 0) for call in calls], addresses, left_s)
 
@@ -162,31 +166,31 @@ class Multiplexer:
         self._groups[group.encode()] = places
         for one in dict.fromkeys(one for one, _ in places):
             one.groups.append(group)
-        self.due.append((self._scattered, places))
+        self.expected.append((self._scattered, places))
         data = codec.encode_many(call.resource)
         timeout_s = call.timeout_s if left_s is None else left_s
         return self.commands.scatter(group, data, addresses, timeout_s=timeout_s)
 
-    def again(self, call: Call, left_s: float, *, withdraw: bool) -> list[Command]:
+    def compose_again(self, call: Call, left_s: float, *, withdraw: bool) -> list[Command]:
         """Return what asks again for a call's ids without an answer.
 
         ``withdraw``: those that are lost are taken back first.
         """
         if not call.names and not call.groups:
-            return self.opening((call,), left_s)
+            return self.compose_new((call,), left_s)
         call.unsure = True
         places = [(call, place) for place in call.missing()]
         if not places:  # the last answer has come since this was decided
             return []
         commands = []
         if withdraw:
-            self.due.append((self._withdrawn, places))
+            self.expected.append((self._withdrawn, places))
             sent = [self.sent(*place) for place in places]
             commands.append(self.commands.withdraw(sent, timeout_s=left_s))
         return [*commands, self._route(places, left_s, again=True)]
 
     def _route(self, places: Sequence[Place], timeout_s: float, *, again: bool) -> Command:
-        self.due.append((self._routed, places))
+        self.expected.append((self._routed, places))
         parent = places[0][0].parent
         sent = [self.sent(*place) for place in places]
         return self.commands.route(sent, timeout_s=timeout_s, parent=parent, again=again)
@@ -204,22 +208,22 @@ class Multiplexer:
     def housekeeping(self) -> list[Command]:
         """Return what goes before anything else: functions, fences, answers that were read."""
         commands: list[Command] = []
-        if self._load:
-            self._load = False
-            self.due.append((self._loaded, None))
+        if self._must_load:
+            self._must_load = False
+            self.expected.append((self._loaded, None))
             commands.append(self.commands.load)
-        fences, self._fences = self._fences, {}
-        self._setting |= fences
+        fences, self._fences_to_set = self._fences_to_set, {}
+        self._fences_sent |= fences
         for name, for_s in fences.items():
-            self.due.append((self._fenced, (name, for_s)))
+            self.expected.append((self._fenced, (name, for_s)))
             commands.append(self.commands.fence(name, for_s))
-        for command, due in self.extra:
-            self.due.append(due)
+        for command, handler in self.extra:
+            self.expected.append(handler)
             commands.append(command)
         self.extra.clear()
-        if len(self._acks) >= ACKNOWLEDGED:
+        if len(self._acks) >= UNLINK_BATCH:
             acks, self._acks = self._acks, []
-            self.due.append((_ignored, None))
+            self.expected.append((_ignored, None))
             commands.append(("UNLINK", *acks))
         return commands
 
@@ -231,15 +235,17 @@ class Multiplexer:
     @property
     def has_more(self) -> bool:
         """Whether ``housekeeping`` has anything to say."""
-        return bool(self._load or self._fences or self.extra or len(self._acks) >= ACKNOWLEDGED)
+        return bool(
+            self._must_load or self._fences_to_set or self.extra or len(self._acks) >= UNLINK_BATCH
+        )
 
     # --- what is heard ---
 
-    def take_in(self, found: Iterable[Any], due: deque[Due]) -> None:
+    def take_in(self, found: Iterable[Any], expected: deque[ReplyHandler]) -> None:
         """Take in what a connection has brought, and wake whoever has all answers.
 
         Args:
-            due: what replies are due on that connection.
+            expected: what is done with the replies to come on that connection.
 
         Raises:
             Refused: the server is not the primary any more: the connection is of no use.
@@ -249,7 +255,7 @@ class Multiplexer:
                 if reply[0] == b"message":
                     self.message(reply[2])
             else:
-                handle, about = due.popleft()
+                handle, about = expected.popleft()
                 handle(reply, about)
 
     def message(self, payload: bytes) -> None:
@@ -359,21 +365,21 @@ class Multiplexer:
 
     def _fenced(self, reply: Any, fence: tuple[str, float]) -> None:
         name, for_s = fence
-        self._setting.pop(name, None)
+        self._fences_sent.pop(name, None)
         if isinstance(reply, Exception):
-            self._fences[name] = for_s
+            self._fences_to_set[name] = for_s
 
     def _loaded(self, reply: Any, _: None) -> None:
         """A user that may not load leaves it to the nodes; what else is wrong its callers hear."""
         found = Refused(str(reply)) if isinstance(reply, Exception) else None
-        self._not_loaded = found if found and found.code != "NOPERM" else None
+        self._load_error = found if found and found.code != "NOPERM" else None
 
     def _refused(self, error: Exception, places: Iterable[Place]) -> None:
         """Raises: Refused: of a server that is of no use."""
         refused = Refused(str(error))
         if refused.code == "NOFUNCTION":
-            self._load = True
-            refused = self._not_loaded or refused
+            self._must_load = True
+            refused = self._load_error or refused
         if refused.moved:
             raise refused
         for call in dict.fromkeys(call for call, _ in places):
@@ -395,17 +401,17 @@ class Multiplexer:
 
     def broken(self, error: Exception) -> None:
         """A connection has failed: nobody knows which of the last packets have arrived."""
-        self.due = deque()
+        self.expected = deque()
         self.extra.clear()
         self._acks.clear()
-        self._fences |= self._setting  # they may not have arrived
-        self._setting = {}
+        self._fences_to_set |= self._fences_sent  # they may not have arrived
+        self._fences_sent = {}
         calls = tuple(self.calls)  # others come and go meanwhile
         sent = [call for call in calls if self._was_sent(call)]
         if sent:
             longest_s = max(call.timeout_s for call in sent)
-            self._old[self._name] = sent
-            self._fences[self._name] = longest_s + FENCE_S
+            self._calls_by_old_name[self._name] = sent
+            self._fences_to_set[self._name] = longest_s + FENCE_S
             self._name = fresh_name()
         for call in calls:
             call.unsure = call.unsure or bool(call.names or call.groups)

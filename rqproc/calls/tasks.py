@@ -16,7 +16,7 @@ from typing import Any
 
 from rqproc.calls.call import Call
 from rqproc.calls.drive import adrive
-from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
+from rqproc.calls.multiplexer import TOLD, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
 from rqproc.protocol.commands import Commands
 from rqproc.transport.async_connection import AsyncConnection, connect
@@ -112,7 +112,7 @@ class Tasks:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
         connection, self._connection = self._connection, None
-        self._core.due = deque()
+        self._core.expected = deque()
         goodbye = self._core.goodbye()
         if connection:
             if goodbye:
@@ -149,7 +149,7 @@ class Tasks:
         if unsent and look.wait_s >= look.grace_s:
             del self._outbox[call]
             awaited.set_exception(ConnectionLost("it does not answer", spent_s=look.wait_s))
-        elif core.due and silent_s >= look.grace_s and self._connection:
+        elif core.expected and silent_s >= look.grace_s and self._connection:
             unheard_s = loop.time() - self._heard_at
             spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
             self._broken(self._connection, ConnectionLost("it does not answer", spent_s=spent_s))
@@ -165,7 +165,7 @@ class Tasks:
                 self._connecting = asyncio.create_task(self._connect())
             return
         core, now = self._core, self._running.time()
-        if not core.due:
+        if not core.expected:
             self._silent_since = now
         commands: list[Command] = core.housekeeping() if core.has_more else []
         commands += self._outgoing(now, late)
@@ -182,12 +182,12 @@ class Tasks:
                 continue  # it has gone
             if look.send:
                 left_s = max(SHORTEST_S, call.deadline - now)
-                commands += core.again(call, left_s, withdraw=look.withdraw)
+                commands += core.compose_again(call, left_s, withdraw=look.withdraw)
             else:
                 opening.setdefault(call.timeout_s, []).append(call)
         for some in opening.values():
             left_s = max(SHORTEST_S, min(call.deadline for call in some) - now)
-            commands += core.opening(some, left_s if late else None)
+            commands += core.compose_new(some, left_s if late else None)
         return commands
 
     # --- the connection ---
@@ -207,10 +207,10 @@ class Tasks:
             except BaseException:
                 connection.abort()
                 raise
-            due = core.due
+            expected = core.expected
             self._connection = connection  # first: it may be lost by now, and is told so
             connection.hear(
-                partial(self._heard, connection, due), partial(self._broken, connection)
+                partial(self._heard, connection, expected), partial(self._broken, connection)
             )
         except TOLD as error:
             self._outbox.clear()
@@ -220,10 +220,12 @@ class Tasks:
         if self._outbox and not self._flushing:
             self._flush(late=True)
 
-    def _heard(self, connection: AsyncConnection, due: deque[Due], found: list[Any]) -> None:
+    def _heard(
+        self, connection: AsyncConnection, expected: deque[ReplyHandler], found: list[Any]
+    ) -> None:
         self._silent_since = self._heard_at = self._running.time()
         try:
-            self._core.take_in(found, due)
+            self._core.take_in(found, expected)
         except Refused as error:
             self._broken(connection, error)
             return

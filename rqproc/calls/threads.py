@@ -13,16 +13,23 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rqproc.calls.call import Call
 from rqproc.calls.drive import drive
-from rqproc.calls.multiplexer import TOLD, Due, Multiplexer
+from rqproc.calls.multiplexer import TOLD, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
 from rqproc.protocol.commands import Commands
 from rqproc.runtime import Lock, Runtime, opener, renew_after_fork
 from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
+
+
+class _Line(NamedTuple):
+    """A connection, and what is done with the replies to come over it."""
+
+    connection: Connection
+    expected: deque[ReplyHandler]
 
 
 class Threads:
@@ -39,13 +46,18 @@ class Threads:
     def forget_parent(self) -> None:
         """Begin anew; in a forked child the socket is the parent's, and so may the locks be."""
         self._core = Multiplexer(self._commands)
+        # Their order: who reads may wait for `_sending`, but who sends only tries `_reading`. So
+        # nobody ever waits for that one, and the runtime, which has to know who waits, need not
+        # know of it.
         self._sending = self._runtime.lock()
         self._reading = threading.Lock()
-        self._line: tuple[Connection, deque[Due]] | None = None
-        self._dead: list[Connection] = []
+        self._line: _Line | None = None
+        self._to_close: list[Connection] = []  # lost ones, over which another may still be reading
         self._waiting: dict[Call, None] = {}
-        self._sent_at = self._silent_since = self._heard_at = 0.0
-        self._closing = False
+        self._sent_at = 0.0  # when anything was last sent
+        self._silent_since = 0.0  # since when the server could have said something and has not
+        self._heard_at = 0.0  # when anything last came
+        self._closing = False  # closed while others wait: the last of them closes the connection
 
     def ask(self, call: Call) -> None:
         """Have a call answered, as far as there are answers by its deadline.
@@ -89,15 +101,15 @@ class Threads:
             if self._closing:
                 return
             line, self._line = self._line, None
-            self._core.due = deque()
+            self._core.expected = deque()
             goodbye = self._core.goodbye()
         finally:
             self._sending.release()
         if line:
             if goodbye:
                 with suppress(ConnectionLost, Refused):  # what it would remove expires by itself
-                    line[0].send(pack(goodbye), timeout_s=GRACE_S)
-            line[0].close()
+                    line.connection.send(pack(goodbye), timeout_s=GRACE_S)
+            line.connection.close()
 
     # --- one look ---
 
@@ -140,16 +152,16 @@ class Threads:
             line = line or self._connect(look)
             left_s = max(SHORTEST_S, call.deadline - self._monotonic())
         self._sent_at = self._monotonic()
-        if not core.due:
+        if not core.expected:
             self._silent_since = self._sent_at
         commands: list[Command] = core.housekeeping() if core.has_more else []
         if look.send:
-            commands += core.again(call, left_s or SHORTEST_S, withdraw=look.withdraw)
+            commands += core.compose_again(call, left_s or SHORTEST_S, withdraw=look.withdraw)
         elif len(call.ids) == 1:
-            commands.append(core.first(call, left_s))
+            commands.append(core.compose_one(call, left_s))
         else:
-            commands += core.opening((call,), left_s)
-        line[0].send(pack(commands), timeout_s=GRACE_S)
+            commands += core.compose_new((call,), left_s)
+        line.connection.send(pack(commands), timeout_s=GRACE_S)
 
     def _wait(self, call: Call, end: float, grace_s: float) -> None:
         """Read for all, or wait for who does, until this one's answers are there or time is over.
@@ -180,11 +192,11 @@ class Threads:
             if reads:
                 self._reading.release()
             call.wake = None
-            if self._dead:
-                self._bury()
+            if self._to_close:
+                self._close_lost()
             if self._waiting:
                 self._waiting.pop(call, None)
-                self._hand_on()
+                self._pass_reading_on()
 
     def _check_silence(self, grace_s: float) -> None:
         """Find the server silent for too long; whoever reads may have more patience with it.
@@ -192,15 +204,15 @@ class Threads:
         One reply may be there that is too short to wake the one who reads.
         """
         line, silent_s = self._line, self._monotonic() - self._silent_since
-        if line is None or not line[1] or silent_s < grace_s:
+        if line is None or not line.expected or silent_s < grace_s:
             return
-        connection, due = line
-        if len(due) > 1 or not connection.has_unread():
+        connection, expected = line
+        if len(expected) > 1 or not connection.has_unread():
             unheard_s = self._monotonic() - self._heard_at
             spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
             self._lost(connection, ConnectionLost("it does not answer", spent_s=spent_s))
 
-    def _hand_on(self) -> None:
+    def _pass_reading_on(self) -> None:
         """Wake one who waits, where nobody reads."""
         if self._reading.locked():
             return
@@ -218,16 +230,19 @@ class Threads:
                 return
             if line is None:
                 raise ConnectionLost("the connection was lost")
-            connection, due = line
+            connection, expected = line
             try:
-                self._take(connection, due, min(wait_s, grace_s) if due else wait_s, grace_s)
+                patience_s = min(wait_s, grace_s) if expected else wait_s
+                self._take(connection, expected, patience_s, grace_s)
             except (ConnectionLost, Refused) as error:
                 self._lost(connection, error)
             except BaseException:  # Ctrl-C, for one: what was read may be lost
                 self._lost(connection, ConnectionLost("interrupted"))
                 raise
 
-    def _take(self, connection: Connection, due: deque[Due], wait_s: float, grace_s: float) -> None:
+    def _take(
+        self, connection: Connection, expected: deque[ReplyHandler], wait_s: float, grace_s: float
+    ) -> None:
         """Take in what comes within so long. Raises: ConnectionLost, Refused."""
         began = self._monotonic()
         found = connection.take(wait_s)
@@ -240,25 +255,25 @@ class Threads:
             self._silent_since = now
         else:  # a short reply wakes nobody: it may have been there all the time
             self._silent_since = max(self._silent_since, self._sent_at)
-        self._core.take_in(found, due)
+        self._core.take_in(found, expected)
         if self._core.extra:
             self._send_extra(connection)
 
     def _send_extra(self, connection: Connection) -> None:
         """Whoever sends meanwhile may take it along."""
         line = self._line
-        if line is None or connection is not line[0]:
+        if line is None or connection is not line.connection:
             return
         self._sending.acquire()
         try:
-            if self._line and connection is self._line[0] and self._core.extra:
+            if self._line and connection is self._line.connection and self._core.extra:
                 connection.send(pack(self._core.housekeeping()), timeout_s=GRACE_S)
         finally:
             self._sending.release()
 
     # --- the connection ---
 
-    def _connect(self, look: Look) -> tuple[Connection, deque[Due]]:
+    def _connect(self, look: Look) -> _Line:
         """Raises: ConnectionLost, Refused, RqprocError."""
         within_s = min(CONNECT_TIMEOUT_S, max(look.wait_s, look.grace_s))
         connection = self._connector.connect(timeout_s=within_s, pushes=True)
@@ -267,19 +282,19 @@ class Threads:
         except BaseException:
             connection.close()
             raise
-        line = self._line = (connection, self._core.due)
+        line = self._line = _Line(connection, self._core.expected)
         return line
 
     def _lost(self, connection: Connection, error: Exception) -> None:
         """One who waits or reads finds the connection of no use, if no other has before."""
         line = self._line
-        if line is None or connection is not line[0]:
+        if line is None or connection is not line.connection:
             return  # and nobody is waited for who may be making a new one
         if not self._sending.acquire(blocking=False):
             connection.interrupt()  # who sends over it may hold the lock
             self._sending.acquire()
         try:
-            if self._line and connection is self._line[0]:
+            if self._line and connection is self._line.connection:
                 self._broken(error)
         finally:
             self._sending.release()
@@ -290,17 +305,17 @@ class Threads:
         line, self._line = self._line, None
         if line is None:
             return
-        line[0].interrupt()
-        self._dead.append(line[0])
-        self._bury()
+        line.connection.interrupt()
+        self._to_close.append(line.connection)
+        self._close_lost()
 
-    def _bury(self) -> None:
+    def _close_lost(self) -> None:
         """Close lost connections, if nobody reads; whoever does closes them afterwards."""
         if not self._reading.acquire(blocking=False):
             return
         try:
-            while self._dead:
-                self._dead.pop().close()
+            while self._to_close:
+                self._to_close.pop().close()
         finally:
             self._reading.release()
-        self._hand_on()
+        self._pass_reading_on()

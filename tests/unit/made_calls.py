@@ -74,19 +74,22 @@ class Board:
     def asks(self, *calls: Call) -> list[Command]:
         """Calls come and are sent together for the first time; return the commands."""
         self.comes(*calls)
-        return [*self.core.housekeeping(), *self.core.opening(calls)]
+        return [*self.core.housekeeping(), *self.core.compose_new(calls)]
 
     def again(self, call: Call, left_s: float = 5.0, *, withdraw: bool = False) -> list[Command]:
-        return [*self.core.housekeeping(), *self.core.again(call, left_s, withdraw=withdraw)]
+        return [
+            *self.core.housekeeping(),
+            *self.core.compose_again(call, left_s, withdraw=withdraw),
+        ]
 
     def replies(self, *replies: Any) -> None:
         """What the server says to the commands that it has not answered yet, in their order."""
-        self.core.take_in(replies, self.core.due)
+        self.core.take_in(replies, self.core.expected)
 
     def hears(self, *payloads: bytes) -> None:
         """What is published."""
         pushes = [hiredis.PushNotification([b"message", b"c", payload]) for payload in payloads]
-        self.core.take_in(pushes, self.core.due)
+        self.core.take_in(pushes, self.core.expected)
 
     def is_empty(self) -> bool:
         """Whether nothing is left of any call."""

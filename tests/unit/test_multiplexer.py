@@ -20,7 +20,7 @@ from made_calls import (
 )
 
 from rqproc.calls.call import Kind
-from rqproc.calls.multiplexer import ACKNOWLEDGED, FENCE_S
+from rqproc.calls.multiplexer import FENCE_S, UNLINK_BATCH
 from rqproc.protocol import codec
 from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.transport.connection import Command, ConnectionLost, Refused
@@ -52,7 +52,7 @@ def test_the_id_of_a_call_names_its_caller_its_kind_its_number_and_its_address(
     board: Board, kind: Kind
 ) -> None:
     calls = [a_call("a b", kind=kind) for _ in range(2)]
-    ids = [routed(board.core.first(call))[0] for call in calls]
+    ids = [routed(board.core.compose_one(call))[0] for call in calls]
     address = calls[0].addresses[0]
     assert re.fullmatch(rf"(r[0-9a-f]+)-{kind}0-{address}", ids[0])
     assert ids[1] == f"{name_of(ids[0])}-{kind}1-{address}"
@@ -103,11 +103,11 @@ def test_what_is_sent_late_says_how_much_time_is_left(board: Board) -> None:
     """Else a node would begin it when its caller has given up."""
     calls = [a_call(1), a_call(2), a_call(3, kind="a", args=(5,)), a_call(4, 5)]
     board.comes(*calls)
-    commands = board.core.opening(calls, 1.5)
+    commands = board.core.compose_new(calls, 1.5)
     assert [timeout_ms(command) for command in commands] == [1_500] * 3
     call = a_call(5)
     board.comes(call)
-    (command,) = board.core.again(call, 0.5, withdraw=False)
+    (command,) = board.core.compose_again(call, 0.5, withdraw=False)
     assert (timeout_ms(command), is_again(command)) == (500, False)
 
 
@@ -116,8 +116,8 @@ def test_what_cannot_be_encoded_leaves_nothing_behind(board: Board) -> None:
     call = a_call(kind="a", args=(object(),))
     board.comes(call)
     with pytest.raises(Exception, match="not JSON"):
-        board.core.first(call)
-    assert not board.core.due
+        board.core.compose_one(call)
+    assert not board.core.expected
     board.core.leave(call)
     assert board.is_empty()
 
@@ -151,7 +151,9 @@ def test_duplicates_and_strangers_are_ignored(board: Board) -> None:
 
 
 def test_what_is_no_message_is_ignored(board: Board) -> None:
-    board.core.take_in([hiredis.PushNotification([b"subscribe", b"channel", 1])], board.core.due)
+    board.core.take_in(
+        [hiredis.PushNotification([b"subscribe", b"channel", 1])], board.core.expected
+    )
 
 
 def test_an_answer_may_come_before_the_reply_to_its_command(board: Board) -> None:
@@ -425,14 +427,14 @@ def ask_many(board: Board, count: int, source: str) -> list[str]:
         call = a_call(id)
         board.asks(call)
         ids += call.names
-        board.replies(*[None] * len(board.core.due))
+        board.replies(*[None] * len(board.core.expected))
         board.hears(answer(call.names[0], source=source))
         board.core.leave(call)
     return ids
 
 
 def test_answers_of_runs_are_removed_many_at_once(board: Board) -> None:
-    ids = ask_many(board, ACKNOWLEDGED - 1, "miss")
+    ids = ask_many(board, UNLINK_BATCH - 1, "miss")
     assert not board.core.has_more
     ids += ask_many(board, 1, "joined")
     keys = [KEYS.answer(id).encode() for id in ids]
@@ -441,13 +443,13 @@ def test_answers_of_runs_are_removed_many_at_once(board: Board) -> None:
 
 
 def test_an_answer_from_an_entry_is_not_kept_and_not_removed(board: Board) -> None:
-    ask_many(board, 2 * ACKNOWLEDGED, "hit")
+    ask_many(board, 2 * UNLINK_BATCH, "hit")
     assert board.core.housekeeping() == []
 
 
 def test_the_answer_of_a_call_that_was_asked_again_is_not_removed(board: Board) -> None:
     """Else what asks again, late on its way, would have it run once more."""
-    for id in range(2 * ACKNOWLEDGED):
+    for id in range(2 * UNLINK_BATCH):
         call = a_call(id)
         board.asks(call)
         board.again(call)
@@ -548,19 +550,19 @@ def test_an_old_name_is_listened_to_as_long_as_anyone_waits_there(board: Board) 
     assert len(board.core.channels()) == 2
     board.core.leave(call)
     assert len(board.core.channels()) == 1
-    assert board.core._old == {}
+    assert board.core._calls_by_old_name == {}
 
 
 def test_replies_of_an_old_connection_are_not_taken_for_those_of_a_new_one(board: Board) -> None:
     one = a_call(1)
     board.asks(one)
-    old = board.core.due
+    old = board.core.expected
     board.core.broken(CUT)
     other = a_call(2)
     board.asks(other)
     board.core.take_in([[FULL]], old)
     assert (one.left, other.left) == (0, 1)
-    assert len(board.core.due) == 2, "a fence and a call"
+    assert len(board.core.expected) == 2, "a fence and a call"
 
 
 def test_what_was_to_be_fetched_over_a_lost_connection_is_asked_again(board: Board) -> None:
@@ -598,7 +600,7 @@ def test_nothing_is_left_of_calls_that_have_gone(board: Board) -> None:
             a_call(7, 8, parent="9-price-9"), a_call(9, resource="cost"),
         ]  # fmt: skip
         board.asks(*calls)
-        board.replies(*[None] * len(board.core.due))
+        board.replies(*[None] * len(board.core.expected))
         if number % 3 == 0:
             board.core.broken(CUT)
             for call in calls:
@@ -609,7 +611,7 @@ def test_nothing_is_left_of_calls_that_have_gone(board: Board) -> None:
             board.core.leave(call)
     assert board.is_empty()
     board.core.channels()
-    assert board.core._old == {}
+    assert board.core._calls_by_old_name == {}
 
 
 def test_a_group_stays_until_its_last_caller_has_gone(board: Board) -> None:

@@ -76,7 +76,7 @@ class Client:
         locks = (self.threads._reading, self.threads._sending)
         return not (
             core.calls or core._pending or core._groups or self.threads._waiting
-            or self.threads._dead or any(lock.locked() for lock in locks)
+            or self.threads._to_close or any(lock.locked() for lock in locks)
         )  # fmt: skip
 
 
@@ -357,7 +357,7 @@ def test_one_who_is_interrupted_leaves_the_others_answered(
     other = client.ask(2)
     line = client.threads._line
     assert line
-    real: Callable[..., Any] = getattr(line[0], where)
+    real: Callable[..., Any] = getattr(line.connection, where)
 
     def interrupted(*args: Any, **options: Any) -> Any:
         if threading.get_ident() == hit.get("thread"):
@@ -424,7 +424,8 @@ def _body_lines(module: Any) -> set[int]:
             for part in parts:
                 end = part.end_lineno or part.lineno
                 lines -= set(range(part.lineno, end + 1))
-    names = {"leave", "_hand_on", "_bury", "_lost", "_broken", "broken", "_was_sent", "close"}
+    names = {"leave", "_pass_reading_on", "_close_lost", "_lost"}
+    names |= {"_broken", "broken", "_was_sent", "close"}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name in names:
             lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
@@ -510,7 +511,7 @@ def test_a_forked_child_begins_anew(client: Client, server: ScriptedServer) -> N
     client.hit()
     assert client.threads._core.channels() != name
     assert server.open == 2, "the parent's is left alone"
-    parents[0].close()
+    parents.connection.close()
 
 
 # --- many ---
