@@ -33,7 +33,16 @@ HITS_TOGETHER = 16
 
 
 class Session:
-    """Args: ended: called with the ids of finished jobs that others depend on.
+    """From one reconciliation to the next failure.
+
+    All of it is used under the worker's lock, ``take_most_popped`` alone from other threads too.
+
+    Args:
+        connections: the pair that this is said over, of this session's number; closed with it.
+        dispatcher: is given what comes, and gives what has ended.
+        term: under whose incarnation all is said; when it is over, so is this.
+        clock: by which a server that settles is asked again; it need not be the term's.
+        ended: called with the ids of finished jobs that others depend on.
 
     Attributes:
         draining: the server has been told that this node is no member any more.
@@ -73,8 +82,15 @@ class Session:
         """Seconds until the server is asked again whether it has settled; None once it has."""
         return None if self._settles_at is None else max(0.0, self._settles_at - self._clock())
 
-    def most_popped(self) -> int:
-        """Return how many ids have come at once since it was asked last."""
+    def take_most_popped(self) -> int:
+        """Return how many ids have come at once since it was asked last. The heartbeat's thread
+        asks, without the lock:
+
+          1. It reads the number.
+          2. ``serve_hits`` notes a higher one.
+          3. It sets the number back: the higher one is lost, and one beat may find that this node
+             knows of too little. Several in a row must, see ``lease.BEATS_OF_LOSS``.
+        """
         most, self._most_popped = self._most_popped, 0
         return most
 
@@ -83,20 +99,25 @@ class Session:
         return self._connections.is_popping
 
     @property
-    def is_unsure(self) -> bool:
+    def has_unacknowledged(self) -> bool:
         """Whether any ending is not acknowledged."""
         return self._connections.unsure > 0
 
     # --- taking ---
 
     def serve_hits(self, most: int, until: float, patience_s: float) -> bool:
-        """Answer calls from entries as long as nothing else happens; return whether the waker rang.
+        """Answer calls from entries as long as nothing else happens.
 
-        This is the path of a hit, from the pop to the answer.
+        This is the path of a hit, from the pop to the answer. The lock is let go of while it waits.
 
         Args:
             most: how many ids may be taken at once.
             until: moment on the term's clock at which other things must be looked at.
+            patience_s: seconds for which nothing need come; after an answer no more than
+                ``ACKNOWLEDGED_S``.
+
+        Returns:
+            whether this thread was woken: what others have left for it must be taken in.
 
         Raises:
             ConnectionLost, Refused.
@@ -153,10 +174,14 @@ class Session:
     def pop(self, most: int) -> None:
         """Wait for up to so many ids, if the server gives out any. Raises: as ``ask_all``."""
         connections = self._connections
-        if most and not (connections.is_popping or connections.has_ids) and self._has_settled():
+        if (
+            most
+            and not (connections.is_popping or connections.has_ids)
+            and self._ask_whether_settled()
+        ):
             connections.pop(most)
 
-    def _has_settled(self) -> bool:
+    def _ask_whether_settled(self) -> bool:
         if self._settles_at is None:
             return True
         if self._clock() < self._settles_at:

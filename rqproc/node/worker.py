@@ -119,7 +119,7 @@ class Worker:
         last: with what came at once, as much may have been on its way back.
         """
         session = self._session
-        return self._dispatcher.held + (2 * session.most_popped() if session else 0)
+        return self._dispatcher.held + (2 * session.take_most_popped() if session else 0)
 
     def fail(self, error: Exception) -> None:
         """End at once with an error: a thread that the node cannot do without has died."""
@@ -332,7 +332,7 @@ class Worker:
             left_s = min(left_s, max(0.0, self._stop_by - self._monotonic()))
         if (trusted_s := self.term.trusted_until - now) > 0:
             left_s = min(left_s, trusted_s)
-        patience_s = min(left_s, ACKNOWLEDGED_S) if session.is_unsure else left_s
+        patience_s = min(left_s, ACKNOWLEDGED_S) if session.has_unacknowledged else left_s
         return now + min(left_s, TALLY_S), patience_s
 
     # --- what goes on beside it ---
