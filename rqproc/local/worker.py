@@ -80,7 +80,7 @@ class _Pending(NamedTuple):
     does.
     """
 
-    caller: AnswerListener
+    listener: AnswerListener
     place: int
     parent: str
 
@@ -128,7 +128,7 @@ class LocalWorker:
     # --- called from other threads ---
 
     def submit(
-        self, call: Call, caller: AnswerListener, *, left_s: float, parent: str
+        self, call: Call, listener: AnswerListener, *, left_s: float, parent: str
     ) -> list[str]:
         """Take in a call; each of its ids is answered or refused, unless it is given up before.
 
@@ -139,21 +139,23 @@ class LocalWorker:
         Returns:
             what its ids are known by, for ``give_up``.
         """
+        # The ids are such as ``reader.CALL`` matches: of a call without arguments the reader takes
+        # the address for all that is asked, and there need be no data.
         number, due = next(self._numbers), self._clock() + left_s
         sent: list[tuple[Sent, int]] = []
         for place in call.missing():
             address = call.addresses[place]
             data = b"" if call.kind == "c" else call.data(place)
             sent.append((Sent(f"r0-{call.kind}{number:x}_{place}-{address}", address, data), place))
-        self._post(partial(self._submit, sent, caller, due, parent))
+        self._post(partial(self._submit, sent, listener, due, parent))
         return [one.id for one, _ in sent]
 
-    def enqueue(self, jobs: Sequence[Sent], callers: Iterable[AnswerListener]) -> list[bytes]:
-        """Take in jobs, each with a caller of its own; return for each b"" or its refusal."""
+    def enqueue(self, jobs: Sequence[Sent], listeners: Iterable[AnswerListener]) -> list[bytes]:
+        """Take in jobs, each with a listener of its own; return for each b"" or its refusal."""
         return self._call(
             lambda: [
-                self._enter(job, "job", _Pending(caller, 0, ""))
-                for job, caller in zip(jobs, callers, strict=True)
+                self._enter(job, "job", _Pending(listener, 0, ""))
+                for job, listener in zip(jobs, listeners, strict=True)
             ]
         )
 
@@ -178,8 +180,12 @@ class LocalWorker:
     def join(self) -> None:
         self._thread.join(END_S)
 
+    # --- called from threads of handlers ---
+
     def _report(self, run: Run, news: Outcome | Slot) -> None:
         self._inbox.put(partial(self._take_in, run, news))
+
+    # --- how other threads leave work ---
 
     def _post(self, work: Callable[[], object]) -> None:
         if self._failure:
@@ -208,7 +214,7 @@ class LocalWorker:
             log.critical("what runs handlers in this process has died", exc_info=error)
             self._failure = error
             for pending in self._pending.values():
-                pending.caller.fail(error)
+                pending.listener.fail(error)
         finally:
             self.runner.stop()
 
@@ -237,7 +243,7 @@ class LocalWorker:
         if pending := self._pending.pop(name, None):
             self._waits.end(pending.parent, name)
             if not how.endswith(":expired"):
-                pending.caller.hear(pending.place, text, extra if how.startswith("job") else "")
+                pending.listener.hear(pending.place, text, extra if how.startswith("job") else "")
 
     def _take_in(self, run: Run, news: Outcome | Slot) -> None:
         if isinstance(news, str):
@@ -246,13 +252,13 @@ class LocalWorker:
             self._dispatcher.scheduler.complete(run, news)
 
     def _submit(
-        self, sent: Sequence[tuple[Sent, int]], caller: AnswerListener, due: float, parent: str
+        self, sent: Sequence[tuple[Sent, int]], listener: AnswerListener, due: float, parent: str
     ) -> None:
         queues = not self._is_fallback or len(sent) > 1
         for one, place in sent:
-            pending = _Pending(caller, place, parent)
+            pending = _Pending(listener, place, parent)
             if refused := self._enter(one, "call", pending, due=due, queues=queues):
-                caller.refuse(place, refused)
+                listener.refuse(place, refused)
 
     def _enter(
         self, sent: Sent, what: Literal["call", "job"], pending: _Pending, *,
@@ -262,7 +268,10 @@ class LocalWorker:
 
         ``queues``: it may wait for a lane that is free.
         """
-        if refusal := self._refusal(sent, pending.parent, queues=queues):
+        refusal = self._refusal(sent.address, queues=queues) or self._note_wait(
+            sent, pending.parent
+        )
+        if refusal:
             return json.dumps(refusal).encode()
         self._pending[sent.id] = pending
         data = sent.data.encode() if isinstance(sent.data, str) else sent.data
@@ -270,10 +279,10 @@ class LocalWorker:
         self._dispatcher.receive(claim, due=due)
         return b""
 
-    def _refusal(self, sent: Sent, parent: str, *, queues: bool) -> dict[str, object] | None:
-        """What the functions refuse. A node holds as many requests as may wait for it."""
+    def _refusal(self, address: str, *, queues: bool) -> dict[str, object] | None:
+        """What is too much. A node holds as many requests as may wait for it."""
         limits, dispatcher = self._settings, self._dispatcher
-        held = dispatcher.held_of(sent.address)
+        held = dispatcher.held_of(address)
         if held >= limits.max_waiters:
             return self._too_many("Crowded", held, limits.max_waiters)
         waiting = dispatcher.held - dispatcher.scheduler.held_by_paused
@@ -282,6 +291,10 @@ class LocalWorker:
             return self._too_many("Overloaded", queued, limits.max_queue)
         if not (queues or held) and dispatcher.scheduler.is_full:
             return self._too_many("LocallyOverloaded", limits.concurrency, limits.concurrency)
+        return None
+
+    def _note_wait(self, sent: Sent, parent: str) -> dict[str, object] | None:
+        """Note whom a run waits for; where that would close a circle, return the refusal."""
         if parent and (way := self._waits.add(parent, sent.id, sent.address)):
             return {"type": "RequestCycle", "way": [self._readable(address) for address in way]}
         return None
