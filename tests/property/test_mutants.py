@@ -153,9 +153,9 @@ MUTANTS = {
     "claims do not wait for what others run": Mutation("running",
         "now < settles_at and { -2, settles_at - now } or nil", "nil"),
     "claim serves the dead": Mutation("running",
-        "local closer = reap(now)\n  local refused = refusal(inc, args[3], now)\n"
+        "local has_marks = reap(now)\n  local refused = refusal(inc, args[3], now)\n"
         "  if refused then return refused end\n  local claims, count",
-        "local closer = false\n  local refused = refusal(inc, args[3], now)\n"
+        "local has_marks = false\n  local refused = refusal(inc, args[3], now)\n"
         "  if refused then return refused end\n  local claims, count"),
     "claim looks at no deadline": Mutation("running",
         "deadline > 0 and deadline <= now then\n    discard", "false then\n    discard"),
@@ -167,8 +167,8 @@ MUTANTS = {
         "    place(id, address, moment)\n    return gone(id)", "    return gone(id)"),
     "claim does not count holds": Mutation("running", "inc .. ' ' .. (count + 1)", "inc .. ' 1'"),
     "tokens are given twice": Mutation("running",
-        "claim_one(inc, args[5 + i], now, token + i, at, closer)",
-        "claim_one(inc, args[5 + i], now, token + 1, at, closer)"),
+        "claim_one(inc, args[5 + i], now, token + i, at, has_marks)",
+        "claim_one(inc, args[5 + i], now, token + 1, at, has_marks)"),
     "a job that runs seems to wait": Mutation("running", "'status', 'started', 'started_at'",
         "'started_at'"),
     "settle does not answer": Mutation("running",
@@ -280,7 +280,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         "if not moment then return stray(id) end", "moment = moment or 1")),
     "a killer is enqueued again": (
         facts.test_what_kills_nodes_is_not_enqueued_until_a_minute_has_passed,
-        Mutation("routing", "closer and killer(address, now)", "nil")),
+        Mutation("routing", "has_marks and killer(address, now)", "nil")),
     "a run that ends clears nobody": (
         facts.test_a_run_that_ends_clears_an_id_that_nodes_have_died_on,
         Mutation("answering", "call('HDEL', K.suspects, address)", "")),
@@ -297,7 +297,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         Mutation("suspects", "tonumber(deaths) < MAX_ATTEMPTS", "true")),
     "a killer goes on": (
         facts.test_other_calls_of_an_id_that_kills_nodes_are_not_run_either,
-        Mutation("running", "closer and killer(address, now)", "nil")),
+        Mutation("running", "has_marks and killer(address, now)", "nil")),
     "what has ended since holds": (
         facts.test_what_a_server_has_forgotten_the_end_of_is_taken_over_by_who_runs_it,
         Mutation("sessions",
@@ -336,7 +336,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "the fence is not looked at": (
         fenced_call,
         Mutation("routing",
-        "if not again and is_fenced(closer, args[6]) then return nil end", "")),
+        "if not again and is_fenced(has_marks, args[6]) then return nil end", "")),
     "a fence is not marked": (
         fenced_call,
         Mutation("callers", "call('ZADD', K.leases, 0, MARK)", "")),

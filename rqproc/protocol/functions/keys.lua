@@ -18,8 +18,8 @@
 --   K.suspects  hash: address -> 'DEATHS FIRST_MS LAST_MS', see suspects.lua
 --   K.server    string: run id of the server's process, as it was last told; see sessions.lua
 --   K.settling  string: 'MS known' or 'MS unknown', until when nothing is given out; see sessions.lua
---   K.waits     prefix of a hash per address whose run asks: id of the call -> 'DEADLINE_MS ADDRESS', see
---               nested.lua
+--   K.waits     prefix of a hash per address whose run asks: id of the call -> 'DEADLINE_MS ADDRESS';
+--               see nested.lua
 --   K.fence     prefix of a string per caller's name: what is new under that name is dropped
 --   K.fences    string, there while any fence may stand; see callers.lua
 --   K.answer    prefix of a string per id: an answer that its caller may ask for again; not below the

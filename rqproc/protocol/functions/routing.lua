@@ -2,15 +2,17 @@
 local KEEP_MS = 60000 -- a call's job, or its answer, outlives its deadline by this much
 
 -- Whether what says that it is new must be dropped: its caller has lost the connection that this came
--- over, has asked again for all it sent there, and set a fence for what may come late.
-local function is_fenced(closer, id)
-  if not closer then return false end
+-- over, has asked again for all it sent there, and set a fence for what may come late. `has_marks`:
+-- what reap has returned.
+local function is_fenced(has_marks, id)
+  if not has_marks then return false end
   local reply = string.match(id, '^(r%x+)%-')
   return reply and call('EXISTS', K.fence .. reply) == 1
 end
 
--- The limit of a queue is looked up where there is a queue, once. Takes back what is over it.
-local function overload(inc, id, queued)
+-- Takes back what is over the limit of a node's queue, and returns the report of that; else nil. The
+-- limit is looked up where there is a queue, once.
+local function refuse_if_full(inc, id, queued)
   local keys = K.of[inc]
   keys.limit = keys.limit or tonumber(call('HGET', K.node .. name_of(inc), 'max_queue'))
   local limit = keys.limit
@@ -20,7 +22,7 @@ local function overload(inc, id, queued)
   return cjson.encode({ type = 'Overloaded', node = name_of(inc), queued = queued - 1, limit = limit })
 end
 
-local function nobody()
+local function no_node_report()
   local others = other_protocols((clock()))
   if others then
     return cjson.encode({ type = 'OtherProtocol', mine = tostring(PROTOCOL), others = others })
@@ -43,8 +45,9 @@ local function known(id, group)
   return ''
 end
 
--- Refuses what would make the run that asks wait for itself; see nested.lua.
-local function circle(parent, id, address, deadline, timeout_ms, now)
+-- Notes for whom the run that asks will wait, if a run does; where it would wait for itself, notes
+-- nothing and returns the report of that. See nested.lua.
+local function note_wait(parent, id, address, deadline, timeout_ms, now)
   local way = parent ~= '' and wait_for(parent, id, address, deadline, timeout_ms, now)
   if not way then return nil end
   for i, waiting in ipairs(way) do way[i] = readable(waiting) end
@@ -64,8 +67,9 @@ local function route(args)
   local timeout_ms, created, parent = tonumber(args[2]), args[3], args[4]
   local again = args[5] == 'again'
   local now, moment = clock()
-  local closer = reap(now)
-  if not again and is_fenced(closer, args[6]) then return nil end
+  local has_marks = reap(now)
+  -- All calls of a packet have their caller's name, so the first tells whether it is fenced.
+  if not again and is_fenced(has_marks, args[6]) then return nil end
   local deadline = now + timeout_ms
   local told, said = {}, false
 
@@ -75,16 +79,16 @@ local function route(args)
     local under_way = report == ''
     if not report then
       local inc = owner_of(address)
-      report = inc and circle(parent, id, address, deadline, timeout_ms, now)
+      report = inc and note_wait(parent, id, address, deadline, timeout_ms, now)
       if not inc then
-        report = nobody()
+        report = no_node_report()
       elseif not report then
         local job = K.job .. id
         call('HSET', job, 'status', 'queued', 'created_at', created, 'origin', K.ingress, 'data',
           args[i + 2], 'rqproc_deadline', deadline)
         call('PEXPIRE', job, timeout_ms + KEEP_MS)
-        local queued = put(inc, id, moment + i)
-        report = queued > 1 and overload(inc, id, queued)
+        local queued = put(inc, id, moment + i) -- + i: in the order in which they were asked
+        report = queued > 1 and refuse_if_full(inc, id, queued)
         if report then call('DEL', job) end
       end
     end
@@ -108,9 +112,9 @@ local function scatter(args)
   local members = call('ZRANGE', K.members, 0, -1)
   local refused = {}
   if #members == 0 then
-    local report = nobody()
+    local report = no_node_report()
     for i = 6, #args do
-      refused[#refused + 1] = i - 6
+      refused[#refused + 1] = i - 6 -- its place
       refused[#refused + 1] = report
     end
     return refused
@@ -126,12 +130,12 @@ local function scatter(args)
       of[inc] = parts
       order[#order + 1] = inc
     end
-    parts[#parts + 1] = i - 6 .. ' ' .. address
+    parts[#parts + 1] = i - 6 .. ' ' .. address -- 'PLACE ADDRESS'
   end
   local fields = {}
   for i, inc in ipairs(order) do
     local queued = put(inc, group, moment + i)
-    local report = queued > 1 and overload(inc, group, queued)
+    local report = queued > 1 and refuse_if_full(inc, group, queued)
     if report then
       for _, part in ipairs(of[inc]) do
         refused[#refused + 1] = tonumber(string.match(part, '^%d+'))
@@ -158,12 +162,12 @@ end
 local function enqueue(args)
   local timeout_ms, created, ttl = tonumber(args[2]), args[3], args[4]
   local now, moment = clock()
-  local closer = reap(now)
+  local has_marks = reap(now)
   local told, members = {}, call('ZRANGE', K.members, 0, -1)
   for i = 5, #args, 3 do
     local id, address, report = args[i], args[i + 1], nil
     local job, inc = K.job .. id, owner_among(members, args[i + 1])
-    local deaths = closer and killer(address, now)
+    local deaths = has_marks and killer(address, now)
     if deaths then
       report = cjson.encode({ type = 'NodeLost', attempts = deaths })
     elseif call('EXISTS', job, K.results .. id) == 0 then -- else this packet has been here before
@@ -173,7 +177,7 @@ local function enqueue(args)
       if ttl ~= '' then call('HSET', job, 'result_ttl', ttl) end
       if inc then
         local queued = put(inc, id, moment + i)
-        report = queued > 1 and overload(inc, id, queued)
+        report = queued > 1 and refuse_if_full(inc, id, queued)
         if report then call('DEL', job) end
       else
         call('RPUSH', K.waiting, id)

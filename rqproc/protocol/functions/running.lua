@@ -39,7 +39,7 @@ local function hold(inc, id, address, token, count)
   return tonumber(string.match(call('HGET', K.claims .. inc, id), '^%d+'))
 end
 
-local function claim_one(inc, id, now, token, at, closer)
+local function claim_one(inc, id, now, token, at, has_marks)
   local moment = call('ZSCORE', K.open .. inc, id)
   if not moment then return stray(id) end
   local fields = redis.pcall('HMGET', K.job .. id, 'rqproc_deadline', 'data', 'rqproc_address',
@@ -68,7 +68,7 @@ local function claim_one(inc, id, now, token, at, closer)
     return gone(id)
   end
   local lost = tonumber(fields[5] or '') or 0
-  local deaths = lost >= MAX_ATTEMPTS and lost or closer and killer(address, now)
+  local deaths = lost >= MAX_ATTEMPTS and lost or has_marks and killer(address, now)
   if deaths then return { id, 'lost', address, 0, deaths, '' } end
   token = hold(inc, id, address, token, count)
   if is_job then
@@ -99,12 +99,12 @@ end
 local function claim(args)
   local inc, seen, at = args[2], args[4], args[5]
   local now = clock()
-  local closer = reap(now)
+  local has_marks = reap(now)
   local refused = refusal(inc, args[3], now)
   if refused then return refused end
   local claims, count = {}, #args - 5
   local token = count > 0 and call('INCRBY', K.token, count) - count or 0
-  for i = 1, count do claims[i] = claim_one(inc, args[5 + i], now, token + i, at, closer) end
+  for i = 1, count do claims[i] = claim_one(inc, args[5 + i], now, token + i, at, has_marks) end
   return view(now, seen, claims)
 end
 
@@ -120,7 +120,7 @@ end
 local function settle(args)
   local inc, seen, at, group, length = args[2], args[4], args[5], args[6], tonumber(args[7])
   local now = clock()
-  local closer = reap(now)
+  local has_marks = reap(now)
   local refused = refusal(inc, args[3], now)
   if refused then return refused end
   local job = K.job .. group
@@ -142,7 +142,7 @@ local function settle(args)
         'data', data, 'rqproc_deadline', deadline)
       call('PEXPIRE', K.job .. id, deadline - now + KEEP_MS)
       call('ZADD', K.open .. inc, moment, id)
-      claims[#claims + 1] = claim_one(inc, id, now, token + i, at, closer)
+      claims[#claims + 1] = claim_one(inc, id, now, token + i, at, has_marks)
     end
   end
   if args[8] ~= '' then publish(group, args[8], K.answer .. group .. '/' .. inc) end
