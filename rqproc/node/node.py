@@ -18,6 +18,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
 from rqproc.calls.functions import FunctionCalls
+from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import NameTaken, RedisUnavailable
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
@@ -202,6 +203,8 @@ class Node:
                 self._functions.load(connection)
                 return join(connection)
 
+        # By it a node knows a server that has forgotten: who may not ask must not join.
+        self._functions.talk(lambda connection: connection.server_id(timeout_s=OUTAGE_S))
         joined = self._functions.talk(join_or_load)
         self._functions.close()  # the next time is at the end
         trusted_until = sent_at + self.settings.trust_s

@@ -319,17 +319,20 @@ class Connection:
         return replies
 
     def server_id(self, *, timeout_s: float) -> str:
-        """Return the run id of the server's process; empty where it may not be asked.
+        """Return the run id of the server's process.
 
         Raises:
-            ConnectionLost.
+            ConnectionLost. Refused: it may not be asked.
         """
         self.send(pack((("INFO", "server"),)), timeout_s=timeout_s)
         reply: Any = False
         while reply is False:
             self.receive()
             reply = self._reader.gets()
-        found = re.search(rb"run_id:(\w+)", reply) if isinstance(reply, bytes) else None
+        if isinstance(reply, Exception):
+            self.close()
+            raise Refused(str(reply))
+        found = re.search(rb"run_id:(\w+)", reply)
         return found[1].decode() if found else ""
 
     def _set_timeout(self, timeout_s: float) -> None:

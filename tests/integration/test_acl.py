@@ -126,3 +126,15 @@ def test_a_user_without_rights_hears_which_one_is_missing(
         pytest.raises(RedisUnavailable, match=FORBIDDEN),
     ):
         client.request(1)
+
+
+def test_a_node_that_may_not_run_info_does_not_join_and_says_why(guarded: PrivateServer) -> None:
+    """It could not tell a server that has forgotten from the one that it knows."""
+    with guarded.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "node", "-info")
+    with kit.node(url_of(guarded, "node"), KEYS.namespace, "n1", SHOP_URL=guarded.url) as running:
+        assert running.wait() == 5
+    assert "NOPERM" in running.stderr
+    assert "info" in running.stderr
+    with guarded.client() as admin:
+        assert admin.keys("rqproc:*") == [], "it has joined nothing"
