@@ -107,7 +107,7 @@ local function place_again(inc, id, moment)
   end
   local found = redis.pcall('HMGET', K.job .. id, 'rqproc_address', 'status')
   if found.err or not found[2] then return end
-  local address = address_of_call(id) or address_in(found[1])
+  local address = address_in(address_of_call(id) or found[1])
   if address then
     place(id, address, moment)
   else

@@ -63,8 +63,11 @@ local function recover(entry, ran)
     if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
     call('HSET', K.job .. id, 'status', 'queued')
   end
-  local address = address_of_call(id) or address_in(fields[2])
-  if not address then return end
+  local address = address_in(address_of_call(id) or fields[2])
+  if not address then -- such a job is looked into where any job may lie
+    if not address_of_call(id) then call('RPUSH', K.ingress_queue, id) end
+    return
+  end
   if ran then add(K.job .. id, 'rqproc_lost', 1) end
   place(id, address, entry.moment)
 end

@@ -50,8 +50,12 @@ local function claim_one(inc, id, now, token, at, has_marks)
     call('ZREM', K.open .. inc, id)
     return gone(id)
   end
-  address = address or address_in(fields[3])
-  if not address then
+  address = address_in(address or fields[3])
+  if not address then -- who wrote the id, or the job, is no client of ours
+    if not is_job then
+      discard(inc, id, false)
+      return gone(id)
+    end
     call('ZREM', K.open .. inc, id)
     return stray(id)
   end
@@ -128,6 +132,10 @@ local function settle(args)
   local about = redis.pcall('HMGET', job, inc, 'rqproc_deadline', 'created_at')
   if not moment or about.err or not about[1] then
     call('ZREM', K.open .. inc, group)
+    return view(now, seen, {})
+  end
+  if #args == 8 and args[8] == '' and #about[1] == length then -- nothing of it can be read
+    end_group_here(inc, group, about[1], #about[1])
     return view(now, seen, {})
   end
   if not begins_with(about[1], length, args[8], args[9]) then return view(now, seen, {}) end
