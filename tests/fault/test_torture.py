@@ -38,6 +38,7 @@ def told(verdict: Verdict) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_promise_holds_under_every_kind_of_fault(seed: int) -> None:
@@ -52,6 +53,7 @@ def test_every_promise_holds_under_every_kind_of_fault(seed: int) -> None:
     assert verdict.figures.overdue > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_without_faults_nothing_fails_and_nothing_grows() -> None:
     verdict = judged(TorturePlan(seconds=6, nodes=2, seed=SEED, kinds=()))
@@ -63,6 +65,7 @@ def test_without_faults_nothing_fails_and_nothing_grows() -> None:
         assert {growth.name for growth in verdict.growths} == {"n1", "n2", "server"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("liar", "laws"),
