@@ -301,7 +301,7 @@ def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
     """What a dead node leaves is placed anew by whichever function comes first."""
-    doomed, _ = cluster.start("a", "b")
+    doomed, _ = cluster.start("a", "b", options=kit.BRISK)
     (id,) = ids(1)
     doomed.signal(signal.SIGSTOP)
     with book.redis.pipeline() as pipe:
@@ -320,7 +320,7 @@ def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
 def test_an_odd_address_in_a_dead_nodes_queue_loses_nothing_else(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    doomed, _ = cluster.start("a", "b")
+    doomed, _ = cluster.start("a", "b", options=kit.BRISK)
     (id,) = ids(1)
     doomed.signal(signal.SIGSTOP)
     with book.redis.pipeline() as pipe:
