@@ -105,12 +105,12 @@ def test_an_unknown_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.timeout(120)
 def test_the_command_tells_its_verdict_as_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--seconds", "3", "--nodes", "2", "--seed", "5", "--faults", "join,half-close")
+    options = ("--seconds", "3", "--nodes", "2", "--seed", "5", "--faults", "half-close")
     code, out, _ = Line(capsys)("torture", *options, "--json")
     found = json.loads(out)
     assert code == 0, found["violations"]
     assert (found["seed"], found["held"], found["violations"]) == (5, True, [])
-    assert set(found["faults"]) == {"join", "half-close"}
+    assert set(found["faults"]) == {"half-close"}
 
 
 @pytest.mark.timeout(120)
