@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO
 
 import pytest
 from hypothesis import settings
@@ -22,6 +27,39 @@ settings.load_profile("rqproc")
 def pytest_xdist_auto_num_workers() -> int:
     """Say how many workers ``-n auto`` means."""
     return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the processes that tests start what they count on.
+
+    Ctrl-C, which a shell has its background jobs ignore. And bytecode, though not beside the
+    sources where that is not wanted: each of hundreds would compile all that it imports.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Let one worker compile the tests, and the others find them compiled."""
+    if not hasattr(session.config, "workerinput"):
+        return (yield)
+    with (session.config.cache.mkdir("collecting") / "lock").open("w") as lock:
+        if not _is_first(lock):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        return (yield)
+
+
+def _is_first(lock: IO[str]) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def _raises(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
 
 def _ends_its_process(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
     found = honest(id, tag, hold_s)
-    if int(found["run"].partition(".")[2]) > 150:
+    if int(found["run"].partition(".")[2]) > 40:
         os._exit(3)
     return found
 

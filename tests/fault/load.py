@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from integration import kit
 from integration.kit import Book
+from watch import Watch
 
 from rqproc import Client
 from rqproc.errors import RqprocError
@@ -50,6 +51,7 @@ class Load:
         self._timeout = timeout
         self._pause_s = pause_s
         self._end = threading.Event()
+        self._watch = Watch()
         self._callers = [
             threading.Thread(target=self._run, args=(number,), daemon=True)
             for number in range(callers)
@@ -70,6 +72,7 @@ class Load:
         self._end.set()
         for caller in self._callers:
             caller.join(self._timeout + 5)
+        self._watch.stop()
         assert not any(caller.is_alive() for caller in self._callers), "a caller hangs"
 
     @property
@@ -102,14 +105,14 @@ class Load:
         while not self._end.is_set():
             id, tag = chance.choice(self._ids), f"t{next(_tags)}"
             args = (tag, self._pause_s) if takes_tag else ()
-            began = time.monotonic()
+            began, own_s = time.monotonic(), self._watch.s
             value, error = None, None
             try:
                 value = self._client.request(id, self._resource, args=args, timeout=self._timeout)
             except RqprocError as raised:
                 error = raised
                 time.sleep(0.01)  # an error comes at once: nobody is served by thousands of them
-            took_s = time.monotonic() - began
+            took_s = self._watch.s - own_s
             self.answers.append(Answer(id, tag, caller, began, took_s, value, error))
 
 

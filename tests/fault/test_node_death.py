@@ -20,7 +20,7 @@ LEASE_S, HEARTBEAT_S, SLACK_S = 1.0, 0.2, 1.3
 def test_callers_of_a_killed_node_wait_a_lease_and_lose_nothing(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c")
+    cluster.start("a", "b", "c", options=kit.BRISK)
     asked = ids(18)
     with Load(cluster.client, "charge", asked, pause_s=0.003) as load:
         load.more(60)
@@ -45,7 +45,7 @@ def test_callers_of_a_killed_node_wait_a_lease_and_lose_nothing(
 def test_many_that_a_killed_node_had_are_answered_by_the_others(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c")
+    cluster.start("a", "b", "c", options=kit.BRISK)
     asked = ids(90)
     busy = next(id for id in asked if cluster.owner(id) is cluster.nodes["b"])
     for id in asked:
@@ -66,7 +66,7 @@ def test_many_that_a_killed_node_had_are_answered_by_the_others(
 def test_values_of_a_killed_node_are_computed_anew_and_never_older(
     cluster: Cluster, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c")
+    cluster.start("a", "b", "c", options=kit.BRISK)
     with Load(cluster.client, "price", ids(18)) as load:
         load.more(200)
         cluster.nodes["a"].kill()
@@ -79,7 +79,7 @@ def test_values_of_a_killed_node_are_computed_anew_and_never_older(
 def test_what_all_nodes_died_on_is_answered_by_the_next_that_joins(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    nodes = cluster.start("a", "b")
+    nodes = cluster.start("a", "b", options=kit.BRISK)
     held = ids(4)
     with ThreadPoolExecutor(len(held)) as pool:
         asked = [pool.submit(cluster.client.reply, id, "gated", timeout=20) for id in held]
@@ -89,7 +89,7 @@ def test_what_all_nodes_died_on_is_answered_by_the_next_that_joins(
             node.kill()
         for id in held:
             book.release("gated", id)
-        cluster.start("c")
+        cluster.start("c", options=kit.BRISK)
         assert {one.result().node for one in asked} == {"c"}
 
 

@@ -44,7 +44,7 @@ def _results(futures: list[Future[object]]) -> list[object]:
 def test_what_a_flushed_server_has_lost_is_answered_all_the_same(
     frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    frail.start("a", "b")
+    frail.start("a", "b", options=kit.BRISK)
     asked = ids(2)
     waiting = [threads.submit(frail.client.request, id, "gated") for id in asked]
     for id in asked:
@@ -59,7 +59,7 @@ def test_what_a_flushed_server_has_lost_is_answered_all_the_same(
 def test_many_ids_in_one_request_survive_it_too(
     frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    frail.start("a", "b")
+    frail.start("a", "b", options=kit.BRISK)
     asked = ids(6)
     waiting = threads.submit(frail.client.request_many, asked, "slow_price")
     for id in asked:
@@ -78,7 +78,7 @@ def test_many_ids_in_one_request_survive_it_too(
 def test_a_server_that_comes_back_empty_is_told_what_was_asked_of_it(
     frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    frail.start("a")
+    frail.start("a", options=kit.BRISK)
     (id,) = ids(1)
     waiting = threads.submit(frail.client.request, id, "gated", timeout=20)
     book.started("gated", id)
@@ -93,7 +93,7 @@ def test_a_server_that_comes_back_empty_is_told_what_was_asked_of_it(
 def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
     cluster: Cluster, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    (node,) = cluster.start("a")
+    (node,) = cluster.start("a", options=kit.BRISK)
     (id,) = ids(1)
     waiting = threads.submit(cluster.client.request, id, "gated")
     book.started("gated", id)
@@ -101,7 +101,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
     leases = f"rqproc:{cluster.namespace}:2:leases"
     marks = [b"!"]  # a run has died with its node: route looks closer for a while
     kit.eventually(lambda: book.redis.zrange(leases, 0, -1) == marks, within_s=1 + 2 * NUDGE_S + 1)
-    cluster.start("b")
+    cluster.start("b", options=kit.BRISK)
     book.started("gated", id)
     book.release("gated", id)
     assert waiting.result(10)["node"] == "b"
@@ -110,7 +110,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
 def test_nudges_of_what_runs_start_nothing_and_leave_nothing(
     frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    frail.start("a", "b")
+    frail.start("a", "b", options=kit.BRISK)
     asked = ids(4)
     waiting = [threads.submit(frail.client.request, id, "gated", timeout=4.0) for id in asked]
     for id in asked:

@@ -26,7 +26,7 @@ def _incarnations(cluster: Cluster) -> dict[str, str]:
 
 
 def test_it_joins_anew_and_answers_with_no_value_from_before(cluster: Cluster, ids: Fresh) -> None:
-    cluster.start("a", "b", "c")
+    cluster.start("a", "b", "c", options=kit.BRISK)
     asked = ids(9)
     before = _incarnations(cluster)
     with Load(cluster.client, "price", asked) as load:
@@ -47,7 +47,7 @@ def test_it_joins_anew_and_answers_with_no_value_from_before(cluster: Cluster, i
 
 
 def test_its_late_finish_changes_nothing(cluster: Cluster, book: Book, ids: Fresh) -> None:
-    cluster.start("a", "b")
+    cluster.start("a", "b", options=kit.BRISK)
     (id,) = ids(1, of=0, modulo=2)
     job = cluster.client.enqueue(id, "gated", args=("tag",))
     book.started("gated", id)
@@ -67,7 +67,7 @@ def test_its_late_finish_changes_nothing(cluster: Cluster, book: Book, ids: Fres
 
 
 def test_its_late_value_is_not_kept(cluster: Cluster, book: Book, ids: Fresh) -> None:
-    cluster.start("a", "b")
+    cluster.start("a", "b", options=kit.BRISK)
     (id,) = ids(1, of=0, modulo=2)
     cluster.client.enqueue(id, "slow_price")
     book.started("slow_price", id)
@@ -84,7 +84,7 @@ def test_its_late_value_is_not_kept(cluster: Cluster, book: Book, ids: Fresh) ->
 
 
 def test_a_node_all_of_whose_peers_are_gone_too_rejoins(cluster: Cluster, ids: Fresh) -> None:
-    (node,) = cluster.start("a")
+    (node,) = cluster.start("a", options=kit.BRISK)
     (id,) = ids(1)
     assert cluster.client.request(id, "price")["n"] == 1
     _pause(cluster, "a")

@@ -8,6 +8,7 @@ has passed both nodes serve again, and carry what RQ applications enqueue.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from servers import PrivateServer
+from watch import Watch
 
 from rqproc import Client
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
@@ -98,11 +100,17 @@ class Trouble:
     def is_named(self, text: str) -> None:
         """A caller with little patience, who has no connection yet, is told what it is."""
         cluster = self._shaken.cluster
-        with (
-            Client(cluster.url, namespace=cluster.namespace) as late,
-            pytest.raises(RedisUnavailable, match=text),
-        ):
-            late.request(self._ids[0], "price", timeout=0.3)
+
+        def told() -> str:
+            with (
+                Client(cluster.url, namespace=cluster.namespace) as late,
+                pytest.raises((RedisUnavailable, RequestTimeout)) as caught,
+            ):
+                late.request(self._ids[0], "price", timeout=0.3)
+            return str(caught.value) if caught.type is RedisUnavailable else ""
+
+        # On a busy machine the time may be over before there is a connection.
+        assert re.search(text, kit.eventually(told))
 
     def _judge(self) -> None:
         took_s = time.monotonic() - self._began
@@ -161,9 +169,9 @@ def test_a_server_that_is_full_is_told_at_once_and_its_nodes_keep_their_leases(
     with Trouble(shaken, ids(6)) as trouble:
         shaken.admin.config_set("maxmemory", "1mb")
         time.sleep(LONGER_THAN_A_LEASE_S)  # the trouble itself
-        began = time.monotonic()
+        watch = Watch()
         trouble.is_named(r"OOM .* raise its `maxmemory`")
-        assert time.monotonic() - began < 0.2
+        assert watch.stop() < 0.2
         assert _incarnations(shaken) == before
         shaken.admin.config_set("maxmemory", 0)
     assert _incarnations(shaken) == before

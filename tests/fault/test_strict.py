@@ -75,7 +75,7 @@ def test_a_handler_that_goes_on_after_a_long_pause_takes_its_process_with_it(
 
 
 def test_without_strict_it_is_left_to_its_end(cluster: Cluster, book: Book, ids: Fresh) -> None:
-    (node,) = cluster.start("a")
+    (node,) = cluster.start("a", options=kit.BRISK)
     (id,) = ids(1)
     cluster.client.enqueue(id, "gated")
     book.started("gated", id)

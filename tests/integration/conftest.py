@@ -19,9 +19,9 @@ NODES = ("n1", "n2", "n3")
 def shop(shop_server: PrivateServer) -> Iterator[str]:  # noqa: F811
     """The URL of a server on which the namespace ``shop`` has three nodes."""
     with ExitStack() as stack:
-        patient = ("--lease", "10", "--heartbeat", "0.2")
         nodes = [
-            stack.enter_context(kit.node(shop_server.url, "shop", name, *patient)) for name in NODES
+            stack.enter_context(kit.node(shop_server.url, "shop", name, *kit.PATIENT))
+            for name in NODES
         ]
         for node in nodes:
             node.ready()

@@ -36,7 +36,7 @@ class Cluster:
         self.client: Client = stack.enter_context(Client(url, namespace=namespace))
 
     def start(
-        self, *names: str, options: Sequence[str] = kit.BRISK, app: str | None = "shop:app",
+        self, *names: str, options: Sequence[str] = kit.PATIENT, app: str | None = "shop:app",
         url: str | None = None,
     ) -> list[Running]:  # fmt: skip
         """Start nodes side by side and wait until they serve."""

@@ -30,6 +30,8 @@ SOURCE = Path(rqproc.__file__).parents[1]
 HERE = Path(__file__).parent
 RQPROC = (sys.executable, "-m", "rqproc")
 BRISK = ("--lease", "1", "--heartbeat", "0.2")
+"""Where a lease has to end. A busy machine may keep a node from its heart for as long."""
+PATIENT = ("--lease", "10", "--heartbeat", "0.2")
 
 T = TypeVar("T")
 
@@ -167,7 +169,10 @@ class Running:
         return self
 
     def signal(self, number: signal.Signals) -> None:
+        """Send it; after a SIGSTOP, wait until every thread stands still."""
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def kill(self) -> None:
         self.process.kill()

@@ -21,6 +21,7 @@ from rqproc.lab.bench.rows import NAMES, ROWS
 SHORT = ("--seconds", "0.1", "--rounds", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_every_row_comes_to_a_figure_and_no_key_stays(server: PrivateServer) -> None:
     few = BenchPlan(seconds=0.1, rounds=1, entries=2000, requests=2000, settle_s=0.1)

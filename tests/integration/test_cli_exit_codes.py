@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Line, Running
+from watch import Watch
 
 
 def _ends(running: Running, *, within_s: float = 20.0) -> tuple[int, str]:
@@ -93,11 +93,11 @@ def test_2_where_a_lease_has_no_end(shop: str) -> None:
     ids=" ".join,
 )
 def test_3_where_no_node_is_alive(line: Line, args: tuple[str, ...]) -> None:
-    began = time.monotonic()
+    watch = Watch()
     code, _, err = line("--namespace", "empty", *args)
     assert code == 3
     assert "rqproc node start" in err
-    assert time.monotonic() - began < 3
+    assert watch.stop() < 3
 
 
 def test_3_where_the_node_that_is_checked_is_not_alive(line: Line) -> None:
@@ -151,21 +151,21 @@ class Trial:
         self._ended = {args: pool.submit(self._run, url, args) for args in UNREACHABLE}
 
     def _run(self, url: str, args: tuple[str, ...]) -> tuple[int | None, float, str]:
-        began = time.monotonic()
+        watch = Watch()
         with kit.command(url, "shop", *args) as running:
             try:
-                code: int | None = running.wait(within_s=8)
+                code: int | None = running.wait(within_s=30)
             except subprocess.TimeoutExpired:
                 code = None
                 running.signal(signal.SIGTERM)  # a supervisor ends its children
-        return code, time.monotonic() - began, running.stderr
+        return code, watch.stop(), running.stderr
 
     def check(self, args: tuple[str, ...]) -> None:
         code, took_s, err = self._ended[args].result()
         assert "Traceback" not in err
         assert code == 5, err
         assert "is not available" in err
-        assert took_s < 10  # 5 s, and a busy machine that starts ten processes at once
+        assert took_s < 10  # 5 s, and ten processes that start at once
 
 
 @pytest.fixture(scope="module")

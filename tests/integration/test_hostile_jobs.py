@@ -392,7 +392,7 @@ def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
     """What a dead node leaves is placed anew by whichever function comes first."""
-    doomed, _ = cluster.start("a", "b")
+    doomed, _ = cluster.start("a", "b", options=kit.BRISK)
     (id,) = ids(1)
     doomed.signal(signal.SIGSTOP)
     with book.redis.pipeline() as pipe:
@@ -415,7 +415,7 @@ def test_what_lies_odd_in_a_dead_nodes_queue_does_not_stop_the_cluster(
 def test_what_is_open_at_a_dead_node_and_malformed_loses_nothing_else(
     cluster: Cluster, book: Book, ids: Fresh, odd: Written
 ) -> None:
-    doomed, _ = cluster.start("a", "b")
+    doomed, _ = cluster.start("a", "b", options=kit.BRISK)
     (id,) = ids(1)
     opened = cluster.client.keys.state + "open:" + _incarnation(cluster, book)
     doomed.signal(signal.SIGSTOP)

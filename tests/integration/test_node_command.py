@@ -41,7 +41,7 @@ def test_nodes_without_a_name_take_the_first_that_is_free(cluster: Cluster) -> N
 
 
 def test_a_second_node_of_a_name_is_refused_while_the_first_lives(cluster: Cluster) -> None:
-    (first,) = cluster.start("a")
+    (first,) = cluster.start("a", options=kit.BRISK)
     incarnation = cluster.client.membership().nodes[0].incarnation
     with kit.node(cluster.url, cluster.namespace, "a") as second:
         assert second.wait() == 2
@@ -49,7 +49,7 @@ def test_a_second_node_of_a_name_is_refused_while_the_first_lives(cluster: Clust
         assert "Traceback" not in second.stderr
     assert cluster.client.membership().nodes[0].incarnation == incarnation
     first.kill()
-    (heir,) = cluster.start("a")
+    (heir,) = cluster.start("a", options=kit.BRISK)
     assert "waiting for its lease to run out" in heir.stderr
 
 

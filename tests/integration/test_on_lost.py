@@ -17,6 +17,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Line
+from watch import Watch
 
 from rqproc import App, AsyncClient, Client, Reply, current
 from rqproc.calls.retry import OUTAGE_S
@@ -82,9 +83,9 @@ def away() -> Iterator[Here]:
 
 
 def took(play: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.monotonic()
+    watch = Watch()
     found = play()
-    return time.monotonic() - began, found
+    return watch.stop(), found
 
 
 # --- no node ----------------------------------------------------------------------------------

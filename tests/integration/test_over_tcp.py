@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -22,6 +21,7 @@ from integration.tls import TlsFront
 from rq import Queue
 from rq.job import JobStatus
 from servers import PrivateServer
+from watch import Watch
 
 from rqproc import AsyncClient, Client
 from rqproc.errors import RedisUnavailable, RqprocError
@@ -241,19 +241,19 @@ Told = tuple[RqprocError, float]
 
 
 def _sync(url: str) -> Told:
-    began = time.monotonic()
+    watch = Watch()
     with Client(url, namespace="far") as client, pytest.raises(RqprocError) as caught:
         client.request(1)
-    return caught.value, time.monotonic() - began
+    return caught.value, watch.stop()
 
 
 def _async(url: str) -> Told:
     async def ask() -> Told:
-        began = time.monotonic()
+        watch = Watch()
         async with AsyncClient(url, namespace="far") as client:
             with pytest.raises(RqprocError) as caught:
                 await client.request(1)
-        return caught.value, time.monotonic() - began
+        return caught.value, watch.stop()
 
     return asyncio.run(ask())
 

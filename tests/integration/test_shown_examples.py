@@ -58,6 +58,7 @@ def test_the_shown_tests_pass_in_memory(folder: Path) -> None:
     assert "4 passed" in run(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(160)
 def test_the_shown_tests_pass_on_real_processes(folder: Path) -> None:
     assert "4 passed" in run(folder, "--rqproc-real")

@@ -1,0 +1,51 @@
+"""A stopwatch for tests: it measures what rqproc takes, not what a busy machine makes of it.
+
+Knows threads and clocks. Must not know rqproc.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+STEP_S = 0.01
+
+
+class Watch:
+    """Runs from its making; stands still while the machine keeps threads that are due waiting.
+
+    A thread sleeps again and again; what it sleeps too long is not counted. On an idle machine that
+    is next to nothing, under load it is what every step of what is measured may have waited too.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        self._late_s = 0.0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._sleep, daemon=True)
+        self._thread.start()
+
+    @property
+    def s(self) -> float:
+        """Seconds so far."""
+        return self.whole_s - self._late_s
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds so far by the clock on the wall: what must not come sooner is held against it."""
+        return (self._ended or time.monotonic()) - self._began
+
+    def stop(self) -> float:
+        """Return the seconds until now; ``s`` and ``whole_s`` stay as they are."""
+        self._ended = time.monotonic()
+        self._end.set()
+        self._thread.join()
+        return self.s
+
+    def _sleep(self) -> None:
+        before = time.monotonic()
+        while not self._end.wait(STEP_S):
+            now = time.monotonic()
+            self._late_s += max(0.0, now - before - STEP_S)
+            before = now
