@@ -64,7 +64,10 @@ def test_a_hit_costs_the_server_nothing(caller: Client, book: Book, ids: Fresh) 
         assert caller.request(id, "price") == story.value
         assert caller.request(str(id), resource="price") == story.value
         assert caller.reply(id, "price").source == "near"
-        assert caller.request_many([id, str(id)], "price") == {id: story.value}
+        assert caller.request_many([id, str(id)], "price") == {
+            id: story.value,
+            str(id): story.value,
+        }
     assert reads(book.redis) == before
 
 

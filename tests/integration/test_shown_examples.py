@@ -11,7 +11,7 @@ import pytest
 from kit import RQPROC, SOURCE, Running, environ
 from servers import PrivateServer
 
-README = SOURCE / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 TESTING = SOURCE / "rqproc" / "docs" / "testing.md"
 
 
