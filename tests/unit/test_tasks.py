@@ -290,6 +290,7 @@ def test_an_error_that_comes_at_the_end_of_a_look_is_told_at_the_next(
         await asyncio.sleep(0)
         assert call.wake
         call.wake()  # time is over
+        tasks._outbox.clear()
         tasks._core.broken(ConnectionLost("it does not answer", spent_s=2 * OUTAGE_S))
         with pytest.raises(RedisUnavailable, match="does not answer"):
             await asyncio.wait_for(asked, NUDGE_S)
