@@ -86,8 +86,12 @@ class Tasks:
 
     def _step(self, call: Call, step: Look | Pause) -> Awaitable[None]:
         if isinstance(step, Pause):
-            return asyncio.sleep(step.seconds)
+            return self._pause(call, step)
         return self._look(call, step)
+
+    async def _pause(self, call: Call, pause: Pause) -> None:
+        await asyncio.sleep(pause.seconds)
+        call.error = None  # of what others have tried meanwhile
 
     @property
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -129,8 +133,10 @@ class Tasks:
         """
         loop = self._running
         awaited = loop.create_future()
-        call.error = None
         call.wake = partial(_wake, call, awaited)
+        if call.error is not None:  # it came when the look before this one was over already
+            call.wake()
+            return awaited
         if look.send or not (call.names or call.groups):
             self._outbox[call] = look  # in the place of an earlier one that is still there
             if not self._flushing:

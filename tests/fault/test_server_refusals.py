@@ -39,6 +39,8 @@ TIMEOUT_S = 2.0
 LATE_S = 1.5 + 0.5
 """A server that is silent is told from one that is late; see ``calls.retry.GRACE_S``."""
 
+SOON_S = 3.0
+
 READS_SLOWLY = ("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
 
 MOST_CONNECTS_PER_S = 30.0
@@ -118,11 +120,17 @@ class Trouble:
         assert (self._shaken.proxy.accepted - self._accepted) / per_node_s < MOST_CONNECTS_PER_S
         assert (self._cpu_s() - self._cpu) / per_node_s < MOST_CPU
         cluster = self._shaken.cluster
-        kit.eventually(lambda: cluster.client.members() == ("a", "b"), within_s=3)
-        self.load.all_ids_answered(within_s=3)
+        watch = Watch()
+        kit.eventually(lambda: cluster.client.members() == ("a", "b"))
+        assert watch.stop() < SOON_S
+        watch = Watch()
+        self.load.all_ids_answered()
+        assert watch.stop() < SOON_S
+        watch = Watch()
         ingress = Queue("rqproc.fault", connection=self._shaken.admin)
         job = ingress.enqueue("rqproc.request", self._ids[0], resource="price")
-        kit.eventually(lambda: job.get_status() == "finished", within_s=3, what="the ingress")
+        kit.eventually(lambda: job.get_status() == "finished", what="the ingress")
+        assert watch.stop() < SOON_S
         assert all(node.process.poll() is None for node in self._nodes)
 
     @property

@@ -81,7 +81,8 @@ def _overload(cluster: Cluster, book: Book, id: int, *, asked: int) -> list[obje
         kit.eventually(
             lambda: (
                 sum(o.done() for o in others)
-                or sum(n.held + n.queued for n in cluster.client.membership().nodes) == asked
+                + sum(n.held + n.queued for n in cluster.client.membership().nodes)
+                == asked
             )
         )
         book.release("gated", id, times=asked)

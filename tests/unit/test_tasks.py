@@ -13,10 +13,11 @@ from scripted_server import COMMANDS, ScriptedServer, sent_ids
 from watch import Watch
 
 from rqproc.calls.call import Call
-from rqproc.calls.retry import GRACE_S, Look
+from rqproc.calls.retry import GRACE_S, NUDGE_S, OUTAGE_S, Look
 from rqproc.calls.tasks import TICK_S, Tasks, Timers
 from rqproc.errors import ConfigError, RedisUnavailable
 from rqproc.model import OnLost
+from rqproc.transport.connection import ConnectionLost
 
 Play = Callable[[Tasks], Awaitable[None]]
 
@@ -275,6 +276,26 @@ def test_a_server_that_stands_still_is_noticed(server: ScriptedServer) -> None:
         server.go_on()
         server.cut()
         await asked
+
+    play(server, story)
+
+
+def test_an_error_that_comes_at_the_end_of_a_look_is_told_at_the_next(
+    server: ScriptedServer,
+) -> None:
+    async def story(tasks: Tasks) -> None:
+        server.stall()
+        call = new(1)
+        (asked,) = begin(tasks, call)
+        await asyncio.sleep(0)
+        assert call.wake
+        call.wake()  # time is over
+        tasks._outbox.clear()
+        tasks._core.broken(ConnectionLost("it does not answer", spent_s=2 * OUTAGE_S))
+        with pytest.raises(RedisUnavailable, match="does not answer"):
+            await asyncio.wait_for(asked, NUDGE_S)
+        await tasks.close()
+        server.go_on()
 
     play(server, story)
 
