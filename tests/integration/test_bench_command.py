@@ -63,7 +63,7 @@ def test_people_read_a_chart_with_targets_and_verdicts(capsys: pytest.CaptureFix
     assert code == 0
     hit, members = (line for line in out.splitlines() if re.match("(hit|members): ", line))
     assert re.search(
-        r"  [#.|]{21} +[\d.]+ x  at most 0.75 +(met|missed) +[\d,]+ µs to [\d,]+ µs", hit
+        r"  [#.|]{21} +[\d.]+ x  at most 0.75 +(met|missed) +[\d,.]+ [µm]s to [\d,.]+ [µm]s", hit
     )
     assert re.search(r"at most 1.2 +(met|missed)", members)
     assert re.search(r"^[012] of 2 targets met; missed: ", out, re.MULTILINE)

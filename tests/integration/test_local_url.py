@@ -173,7 +173,7 @@ from rqproc.errors import RequestTimeout
 price.request(1)
 hangs.enqueue(1)
 try:
-    hangs.with_options(timeout=0.2).request(2)
+    hangs.with_options(timeout=1.0).request(2)
 except RequestTimeout:
     print("timeout")
 """
