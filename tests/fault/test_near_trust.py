@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -13,12 +12,14 @@ from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 from servers import PrivateServer
+from watch import Watch
 
 from rqproc import Client
 from rqproc.calls.subscription import TRUST_S
 from rqproc.errors import RqprocError
 from rqproc.model import Reply
 
+WITHIN_S = 6.0
 STEADY = ("--lease", "10", "--heartbeat", "0.3")
 SLACK_S = 0.2
 """Between our telling a process to stand still, or a proxy to be mute, and its doing so."""
@@ -54,14 +55,15 @@ def _near(caller: Client, id: int) -> Reply | None:
     return None
 
 
-def last_served(caller: Client, id: int, *, within_s: float = 6.0) -> float:
+def last_served(caller: Client, id: int, watch: Watch) -> float:
     """Return the last moment at which a reply of its own was asked for, and served."""
-    last = began = time.monotonic()
+    last = began = watch.s
     while _near(caller, id):
         last = began
-        began = time.monotonic()
-        assert began < last + within_s
+        began = watch.s
+        assert began < WITHIN_S
     assert not _near(caller, id), "it stays so"
+    watch.stop()
     return last
 
 
@@ -73,8 +75,8 @@ def test_a_server_that_stands_still_ends_it_when_its_last_word_is_too_old(
     with Client(server.url, namespace=cluster.namespace, near=10) as caller:
         first = kept(caller, id)
         server.pause()
-        paused_at = time.monotonic()
-        assert last_served(caller, id) - paused_at < TRUST_S + SLACK_S
+        watch = Watch()
+        assert last_served(caller, id, watch) < TRUST_S + SLACK_S
         server.go_on()
         assert kept(caller, id).value == first.value
 
@@ -88,10 +90,10 @@ def test_a_connection_that_leads_nowhere_any_more_ends_it_just_so(
         kept(caller, one)
         kept(caller, other)
         proxy.mute = True
-        muted_at = time.monotonic()
+        watch = Watch()
         for id in (one, other):
             cluster.client.invalidate(id, "price")
-        assert last_served(caller, one) - muted_at < TRUST_S + SLACK_S
+        assert last_served(caller, one, watch) < TRUST_S + SLACK_S
         proxy.mute = False
         assert kept(caller, one).value["n"] == 2
         assert caller.reply(other, "price").value["n"] == 2, "it has missed that one's drop"
@@ -110,8 +112,8 @@ def test_a_subscription_that_is_cut_ends_it_at_once(
         for found in book.redis.client_list():
             if found["sub"] == "1" and found["resp"] == "2":
                 book.redis.client_kill_filter(_id=found["id"])
-        cut_at = time.monotonic()
-        assert last_served(caller, one) - cut_at < SLACK_S
+        watch = Watch()
+        assert last_served(caller, one, watch) < SLACK_S
         cluster.client.invalidate(one, "price")
         assert caller.reply(one, "price").value["n"] == 2
         proxy.swallow = lambda _: False
@@ -128,8 +130,8 @@ def test_a_server_that_was_started_again_finds_it_empty(
         kept(caller, one)
         kept(caller, other)
         server.kill()
-        killed_at = time.monotonic()
-        assert last_served(caller, one) - killed_at < SLACK_S
+        watch = Watch()
+        assert last_served(caller, one, watch) < SLACK_S
         server.start()
         kept(caller, one)
         assert caller.reply(other, "price", timeout=5).source != "near"
