@@ -46,7 +46,7 @@ def environ(url: str, namespace: str, **more: str) -> dict[str, str]:
 
 
 def eventually(
-    look: Callable[[], T], *, within_s: float = 10.0, what: str = "", every_s: float = 0.01
+    look: Callable[[], T], *, within_s: float = 20.0, what: str = "", every_s: float = 0.01
 ) -> T:
     """Return the first truthy thing that ``look`` returns."""
     end = time.monotonic() + within_s
@@ -150,7 +150,7 @@ class Running:
             if pipe:
                 pipe.close()
 
-    def says(self, pattern: str, *, within_s: float = 15.0, since: int = 0) -> re.Match[str]:
+    def says(self, pattern: str, *, within_s: float = 30.0, since: int = 0) -> re.Match[str]:
         """Wait until a line of stderr matches, looking from line ``since`` on."""
         end = time.monotonic() + within_s
         with self._news:
@@ -178,14 +178,14 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def wait(self, *, within_s: float = 15.0) -> int:
+    def wait(self, *, within_s: float = 30.0) -> int:
         """Wait for its end; return the exit code. All that it said can be read then."""
         code = self.process.wait(within_s)
         for reader in self._readers:
             reader.join(5)
         return code
 
-    def stop(self, *, within_s: float = 15.0) -> int:
+    def stop(self, *, within_s: float = 30.0) -> int:
         """Drain it; return the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait(within_s=within_s)

@@ -123,6 +123,6 @@ def test_an_interrupted_bench_leaves_nothing(moment: str, number: signal.Signals
         stage.running.signal(number)
         assert stage.running.wait() == 130
         assert "Traceback" not in stage.running.stderr
-        kit.eventually(lambda: not stage.left(), within_s=3, what="nothing is left")
+        stage.leaves_nothing()
     finally:
         stage.close()

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -41,6 +42,18 @@ class Stage:
         if sys.platform == "linux":
             found += [str(pid) for pid in _marked(self.mark)]
         return found
+
+    def leaves_nothing(self) -> None:
+        """Wait for the end of all that it has started."""
+        left: list[str] = []
+
+        def ended() -> bool:
+            left[:] = self.left()
+            return not left
+
+        with suppress(AssertionError):
+            kit.eventually(ended)
+        assert left == []
 
     def close(self) -> None:
         self.running.__exit__(None, None, None)
@@ -85,7 +98,7 @@ def test_an_interrupted_demo_cleans_up_too(
     stage.running.signal(number)
     assert stage.running.wait() == 130
     assert "Traceback" not in stage.running.stderr
-    kit.eventually(lambda: not stage.left(), within_s=3, what="nothing is left")
+    stage.leaves_nothing()
 
 
 def test_the_demo_on_a_server_of_ones_own_leaves_no_keys_when_interrupted() -> None:
@@ -109,4 +122,4 @@ def test_the_demo_tells_its_story_and_leaves_nothing(whole: Stage) -> None:
         assert "n2" not in (killed[0], last[0])
     assert "0 failed" in whole.running.stdout
     assert "Traceback" not in whole.running.stderr
-    kit.eventually(lambda: not whole.left(), within_s=3, what="nothing is left")
+    whole.leaves_nothing()
