@@ -90,9 +90,8 @@ class Waker:
 
     def forget_parent(self) -> None:
         """In a forked child: what would be woken is its parent."""
-        self._lock = threading.RLock()
-        self._reader.close()
-        self._writer.close()
+        self._lock = threading.RLock()  # a thread that is not here may have held the other
+        self.close()
 
     def fileno(self) -> int:
         return self._reader.fileno()

@@ -197,14 +197,14 @@ class Node:
             return self._commands.read_join(name, reply)
 
         def join_or_load(connection: Connection) -> Joined:
+            # By it a node knows a server that has forgotten: who may not ask must not join.
+            connection.server_id(timeout_s=OUTAGE_S)
             try:
                 return join(connection)
             except OtherBuild:
                 self._functions.load(connection)
                 return join(connection)
 
-        # By it a node knows a server that has forgotten: who may not ask must not join.
-        self._functions.talk(lambda connection: connection.server_id(timeout_s=OUTAGE_S))
         joined = self._functions.talk(join_or_load)
         self._functions.close()  # the next time is at the end
         trusted_until = sent_at + self.settings.trust_s

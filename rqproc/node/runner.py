@@ -87,12 +87,17 @@ class Runner:
         """
         idle = not self._under_way
         self._threads.shutdown(wait=idle, cancel_futures=True)
-        self._stopping = True
         if self._loop and self._looping:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._stop_loop, self._loop)
             self._looping.join(None if idle else CLEAN_UP_S)
 
+    def _stop_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the loop itself: what a handler has stopped meanwhile runs once more, up to here."""
+        self._stopping = True
+        loop.stop()
+
     def _end(self, run: Run, outcome: Outcome) -> None:
+        self._leave_child(None)
         self._under_way.discard(run)
         self._report(run, outcome)
 
@@ -107,7 +112,6 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             self._leave_child(error)
             outcome = Failed(*answer_codec.told(error))
-        self._leave_child(None)
         self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
@@ -117,7 +121,6 @@ class Runner:
         except BaseException as error:  # noqa: BLE001
             self._leave_child(error)
             outcome = Failed(*answer_codec.told(error))
-        self._leave_child(None)
         self._end(run, outcome)
 
     def _leave_child(self, error: BaseException | None) -> None:
@@ -172,7 +175,6 @@ def _serve(loop: asyncio.AbstractEventLoop, is_over: Callable[[], bool]) -> None
     through the loop. Others' coroutines are on it too, so it goes on.
     """
     try:
-        _run_on(loop)
         while not is_over():
             _run_on(loop)
         left = asyncio.all_tasks(loop)

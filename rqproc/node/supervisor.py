@@ -146,12 +146,15 @@ class Supervisor:
         fault of its own.
         """
         code = ended.child.returncode
-        quick = time.monotonic() - self._started_at[name] < QUICK_DEATH_S
-        if code <= 0 or code == RedisUnavailable.exit_code or ended.was_counted_on or not quick:
+        by_itself = code > 0 and code != RedisUnavailable.exit_code
+        if not by_itself or ended.was_counted_on or not self._died_quickly(name):
             self._failures[name] = 0
             return False
         self._failures[name] += 1
         return self._failures[name] >= MOST_FAILURES
+
+    def _died_quickly(self, name: str) -> bool:
+        return time.monotonic() - self._started_at[name] < QUICK_DEATH_S
 
     def _report(self, name: str, pid: int) -> bool:
         """Return whether the cluster has still counted on it."""
@@ -163,9 +166,8 @@ class Supervisor:
 
     def _start_later(self, name: str) -> None:
         """A child that dies at once again and again is started less and less often."""
-        lived_s = time.monotonic() - self._started_at[name]
         before = self._pauses_s[name]
-        now = min(max(0.1, before * 2), LONGEST_PAUSE_S) if lived_s < QUICK_DEATH_S else 0.0
+        now = min(max(0.1, before * 2), LONGEST_PAUSE_S) if self._died_quickly(name) else 0.0
         self._pauses_s[name] = now
         timer = threading.Timer(now, self._events.put, args=((name, None),))
         timer.daemon = True

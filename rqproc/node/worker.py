@@ -221,7 +221,6 @@ class Worker:
         while left_s > 0 and not (self._leaders.failure or self._moved):
             self._waker.wait(left_s)
             left_s = end - self._monotonic()
-            self._executor.take_in_news()
             self._executor.mind_the_time()
             if not self.term.trusted:
                 self._dispatcher.forget_entries()

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from rqproc.ids import Id
 from rqproc.model import Reply
-from rqproc.protocol.codec import MAX_TRACEBACK_CHARS, _from_json
+from rqproc.protocol.codec import MAX_TRACEBACK_CHARS
+
+_from_json = json.JSONDecoder().raw_decode
 
 UNREADABLE = (ValueError, RecursionError)
 """What reading JSON may raise that another process has written: digits, depth."""

@@ -43,7 +43,6 @@ INVALIDATE = "rqproc.invalidate"
 Serializer = Literal["json", "pickle"]
 
 _to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-_from_json = json.JSONDecoder().raw_decode
 
 
 class Unreadable(ValueError):
