@@ -148,10 +148,24 @@ def test_a_supervisor_whose_app_is_wrong_ends(cluster: Cluster) -> None:
     assert "cannot import" in supervisor.stderr
 
 
+def _two_free_ports() -> int:
+    """Return the first of two that are neighbours: below those that the kernel gives to whoever
+    asks for any, and apart from those of the other workers of this run.
+    """
+    first = 20000 + 2 * (os.getpid() % 5000)
+    for port in range(first, first + 2000, 2):
+        with (
+            suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 1)),
+        ):
+            return port
+    raise AssertionError(f"no two free ports from {first} on")
+
+
 def test_each_child_has_a_metrics_port_of_its_own(cluster: Cluster) -> None:
     pytest.importorskip("prometheus_client")
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    port = _two_free_ports()
     options = ("--count", "2", "--metrics-port", str(port))
     with kit.node(cluster.url, cluster.namespace, "w", *options) as supervisor:
         kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
