@@ -99,10 +99,14 @@ class ProxyPort:
             connection.close()
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.CancelledError):  # asyncio's own callback would complain of it
+            await self._pass_on(reader, client)
+        client.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
             replies, server = await asyncio.open_unix_connection(self.proxy.path)
         except OSError:
-            client.close()
             return
         connection = _Connection(client, server)
         self.connections.add(connection)
@@ -110,12 +114,13 @@ class ProxyPort:
             asyncio.create_task(self._pump(connection, reader, server, "requests")),
             asyncio.create_task(self._pump(connection, replies, client, "replies")),
         ]
-        with suppress(asyncio.CancelledError):  # asyncio's own callback would complain of it
+        try:
             await asyncio.wait(pumps)
-        for pump in pumps:
-            pump.cancel()
-        connection.close()
-        self.connections.discard(connection)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            connection.close()
+            self.connections.discard(connection)
 
     async def _pump(
         self, connection: _Connection, source: asyncio.StreamReader, sink: asyncio.StreamWriter,
