@@ -14,6 +14,15 @@ DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
 
 START_WITH_THE_APP = "Start the nodes with the app that declares it: `rqproc node start MODULE:APP`"
 
+NOT_DONE = (
+    "it waits at its owner, or runs there: allow more with `timeout`, or look for a busy or stuck "
+    "node with `rqproc node list`"
+)
+NOT_HEARD = (
+    "nor did the server say that it has the request: it is slow, or not to be reached. Look at it "
+    "with `redis-cli --latency` and `SLOWLOG GET`, or allow more with `timeout`"
+)
+
 
 class RqprocError(Exception):
     """The root of all errors raised by rqproc; ``exit_code`` is what a command ends with."""
@@ -89,11 +98,10 @@ class RequestTimeout(RqprocError, TimeoutError):
 
     exit_code = 4
 
-    def __init__(self, resource: str, id: object, timeout_s: float) -> None:
-        super().__init__(
-            f"no answer for {resource} {id} within {timeout_s:g} s: allow more with `timeout`, "
-            "or look for a busy or stuck node with `rqproc node list`"
-        )
+    def __init__(
+        self, resource: str, id: object, timeout_s: float, *, advice: str = NOT_DONE
+    ) -> None:
+        super().__init__(f"no answer for {resource} {id} within {timeout_s:g} s: {advice}")
         self.resource = resource
         self.id = id
         self.timeout_s = timeout_s
@@ -183,6 +191,13 @@ class LocallyOverloaded(Overloaded):
         self.limit = limit
 
 
+OWN_TIMEOUT = "give what it calls a timeout of its own"
+STUCK = f"see `rqproc node list` for stuck nodes, and {OWN_TIMEOUT}"
+
+UNSERVABLE = "UnservableValue"
+"""The ``type`` of a HandlerFailed whose handler raised nothing: its value cannot be carried."""
+
+
 class RemoteError(RqprocError):
     """An error that a node, not the caller, found."""
 
@@ -192,7 +207,7 @@ class HandlerFailed(RemoteError):
 
     Attributes:
         resource, id: what was asked for.
-        type: str, the remote exception's class name.
+        type: str, the remote exception's class name; "UnservableValue" where it raised none.
         reason: str, the remote exception's message.
         traceback: str, the remote traceback, empty where the handler was never entered.
     """
@@ -200,7 +215,8 @@ class HandlerFailed(RemoteError):
     def __init__(
         self, resource: str, id: object, type: str, reason: str, traceback: str = ""
     ) -> None:
-        super().__init__(f"{resource} {id}: the handler raised {type}: {reason}")
+        raised = "" if type == UNSERVABLE else f"the handler raised {type}: "
+        super().__init__(f"{resource} {id}: {raised}{reason}")
         self.resource = resource
         self.id = id
         self.type = type
@@ -217,11 +233,10 @@ class HandlerTimeout(HandlerFailed):
         it has ended.
     """
 
-    def __init__(self, resource: str, id: object, timeout_s: float, *, stuck: bool) -> None:
-        goes_on = (
-            "; it still runs, and its id waits for it: see `rqproc node list` for stuck nodes, and "
-            "give what it calls a timeout of its own"
-        )
+    def __init__(
+        self, resource: str, id: object, timeout_s: float, *, stuck: bool, advice: str = STUCK
+    ) -> None:
+        goes_on = f"; it still runs, and its id waits for it: {advice}"
         RqprocError.__init__(
             self,
             f"{resource} {id}: the handler was not done after {timeout_s:g} s"
@@ -361,7 +376,7 @@ _BUILD: Mapping[str, Build] = {
         name, found["known"], advice=found.get("advice", START_WITH_THE_APP)
     ),
     "HandlerTimeout": lambda found, name, id: HandlerTimeout(
-        name, id, found["timeout_s"], stuck=found["stuck"]
+        name, id, found["timeout_s"], stuck=found["stuck"], advice=found.get("advice", STUCK)
     ),
     "RequestCycle": lambda found, name, id: RequestCycle(name, id, list(map(_key, found["way"]))),
     "NodeLost": lambda found, name, id: NodeLost(name, id, found["attempts"]),

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from rqproc.errors import ConfigError, RequestTimeout, RqprocError, from_remote
+from rqproc.errors import (
+    NOT_DONE,
+    NOT_HEARD,
+    ConfigError,
+    RequestTimeout,
+    RqprocError,
+    from_remote,
+)
 from rqproc.ids import Id, address, canonical, check_resource
 from rqproc.model import OnLost, Reply, Request
 from rqproc.protocol import answer_codec, codec
@@ -45,13 +52,14 @@ class Call:
         nobody: the answers that nobody lives, where calls that were known before are asked again.
         error: what the connection failed of, until it is fetched.
         outage: why the answers that are missing did not come, if that is known.
+        advice: what to do about those that are late, where no server is asked.
         wake: called when all answers are there, or an error; from whichever thread finds out.
     """
 
     __slots__ = (
-        "_data", "_unread", "addresses", "answers", "args", "carried", "deadline", "error",
-        "groups", "heard", "ids", "kind", "kwargs", "left", "names", "nobody", "on_lost", "outage",
-        "parent", "resource", "timeout_s", "unsure", "wake",
+        "_data", "_unread", "addresses", "advice", "answers", "args", "carried", "deadline",
+        "error", "groups", "heard", "ids", "kind", "kwargs", "left", "names", "nobody", "on_lost",
+        "outage", "parent", "resource", "timeout_s", "unsure", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +85,7 @@ class Call:
         self.nobody: dict[int, Answer] | None = None
         self.error: Exception | None = None
         self.outage: RqprocError | None = None
+        self.advice = ""
         self.wake: Callable[[], None] | None = None
         self._data: bytes | None = None
         self._unread: list[tuple[int, bytes]] | None = None
@@ -174,7 +183,10 @@ class Call:
             self._read_groups()
         answer = self.answers[place]
         if answer is None:
-            return self.outage or RequestTimeout(self.resource, self.ids[place], self.timeout_s)
+            return self.outage or RequestTimeout(
+                self.resource, self.ids[place], self.timeout_s,
+                advice=self.advice or (NOT_DONE if self.heard else NOT_HEARD),
+            )  # fmt: skip
         if isinstance(answer, Reply | RqprocError):
             return answer
         if isinstance(answer, bytes):

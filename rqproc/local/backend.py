@@ -18,7 +18,7 @@ from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
 from rqproc.calls.jobs import refusal
 from rqproc.context import ASKING
-from rqproc.errors import ConfigError, RqprocError
+from rqproc.errors import OWN_TIMEOUT, ConfigError, RqprocError
 from rqproc.ids import Id, address, slot
 from rqproc.local.job import LocalJob, wait_for
 from rqproc.local.spaces import LocalPlace, place_apart, place_of
@@ -34,10 +34,14 @@ from rqproc.settings import LOCAL
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
 
-ADVICE = (
-    "Give the app that declares it: Client('local://', app=app), or `rqproc request --app "
-    "MODULE:APP`"
-)
+ADVICE = {
+    "UnknownResource": "Give the app that declares it: Client('local://', app=app), or `rqproc "
+    "request --app MODULE:APP`",
+    "HandlerTimeout": OWN_TIMEOUT,
+}
+"""What to do about errors here, where there is no node to look at."""
+
+LATE = "its handler runs in this process, or waits for others there: allow more with `timeout`"
 
 
 def backend(keys: Keys, app: object) -> LocalBackend:
@@ -142,6 +146,7 @@ class _Listener:
 
     def __init__(self, call: Call, told: Callable[[], object]) -> None:
         self._call = call
+        self._call.advice = LATE
         self._told = told
         self._failure: BaseException | None = None
 
@@ -168,10 +173,10 @@ class _Listener:
 
 
 def _advised(rest: bytes) -> answer_codec.Answer:
-    """Read an error; who has no such resource is told what to do here."""
+    """Read an error, with what to do about it here."""
     answer = answer_codec.decode_answer(rest)
-    if answer.report and answer.report["type"] == "UnknownResource":
-        return answer._replace(report={**answer.report, "advice": ADVICE})
+    if answer.report and (advice := ADVICE.get(answer.report["type"])):
+        return answer._replace(report={**answer.report, "advice": advice})
     return answer
 
 

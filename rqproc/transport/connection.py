@@ -24,9 +24,8 @@ from typing import Any
 
 import hiredis
 
-from rqproc.errors import DEFAULT_ADVICE
 from rqproc.runtime import renew_after_fork
-from rqproc.transport.replies import code, shown, trouble
+from rqproc.transport.replies import code, loss_advice, shown, trouble
 
 Arg = bytes | str
 """No numbers: hiredis runs Python code to pack them, and where a signal's handler raises in that it
@@ -51,10 +50,10 @@ class ConnectionLost(ConnectionError):
     ``spent_s`` are the seconds that were already waited in vain.
     """
 
-    def __init__(self, reason: str, *, spent_s: float = 0.0, advice: str = DEFAULT_ADVICE) -> None:
+    def __init__(self, reason: str, *, spent_s: float = 0.0, advice: str = "") -> None:
         super().__init__(reason)
         self.spent_s = spent_s
-        self.advice = advice
+        self.advice = advice or loss_advice(reason)
 
 
 class Refused(Exception):

@@ -1,4 +1,4 @@
-"""What a server's error means: whether it passes by itself, and what to do about it.
+"""What the error of a server or a connection means: whether it passes, and what to do about it.
 
 Pure. Knows the errors of Redis and Valkey by their first words. Must not know who asked, nor how
 often.
@@ -60,6 +60,22 @@ TROUBLES = {
 
 _OTHER = Trouble()
 
+_LOSSES = (
+    (
+        "it does not answer|Timeout",
+        "It is stopped, busy with a long command (`SLOWLOG GET`), or the network loses packets; or "
+        "TLS is on one side alone: --url rediss://... asks with it, redis://... without",
+    ),
+    ("no Redis", "Check the port in the URL; a server that wants TLS needs --url rediss://..."),
+    (
+        "WRONG_VERSION|UNEXPECTED_EOF",
+        "Does it want TLS? If not, redis://... instead of rediss://... reaches it",
+    ),
+    ("CERTIFICATE", "Name its authority in the URL: --url 'rediss://...?ssl_ca_certs=FILE'"),
+    ("[Nn]ame or service|[Nn]o address|[Nn]ame resolution", "Check the host name in the URL"),
+)
+"""What to do about connections that broke or were not made, by words of the reason."""
+
 
 def code(reason: str) -> str:
     """Return an error's first word; for an error from within a script, of the error there.
@@ -77,6 +93,12 @@ def code(reason: str) -> str:
 def trouble(reason: str) -> Trouble:
     """Return what an error's text stands for."""
     return TROUBLES.get(code(reason), _OTHER)
+
+
+def loss_advice(reason: str) -> str:
+    """Return what to do about a connection that failed for this reason."""
+    found = (advice for words, advice in _LOSSES if re.search(words, reason))
+    return next(found, DEFAULT_ADVICE)
 
 
 def shown(reason: str) -> str:

@@ -26,6 +26,7 @@ def test_a_request_past_its_deadline_is_never_run(client: Client, book: Book, id
         assert time.monotonic() - began >= 0.3
         assert watch.stop() < 1.5
         assert (caught.value.resource, caught.value.id) == ("gated", id)
+        assert "it waits at its owner, or runs there" in str(caught.value)
         book.release("gated", id, times=3)
         blocking.result()
     assert client.request(id, "gated", args=("after",))["n"] == 2

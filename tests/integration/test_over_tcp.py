@@ -213,10 +213,13 @@ def test_a_url_that_leads_nowhere_is_told_in_one_line_within_five_seconds(addres
         ThreadPoolExecutor(24) as pool,
     ):
         expected = {
-            f"redis://127.0.0.1:{web.port}": "no Redis",
+            f"redis://127.0.0.1:{web.port}": "no Redis.*Check the port",
             f"redis://127.0.0.1:{rude.port}": "closed the connection|reset",
-            f"redis://127.0.0.1:{silent.port}": "does not answer",
+            f"redis://127.0.0.1:{silent.port}": "does not answer.*SLOWLOG",
             f"rediss://127.0.0.1:{silent.port}": "Timeout",
+            f"rediss://127.0.0.1:{web.port}": "redis://... instead",
+            f"rediss://{server}": "TLS is on one side alone",
+            "redis://no.such.host.invalid": "Check the host name",
             f"redis://far:wr0ng@{server}": "WRONGPASS .*Check the user and the password",
             f"redis://far:s3cret@{server}/99": "DB index is out of range",
             "unix:///no/such/socket": "No such file",

@@ -198,6 +198,15 @@ def test_each_id_has_its_reply_or_its_error_in_the_order_asked() -> None:
     assert found[2].timeout_s == 2.0
 
 
+def test_whoever_is_late_is_told_whether_the_server_had_the_request() -> None:
+    call = a_call(7)
+    assert "nor did the server say" in str(call.outcome(0, "shop"))
+    call.heard = True
+    assert "it waits at its owner" in str(call.outcome(0, "shop"))
+    call.advice = "do this"
+    assert str(call.outcome(0, "shop")).endswith(" s: do this")
+
+
 def test_what_did_not_come_because_of_an_outage_is_told_so() -> None:
     call = a_call(1, 2)
     call.outage = RedisUnavailable("there", "away")

@@ -9,6 +9,7 @@ import pytest
 
 from rqproc import errors
 from rqproc.errors import (
+    NOT_HEARD,
     ConfigError,
     EmbeddedUnavailable,
     HandlerFailed,
@@ -35,11 +36,13 @@ EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     PayloadTooLarge(70_000, 65_536): (2, r"70000 bytes.*65536.*pass a reference"),
     NoLiveNode("shop"): (3, r"'shop'.*rqproc node start"),
     RequestTimeout("price", 42, 2.5): (4, r"price 42 within 2.5 s.*`timeout`.*rqproc node list"),
+    RequestTimeout("price", 1, 2.5, advice=NOT_HEARD): (4, r"nor did the server.*--latency"),
     RedisUnavailable("host:1", "refused"): (5, r"host:1.*refused.*--url, RQPROC_REDIS_URL"),
     EmbeddedUnavailable("no binary"): (5, r"no binary.*--url redis://"),
     Overloaded("n1", 9, 8): (6, r"n1.*9.*8.*add nodes.*--max-queue"),
     errors.Crowded("n1", 9, 8): (6, r"n1 has 9.*8.*--max-waiters"),
     HandlerFailed("price", 42, "ValueError", "no"): (1, r"price 42.*ValueError: no"),
+    HandlerFailed("price", 42, "UnservableValue", "no JSON"): (1, r"price 42: no JSON$"),
     HandlerTimeout("price", 42, 2.5, stuck=True): (1, r"price 42.*2.5 s; it still runs.*stuck"),
     RequestCycle("a", 1, [("b", 2), ("a", 1)]): (1, r"b 2 waits for a 1 waits for b 2: a handler"),
     UnknownResource("x", ["a", "b"]): (2, r"'x'.*a, b.*rqproc node start MODULE:APP"),

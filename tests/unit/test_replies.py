@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.transport.connection import Refused
+from rqproc.transport.connection import ConnectionLost, Refused
 from rqproc.transport.replies import TROUBLES, code, shown
 
 PASSING = {
@@ -72,3 +72,21 @@ def test_up_to_redis_6_the_error_within_a_script_counts(inside: str, expected: s
 def test_people_are_shown_one_line_without_places_in_scripts(digest: str) -> None:
     assert shown(f"OOM not allowed. script: {digest}on @user_script:23.") == "OOM not allowed"
     assert shown("DENIED one\r\ntwo.") == "DENIED one two"
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Error 111 connecting to host:1. Connection refused.", "Check that it runs"),
+        ("Connection reset by peer", "Check that it runs"),
+        ("it does not answer", "SLOWLOG"),
+        ("Timeout connecting to server", "TLS is on one side"),
+        ("what answers is no Redis: Protocol error, got '<'", "Check the port"),
+        ("Error 1 connecting to host:1. [SSL: WRONG_VERSION_NUMBER]", "redis://... instead"),
+        ("Error 1 connecting to host:1. [SSL: CERTIFICATE_VERIFY_FAILED]", "ssl_ca_certs"),
+        ("Error -2 connecting to nohost:1. Name or service not known.", "the host name"),
+        ("Error -3 connecting to h:1. Temporary failure in name resolution.", "the host name"),
+    ],
+)
+def test_why_a_connection_failed_says_what_to_do_about_it(reason: str, advice: str) -> None:
+    assert advice in ConnectionLost(reason).advice
