@@ -279,11 +279,16 @@ class Worker:
         """
         session.ask_all(self._most)
         run = self._executor.start_runs(leave_one=True)
-        while self._dispatcher.intake.has_asks:
-            session.ask_all(0)
-            run = run or self._executor.start_runs(leave_one=True)
-        session.push_out()
-        session.pop(self._most)
+        try:
+            while self._dispatcher.intake.has_asks:
+                session.ask_all(0)
+                run = run or self._executor.start_runs(leave_one=True)
+            session.push_out()
+            session.pop(self._most)
+        except BaseException:  # this thread sees to the connection: another runs what is begun
+            if run:
+                self._leaders.runner.start(run)
+            raise
         return run
 
     def _wait(self, session: Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,10 @@ from servers import PrivateServer
 from watch import Watch
 
 from rqproc.errors import RedisUnavailable, RequestTimeout
+from rqproc.node.executor import Executor
+from rqproc.node.runs import Run
+from rqproc.node.session import Session
+from rqproc.transport.connection import ConnectionLost
 
 LEASE_S, BEAT_S = 1.0, 0.2
 TRUST_S = 0.8 * LEASE_S
@@ -92,3 +97,29 @@ def test_a_program_that_was_stopped_past_its_lease_does_not_answer_itself(
         program.signal(signal.SIGCONT)
         assert program.wait() == 0, program.stderr
     assert program.out[-1] == "b\n"
+
+
+def test_what_has_begun_runs_though_its_connection_breaks_at_that_moment(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, broken = threading.Event(), threading.Event()
+    start_runs, pop = Executor.start_runs, Session.pop
+
+    def leave_one(executor: Executor, **options: bool) -> Run | None:
+        run = start_runs(executor, **options)
+        if run:
+            left.set()
+        return run
+
+    def break_once(session: Session, most: int) -> None:
+        if left.is_set() and not broken.is_set():
+            broken.set()
+            raise ConnectionLost("it breaks")
+        pop(session, most)
+
+    monkeypatch.setattr(Executor, "start_runs", leave_one)
+    monkeypatch.setattr(Session, "pop", break_once)
+    house = House(server.url, "t")
+    with closing(house), house.app.node(name="a", lease_s=LEASE_S, heartbeat_s=BEAT_S):
+        assert house.price.with_options(timeout=10).request(1)["n"] == 1
+        assert broken.is_set()
