@@ -18,6 +18,7 @@ import redis
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
+from watch import Watch
 
 from rqproc import App, AsyncClient, Client
 from rqproc.errors import HandlerFailed

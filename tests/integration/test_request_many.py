@@ -125,7 +125,8 @@ def test_a_thousand_ids_for_asyncio_and_for_many_callers(shop: str, ids: Fresh) 
 
     async def ask() -> list[dict[int | str, object]]:
         async with AsyncClient(shop, namespace="shop") as caller:
-            wishes = [caller.request_many(asked[i : i + 500], "aprice") for i in range(0, 600, 100)]
+            parts = [asked[i : i + 500] for i in range(0, 600, 100)]
+            wishes = [caller.request_many(part, "aprice", timeout=40) for part in parts]
             return await asyncio.gather(*wishes)
 
     found = asyncio.run(ask())
