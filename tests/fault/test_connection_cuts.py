@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fault.load import Load, assert_exactly_once
-from fault.proxy import Proxy
+from fault.proxy import CuttingProxy
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
@@ -27,18 +27,18 @@ CUTS = 12
 
 
 @pytest.fixture
-def proxy(shop_server: PrivateServer) -> Iterator[Proxy]:
-    with Proxy(shop_server.url) as proxy:
+def proxy(shop_server: PrivateServer) -> Iterator[CuttingProxy]:
+    with CuttingProxy(shop_server.url) as proxy:
         yield proxy
 
 
 @pytest.mark.parametrize("reply", [1, 2], ids=["at the first reply", "at the second"])
 def test_a_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy, reply: int
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy, reply: int
 ) -> None:
     cluster.start("a", "b", options=STEADY)
     asked = ids(4)
-    with Client(proxy.url, namespace=cluster.namespace) as client:
+    with Client(proxy.address, namespace=cluster.namespace) as client:
         for number in range(CUTS):
             proxy.cut_replies(reply)
             client.request(asked[number % 4], "charge", args=(number,))
@@ -49,13 +49,13 @@ def test_a_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
 
 
 def test_an_asyncio_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
     cluster.start("a", options=STEADY)
     (id,) = ids(1)
 
     async def ask() -> list[int]:
-        async with AsyncClient(proxy.url, namespace=cluster.namespace) as client:
+        async with AsyncClient(proxy.address, namespace=cluster.namespace) as client:
             found = []
             for _ in range(CUTS):
                 proxy.cut_replies()
@@ -67,12 +67,12 @@ def test_an_asyncio_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
 
 
 def test_a_job_whose_enqueueing_is_cut_is_enqueued_once(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
     cluster.start("a", options=STEADY)
     (id,) = ids(1)
     jobs = []
-    with Client(proxy.url, namespace=cluster.namespace) as client:
+    with Client(proxy.address, namespace=cluster.namespace) as client:
         for number in range(CUTS):
             proxy.cut_replies()
             jobs.append(client.enqueue(id, "charge", args=(number,)))
@@ -82,9 +82,9 @@ def test_a_job_whose_enqueueing_is_cut_is_enqueued_once(
 
 
 def test_nodes_whose_connections_are_cut_run_each_request_once(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
-    cluster.start("a", "b", options=STEADY, url=proxy.url)
+    cluster.start("a", "b", options=STEADY, url=proxy.address)
     asked = ids(6)
     with Load(cluster.client, "charge", asked, pause_s=0.002) as load:
         for number in range(12):
@@ -98,9 +98,9 @@ def test_nodes_whose_connections_are_cut_run_each_request_once(
 
 
 def test_jobs_of_the_ingress_queue_survive_the_cuts_of_those_who_carry_them(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
-    cluster.start("a", "b", options=STEADY, url=proxy.url)
+    cluster.start("a", "b", options=STEADY, url=proxy.address)
     queue = Queue(f"rqproc.{cluster.namespace}", connection=book.redis)
     asked = ids(CUTS * 2)
     jobs = []
@@ -113,10 +113,10 @@ def test_jobs_of_the_ingress_queue_survive_the_cuts_of_those_who_carry_them(
 
 
 def test_a_drain_whose_connections_are_cut_loses_nothing(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
     cluster.start("b", options=STEADY)
-    (node,) = cluster.start("a", options=STEADY, url=proxy.url)
+    (node,) = cluster.start("a", options=STEADY, url=proxy.address)
     asked = ids(6)
     with Load(cluster.client, "charge", asked, pause_s=0.01) as load:
         load.more(20)
@@ -135,7 +135,7 @@ def test_a_drain_whose_connections_are_cut_loses_nothing(
     assert_exactly_once(load, book, "charge", asked)
 
 
-def _cut_until(proxy: Proxy, end: threading.Event) -> None:
+def _cut_until(proxy: CuttingProxy, end: threading.Event) -> None:
     """Cut one of up to eight replies: by their number, since on a slow machine none would get
     through between two moments."""
     for number in itertools.count():
@@ -147,9 +147,9 @@ def _cut_until(proxy: Proxy, end: threading.Event) -> None:
 
 
 def test_a_node_that_cannot_rejoin_at_once_goes_on_trying(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
-    (node,) = cluster.start("a", options=kit.BRISK, url=proxy.url)
+    (node,) = cluster.start("a", options=kit.BRISK, url=proxy.address)
     join = library().function("join").encode()
     seen = threading.Event()
 
@@ -170,10 +170,10 @@ def test_a_node_that_cannot_rejoin_at_once_goes_on_trying(
 
 
 def test_a_node_that_is_told_to_stop_after_its_lease_leaves_its_successor_alone(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
     # Full with one request, it waits for no other: nothing but a beat could tell it of its end.
-    (old,) = cluster.start("a", options=(*kit.BRISK, "--max-queue", "1"), url=proxy.url)
+    (old,) = cluster.start("a", options=(*kit.BRISK, "--max-queue", "1"), url=proxy.address)
     (id,) = ids(1)
     job = cluster.client.enqueue(id, "gated")
     book.started("gated", id)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
-from fault.proxy import Proxy
+from fault.proxy import CuttingProxy
 from fault.server import Server
 from integration import kit
 from integration.fixtures import Cluster, Fresh
@@ -36,8 +36,8 @@ def own(shop_server: PrivateServer) -> Iterator[tuple[Server, Cluster]]:
 
 
 @pytest.fixture
-def proxy(shop_server: PrivateServer) -> Iterator[Proxy]:
-    with Proxy(shop_server.url) as proxy:
+def proxy(shop_server: PrivateServer) -> Iterator[CuttingProxy]:
+    with CuttingProxy(shop_server.url) as proxy:
         yield proxy
 
 
@@ -82,11 +82,11 @@ def test_a_server_that_stands_still_ends_it_when_its_last_word_is_too_old(
 
 
 def test_a_connection_that_leads_nowhere_any_more_ends_it_just_so(
-    cluster: Cluster, ids: Fresh, proxy: Proxy
+    cluster: Cluster, ids: Fresh, proxy: CuttingProxy
 ) -> None:
     cluster.start("a", options=STEADY)
     one, other = ids(2)
-    with Client(proxy.url, namespace=cluster.namespace, near=10) as caller:
+    with Client(proxy.address, namespace=cluster.namespace, near=10) as caller:
         kept(caller, one)
         kept(caller, other)
         proxy.mute = True
@@ -100,11 +100,11 @@ def test_a_connection_that_leads_nowhere_any_more_ends_it_just_so(
 
 
 def test_a_subscription_that_is_cut_ends_it_at_once(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: Proxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:
     cluster.start("a", options=STEADY)
     one, other = ids(2)
-    with Client(proxy.url, namespace=cluster.namespace, near=10) as caller:
+    with Client(proxy.address, namespace=cluster.namespace, near=10) as caller:
         kept(caller, one)
         kept(caller, other)
         # It is not to have a new one; its requests go over a connection of their own, in RESP3.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 from fault.load import Load
-from fault.proxy import Proxy
+from fault.proxy import CuttingProxy
 from fault.server import Server
 from fault.watched import free_ports
 from integration import kit
@@ -57,7 +57,7 @@ class Shaken:
     server: Server
     admin: Redis
     cluster: Cluster
-    proxy: Proxy
+    proxy: CuttingProxy
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def shaken(shop_server: PrivateServer) -> Iterator[Shaken]:
     with ExitStack() as stack:
         server = stack.enter_context(Server("--busy-reply-threshold", "50", keeps=True))
         admin = stack.enter_context(server.client())
-        proxy = stack.enter_context(Proxy(server.url))
+        proxy = stack.enter_context(CuttingProxy(server.url))
         cluster = Cluster(stack, server.url, "fault", book_url=shop_server.url)
-        cluster.start("a", "b", options=BRISK, url=proxy.url)
+        cluster.start("a", "b", options=BRISK, url=proxy.address)
         yield Shaken(server, admin, cluster, proxy)
         assert [node.stop() for node in cluster.nodes.values()] == [0, 0]
 
@@ -104,14 +104,17 @@ class Trouble:
         cluster = self._shaken.cluster
 
         def told() -> str:
-            with (
-                Client(cluster.url, namespace=cluster.namespace) as late,
-                pytest.raises((RedisUnavailable, RequestTimeout)) as caught,
-            ):
-                late.request(self._ids[0], "price", timeout=0.3)
-            return str(caught.value) if caught.type is RedisUnavailable else ""
+            with Client(cluster.url, namespace=cluster.namespace) as late:
+                try:
+                    late.request(self._ids[0], "price", timeout=0.3)
+                except RequestTimeout:
+                    return ""
+                except RedisUnavailable as error:
+                    return str(error)
+            return ""
 
-        # On a busy machine the time may be over before there is a connection.
+        # On a busy machine the time may be over before there is a connection, and a node's may be
+        # free for a moment.
         assert re.search(text, kit.eventually(told))
 
     def _judge(self) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from fault.proxy import Proxy
+from fault.proxy import CuttingProxy
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
@@ -20,7 +20,7 @@ ENDED = (1, -signal.SIGSEGV)
 STRICT = (*kit.BRISK, "--strict")
 
 
-def _partition(proxy: Proxy, namespace: str) -> None:
+def _partition(proxy: CuttingProxy, namespace: str) -> None:
     """Its heartbeats do not arrive any more, and it cannot know why."""
     names = [
         library().function(name).encode() for name in ("beat", "join", "answer", "claim", "settle")
@@ -31,8 +31,8 @@ def _partition(proxy: Proxy, namespace: str) -> None:
 def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
     cluster: Cluster, shop_server: PrivateServer, book: Book, ids: Fresh
 ) -> None:
-    with Proxy(shop_server.url) as proxy, ThreadPoolExecutor(1) as pool:
-        (node,) = cluster.start("a", options=STRICT, url=proxy.url)
+    with CuttingProxy(shop_server.url) as proxy, ThreadPoolExecutor(1) as pool:
+        (node,) = cluster.start("a", options=STRICT, url=proxy.address)
         (id,) = ids(1)
         asked = pool.submit(cluster.client.request, id, "gated", args=("first",), timeout=15)
         book.started("gated", id)
@@ -50,8 +50,8 @@ def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
 def test_a_node_cut_off_without_a_handler_goes_on_living(
     cluster: Cluster, shop_server: PrivateServer, ids: Fresh
 ) -> None:
-    with Proxy(shop_server.url) as proxy:
-        (node,) = cluster.start("a", options=STRICT, url=proxy.url)
+    with CuttingProxy(shop_server.url) as proxy:
+        (node,) = cluster.start("a", options=STRICT, url=proxy.address)
         cluster.client.request(ids(1)[0], "charge")
         _partition(proxy, cluster.namespace)
         kit.eventually(lambda: cluster.client.members() == (), within_s=5)

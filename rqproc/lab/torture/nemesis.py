@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rqproc.lab.processes import Activity
+from rqproc.lab.proxy import CLEAR, ConnectionState, Way
 from rqproc.lab.torture.nodes import TorturedNode
-from rqproc.lab.torture.proxy import CLEAR, ConnectionState, ProxyPort, Way
 from rqproc.lab.torture.records import Fault, Kind
 from rqproc.lab.torture.repeated_kills import RepeatedKills
 from rqproc.lab.torture.schedule import PlannedFault
@@ -249,7 +249,7 @@ class Nemesis:
         yield OpenFault("half-close", target, began, f"no more {way}")
         for _ in range(3):
             for port in ports:
-                port.half_close(way)
+                self._setup.proxy.half_close(port, way)
             time.sleep(0.1 * self._setup.lease_s)
 
     @contextmanager
@@ -259,21 +259,20 @@ class Nemesis:
         ports, target = self._ports()
         began = time.monotonic()
         for port in ports:
-            port.set_state(state)
+            self._setup.proxy.set_state(port, state)
         try:
             yield OpenFault(kind, target, began, detail)
         finally:
             for port in ports:
-                port.set_state(CLEAR)
+                self._setup.proxy.set_state(port, CLEAR)
 
-    def _ports(self) -> tuple[list[ProxyPort], str]:
+    def _ports(self) -> tuple[Sequence[str], str]:
         """Choose whose connections suffer: a node's, the callers', or everyone's."""
         nodes = [node.name for node in self._setup.nodes.alive]
         chosen = self._chance.choice([*nodes, *self._setup.callers, "everyone"])
         everyone = chosen == "everyone"
         self._touched |= {b.pid for b in self._setup.nodes.alive if everyone or b.name == chosen}
-        names = [*nodes, *self._setup.callers] if everyone else [chosen]
-        return [self._setup.proxy.port(name) for name in names], chosen
+        return [*nodes, *self._setup.callers] if everyone else [chosen], chosen
 
 
 def _length(long: bool) -> str:

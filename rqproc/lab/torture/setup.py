@@ -18,13 +18,13 @@ from pathlib import Path
 from rqproc.client import Client
 from rqproc.errors import HandlerTimeout, RqprocError
 from rqproc.lab.processes import NodeProcess
+from rqproc.lab.proxy import Proxy
 from rqproc.lab.torture import choices
 from rqproc.lab.torture.app import app as own_app
 from rqproc.lab.torture.ledger import Ledger
 from rqproc.lab.torture.load import ask_many
 from rqproc.lab.torture.logging_runs import RUN_LOG, writing_into
 from rqproc.lab.torture.nodes import TorturedNode, TortureNodes
-from rqproc.lab.torture.proxy import Proxy
 from rqproc.lab.torture.run_log import Told, read
 from rqproc.lab.torture.server import TortureServer
 
@@ -53,7 +53,7 @@ class Setup:
 
     def url(self, port: str) -> str:
         """Return a port's URL."""
-        return _patient(self.proxy.port(port).url)
+        return _patient(self.proxy.url(port))
 
     def owned_by(self, name: str) -> tuple[str, ...]:
         """Return the quick keys that a node owns, none if nobody can say."""
@@ -132,7 +132,7 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
     with ExitStack() as stack:
         server = stack.enter_context(TortureServer())
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
-        callers = _patient(proxy.port(CALLERS[0]).url)
+        callers = _patient(proxy.url(CALLERS[0]))
         stack.enter_context(writing_into(_run_log(server)))
         client = stack.enter_context(Client(callers, namespace=NAMESPACE, app=own_app))
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
@@ -140,8 +140,7 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
         environ = {RUN_LOG: str(_run_log(server))}
 
         def launch(name: str) -> NodeProcess:
-            url = proxy.port(name).url
-            return NodeProcess(name, url, NAMESPACE, [*options, app], environ=environ)
+            return NodeProcess(name, proxy.url(name), NAMESPACE, [*options, app], environ=environ)
 
         nodes = stack.enter_context(TortureNodes(launch, size))
         stack.callback(_end_all, _run_log(server))

@@ -1,7 +1,7 @@
 """A cluster of real processes on a server of its own, for one test; its clock is the real one.
 
 Knows which processes there are, and who tells what. What each of them does is in ``spawner`` and
-``node_process`` (nodes), ``network`` and ``proxy`` (the network), ``server``.
+``node_process`` (nodes), ``network``, ``server``.
 
 1. The spawner and the network are forked, before anything is started that they should not inherit.
 2. The server starts, the test's own client gets its port to it, and the app's requests go there.

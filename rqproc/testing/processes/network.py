@@ -1,19 +1,27 @@
 """A process with a port to the server for the client and for each node: what a network is.
 
-Knows sockets and what is ordered. Must not know what passes; see ``proxy``.
+Knows what is ordered, and enough of RESP to tell a function's reply. Must not know functions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from rqproc.testing.processes.forks import Channel, ForkedHelper
-from rqproc.testing.processes.proxy import ProxiedConnection
+import hiredis
 
-BACKLOG = 128
+from rqproc.lab.proxy import BACKLOG, CLEAR, HELD, Fate, Port, Way
+from rqproc.testing.processes.forks import Channel, ForkedHelper
+
+FUNCTION_CALL = b"FCALL"
+
+_NOTHING = object()
 
 
 class Network(ForkedHelper):
@@ -47,56 +55,13 @@ class Network(ForkedHelper):
         return int(self("functions", name))
 
 
-class _Port:
-    def __init__(self, server: Path) -> None:
-        self.shut = False
-        self.functions = 0
-        self._server = server
-        self._dooms = 0
-        self._proxied: set[ProxiedConnection] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
-
-    def dooms(self) -> bool:
-        doomed = self._dooms > 0
-        self._dooms -= doomed
-        return doomed
-
-    def lose_next(self) -> None:
-        self._dooms += 1
-
-    def enter(self) -> asyncio.Protocol:
-        """Someone connects: so does the port, to the server."""
-        self._proxied = {proxied for proxied in self._proxied if not proxied.ended}
-        proxied = ProxiedConnection(self)
-        self._proxied.add(proxied)
-        task = asyncio.get_running_loop().create_task(self._connect(proxied))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-        return proxied.client
-
-    async def _connect(self, proxied: ProxiedConnection) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.create_unix_connection(lambda: proxied.server, str(self._server))
-        except OSError:
-            proxied.server.gone = True
-            proxied.move()
-
-    def set_shut(self, *, shut: bool) -> None:
-        self.shut = shut
-        for proxied in list(self._proxied):
-            proxied.move()
-
-
 class _Ports:
     """In the process itself."""
 
     def __init__(self, folder: Path, server: Path) -> None:
         self._folder = folder
         self._server = server
-        self._ports: dict[str, _Port] = {}
-        self._paths: dict[str, Path] = {}
-        self._listening: set[asyncio.Task[Any]] = set()
+        self._ports: dict[str, _FunctionPort] = {}
 
     def serve(self, channel: Channel) -> None:
         self._loop = asyncio.new_event_loop()
@@ -108,22 +73,86 @@ class _Ports:
             self._loop.stop()
 
     def _do(self, order: str, name: str) -> Any:
-        if order == "port":
-            return str(self._opened(name))
+        if name not in self._ports:
+            path = self._folder / f"{len(self._ports)}.sock"
+            self._ports[name] = _FunctionPort(str(self._server), path)
         port = self._ports[name]
-        if order in ("shut", "open"):
-            port.set_shut(shut=order == "shut")
-        elif order == "lose_reply":
-            port.lose_next()
-        return port.functions
+        if order == "port":
+            return str(port.path)
+        if order == "lose_reply":
+            port.doomed += 1
+        elif order != "functions":
+            port.set_state(HELD if order == "shut" else CLEAR)
+        return port.carried_out
 
-    def _opened(self, name: str) -> Path:
-        if name not in self._paths:
-            port = self._ports[name] = _Port(self._server)
-            path = self._paths[name] = self._folder / f"{len(self._paths)}.sock"
-            listening = socket.socket(socket.AF_UNIX)
-            listening.bind(str(path))
-            listening.listen(BACKLOG)  # from now on there is a port, though nobody opens yet
-            serving = self._loop.create_unix_server(port.enter, sock=listening, backlog=BACKLOG)
-            self._listening.add(self._loop.create_task(serving))
-        return self._paths[name]
+
+class _FunctionPort(Port):
+    """A port that knows functions.
+
+    Attributes:
+        carried_out: how many were.
+        doomed: of how many more the reply is to be lost.
+    """
+
+    def __init__(self, server: str, path: Path) -> None:
+        super().__init__(server, judge=lambda: _Judge(self), chance=random.random)
+        self.path = path
+        self.carried_out = 0
+        self.doomed = 0
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.listen(BACKLOG)  # from now on there is a port, though nobody serves it yet
+        self.open(listening)
+
+
+class _Asked(Enum):
+    """What a reply is awaited for."""
+
+    OTHER = auto()
+    FUNCTION = auto()
+    DOOMED = auto()
+
+
+class _Judge:
+    """Of the chunks of one connection."""
+
+    def __init__(self, port: _FunctionPort) -> None:
+        self._port = port
+        self._requests = hiredis.Reader(notEnoughData=_NOTHING)
+        self._replies = hiredis.Reader(notEnoughData=_NOTHING)
+        self._asked: deque[_Asked] = deque()
+
+    def __call__(self, way: Way, chunk: bytes) -> Fate:
+        if way == "requests":
+            self._asked.extend(map(self._ask, _read(self._requests, chunk)))
+            return "passes"
+        # Each of them counts, those too that come after one that is lost.
+        lost = [self._is_lost(reply) for reply in _read(self._replies, chunk)]
+        return "cut" if any(lost) else "passes"
+
+    def _ask(self, command: Sequence[bytes]) -> _Asked:
+        if bytes(command[0]).upper() != FUNCTION_CALL:
+            return _Asked.OTHER
+        if not self._port.doomed:
+            return _Asked.FUNCTION
+        self._port.doomed -= 1
+        return _Asked.DOOMED
+
+    def _is_lost(self, reply: object) -> bool:
+        if isinstance(reply, hiredis.PushNotification):
+            return False  # what was published
+        asked = self._asked.popleft() if self._asked else _Asked.OTHER  # a subscriber's message
+        if asked is _Asked.OTHER:
+            return False
+        unknown = isinstance(reply, hiredis.ReplyError) and "Function not found" in str(reply)
+        if not unknown:
+            self._port.carried_out += 1
+        elif asked is _Asked.DOOMED:
+            self._port.doomed += 1  # it was not carried out: the next one is, in its place
+        return asked is _Asked.DOOMED and not unknown
+
+
+def _read(reader: hiredis.Reader, chunk: bytes) -> Iterator[Any]:
+    reader.feed(chunk)
+    while (found := reader.gets()) is not _NOTHING:
+        yield found
