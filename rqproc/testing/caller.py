@@ -126,9 +126,8 @@ class Caller(ABC):
             assert not late, f"not ended by its deadline: {pending}\n{self.history.last()}"
             error = pending.error
             assert error is None or isinstance(error, RqprocError), f"{pending}: {error!r}"
-        self._until(
-            lambda: not any(map(_is_open, self._jobs)), JOBS_WITHIN_S, "the end of all jobs"
-        )
+        all_ended = self._comes(lambda: not any(map(_is_open, self._jobs)), JOBS_WITHIN_S)
+        assert all_ended, f"jobs not ended within {JOBS_WITHIN_S:g} s\n{self.history.last()}"
 
     # --- for those who run it ---
 
@@ -163,8 +162,8 @@ class Caller(ABC):
         """Wait for a call's end, in the test's event loop."""
 
     @abstractmethod
-    def _until(self, happened: Callable[[], bool], within_s: float, what: str) -> None:
-        """Wait for something. Raises: AssertionError: not in time."""
+    def _comes(self, happened: Callable[[], bool], within_s: float) -> bool:
+        """Wait for something to happen; return whether it has."""
 
     # --- inside ---
 

@@ -7,10 +7,11 @@ are real: see ``memory`` and ``processes``; nor how calls are made: see ``caller
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, Self, cast
 
 from rqproc.app import App
 from rqproc.client import Client
@@ -24,14 +25,36 @@ from rqproc.testing.watching import name_of
 NOT_YET = "the cluster does not run yet: enter it, as in `with LocalCluster(app) as cluster`"
 
 
-class Held(Protocol):
+class Gate(Protocol):
+    """Where runs of one id are held, whichever way their cluster is run."""
+
+    def held(self) -> int:
+        """Return how many runs have come to it."""
+
+    def open(self) -> None:
+        """Let all go on; a second time it does nothing."""
+
+
+class Held:
     """Runs of one id that stop before their handler's first line, until they are released."""
+
+    def __init__(self, kit: Kit, gate: Gate, what: str) -> None:
+        self._kit = kit
+        self._gate = gate
+        self._what = what
 
     def wait(self, count: int = 1) -> None:
         """Wait until so many runs are held. Raises: AssertionError: it does not come to that."""
+        within_s = self._kit.held_within_s
+        came = self._kit._comes(lambda: self._gate.held() >= count, within_s)
+        assert came, (
+            f"{self._gate.held()} of {count} runs of {self._what} held within {within_s:g} s: "
+            "those of one id come one after another, and with a ttl calls join the first"
+        )
 
     def release(self) -> None:
         """Let them go on; later ones of this id are not held."""
+        self._gate.open()
 
 
 class Kit(Caller):
@@ -48,10 +71,13 @@ class Kit(Caller):
     Attributes:
         client: a ``rqproc.Client`` of this cluster.
         settings: of its nodes.
+        held_within_s: seconds, by its clock, that ``Held.wait`` waits.
 
     Raises:
         ConfigError: settings out of bounds, a negative number of nodes.
     """
+
+    held_within_s: ClassVar[float]
 
     def __init__(self, app: App, nodes: int = 3, **settings: Any) -> None:
         if not isinstance(app, App):
@@ -197,8 +223,8 @@ class Kit(Caller):
         self._note("reply lost", node=name, text="of the next function")
         self._lose_reply(name)
 
-    @abstractmethod
-    def hold(self, resource: Which, id: Id) -> AbstractContextManager[Held]:
+    @contextmanager
+    def hold(self, resource: Which, id: Id) -> Iterator[Held]:
         """Hold all runs of an id before their handler's first line, while the context lasts.
 
         Example:
@@ -206,6 +232,12 @@ class Kit(Caller):
             ...     calls = [cluster.start(price, 42) for _ in range(100)]
             ...     held.wait()
         """
+        name = self._declared(resource)
+        gate = self._shut(name, canonical(id))
+        try:
+            yield Held(self, gate, f"{name} {id}")
+        finally:
+            gate.open()
 
     # --- what happened ---
 
@@ -255,6 +287,8 @@ class Kit(Caller):
     def _redis_up(self) -> None: ...
     @abstractmethod
     def _lose_reply(self, name: str) -> None: ...
+    @abstractmethod
+    def _shut(self, resource: str, id: Id) -> Gate: ...
 
     # --- inside ---
 

@@ -1,34 +1,55 @@
-"""Handlers that tell when they run, and stop where a test holds them.
+"""Handlers that tell when they run, and stop where a test holds them; what nodes warn of.
 
-Knows resources. Must not know who is told: a list in this process, or on a server.
+Knows resources and logs. Must not know who is told: a list in this process, or one of another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any
 
 from rqproc.app import Resource
 from rqproc.context import Current, current
 from rqproc.errors import ConfigError
+from rqproc.ids import Id
 from rqproc.model import DEFAULT_RESOURCE
 from rqproc.resource import ResourceSpec
+from rqproc.runtime import Clock
 from rqproc.sample import with_demo
-from rqproc.testing.events import Kind
+from rqproc.testing.events import Event, Kind
 
 TEXT_CHARS = 80
 
 
-class Witness(Protocol):
-    """Who is told of runs; called from the threads and event loops of handlers."""
+class Witness:
+    """Is told of runs, from the threads and event loops of handlers.
 
-    def tell(self, kind: Kind, run: Current, text: str = "") -> None: ...
+    Args:
+        now: seconds since the cluster began.
+        add: called with each event.
+        gate: returns what blocks until a run of an id may go on; None where it is not held.
+    """
+
+    def __init__(
+        self,
+        now: Clock,
+        add: Callable[[Event], None],
+        gate: Callable[[str, Id], Callable[[], None] | None],
+    ) -> None:
+        self._now = now
+        self._add = add
+        self._gate = gate
+
+    def tell(self, kind: Kind, run: Current, text: str = "") -> None:
+        self._add(Event(self._now(), kind, run.node, run.resource, run.id, run.token, text))
 
     def gate(self, run: Current) -> Callable[[], None] | None:
-        """Return what blocks until this run may go on; None where it is not held."""
+        return self._gate(run.resource, run.id)
 
 
 def watched(app: Any, witness: Witness) -> Mapping[str, ResourceSpec]:
@@ -77,6 +98,26 @@ def _async(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
         return value
 
     return run
+
+
+@contextmanager
+def listening(note: Callable[[str], None]) -> Iterator[None]:
+    """Have what nodes of this process warn of noted, while the context lasts."""
+    log, listener = logging.getLogger("rqproc"), _Listener(note)
+    log.addHandler(listener)
+    try:
+        yield
+    finally:
+        log.removeHandler(listener)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._note(record.getMessage())
 
 
 def shown(value: object) -> str:

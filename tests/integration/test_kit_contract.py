@@ -15,6 +15,7 @@ import pytest
 
 from rqproc import App, current
 from rqproc.errors import (
+    ConfigError,
     Crowded,
     HandlerFailed,
     HandlerTimeout,
@@ -362,3 +363,18 @@ def test_asynchronous_handlers_are_held_too(cluster: Kit) -> None:
         held.wait()
         assert not call.done
     assert call.result()[0] == 1
+
+
+def test_of_several_holds_the_last_that_is_not_released_holds(cluster: Kit) -> None:
+    with cluster.hold(price, 1) as outer:
+        with cluster.hold(price, 1) as inner:
+            inner.release()
+            call = cluster.start(price, 1)
+            outer.wait()
+        assert not call.done
+    assert call.result()[0] == 1
+
+
+def test_what_is_no_resource_of_the_app_cannot_be_held(cluster: Kit) -> None:
+    with pytest.raises(ConfigError, match="no resource 'prize'"), cluster.hold("prize", 1):
+        raise AssertionError("entered")

@@ -6,7 +6,6 @@ are the real ones; the server is fakeredis, clock and threads are the simulation
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from rqproc.app import App
 from rqproc.connect import Asker, Askers, AsyncAsker, ServerBackend
 from rqproc.errors import ConfigError
-from rqproc.ids import Id, canonical
+from rqproc.ids import Id
 from rqproc.local.fallback import fallback, fallback_place
 from rqproc.local.spaces import LocalPlace
 from rqproc.node.node import Node
@@ -23,16 +22,16 @@ from rqproc.protocol.messages import Joined
 from rqproc.resource import ResourceSpec
 from rqproc.testing.caller import Which
 from rqproc.testing.events import Event, History
-from rqproc.testing.kit import Kit
+from rqproc.testing.kit import Held, Kit
 from rqproc.testing.memory.async_asker import SimAsyncAsker, awaited
 from rqproc.testing.memory.connections import SimConnector, SimNetwork
-from rqproc.testing.memory.gates import SimGate, SimWatch
+from rqproc.testing.memory.gates import SimGate, SimGates
 from rqproc.testing.memory.participants import Group
 from rqproc.testing.memory.primitives import SimEvent
 from rqproc.testing.memory.runtime import SimRuntime
 from rqproc.testing.memory.simulation import Simulation
 from rqproc.testing.pending import Pending
-from rqproc.testing.watching import watched
+from rqproc.testing.watching import Witness, listening, watched
 
 NAMESPACE = "test"
 MOST_S = 86400.0
@@ -66,8 +65,11 @@ class LocalCluster(Kit):
         self._connector = SimConnector(self._network, self._runtime)
         self._keys = Keys(NAMESPACE)
         self._history = History()
-        self._watch = SimWatch(self._simulation, self._history)
+        self._gates = SimGates(self._simulation)
+        self._witness = Witness(lambda: self.now_s, self._add_of_run, self._gates.before)
         self._nodes: dict[str, _SimNode] = {}
+
+    held_within_s = 60.0
 
     # --- what happened ---
 
@@ -89,11 +91,9 @@ class LocalCluster(Kit):
         self._check()
 
     @contextmanager
-    def hold(self, resource: Which, id: Id) -> Iterator[SimGate]:
-        name = self._declared(resource)
-        gate = SimGate(self._simulation, f"{name} {id}")
-        with self._watch.holding((name, canonical(id)), gate):
-            yield gate
+    def hold(self, resource: Which, id: Id) -> Iterator[Held]:
+        with super().hold(resource, id) as held:
+            yield held
         self._settle()
 
     # --- how it is run ---
@@ -103,7 +103,7 @@ class LocalCluster(Kit):
         backend = _SimBackend(self._connector, self._keys, self._simulation, self._runtime)
         stack.enter_context(self.app.at(backend, namespace=NAMESPACE))
         self.client = self.app.client
-        stack.enter_context(_listening(self._note_log))
+        stack.enter_context(listening(self._note_warning))
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
@@ -114,7 +114,7 @@ class LocalCluster(Kit):
         node = Node(
             self._connector,
             self._keys,
-            watched(self.app, self._watch),
+            watched(self.app, self._witness),
             settings=self.settings,
             name=name,
         )
@@ -163,6 +163,9 @@ class LocalCluster(Kit):
     def _lose_reply(self, name: str) -> None:
         self._network.lose_reply(self._group(name))
 
+    def _shut(self, resource: str, id: Id) -> SimGate:
+        return self._gates.shut(resource, id)
+
     def _add(self, event: Event) -> None:
         self._history.add(event)
 
@@ -174,20 +177,22 @@ class LocalCluster(Kit):
         self._check()
 
     def _complete(self, pending: Pending) -> None:
-        self._until(lambda: pending.done, max(0.0, pending.due_s - self.now_s) + LEFT_WITHIN_S, "")
+        left_s = max(0.0, pending.due_s - self.now_s)
+        self._comes(lambda: pending.done, left_s + LEFT_WITHIN_S)
 
     async def _awaited(self, pending: Pending) -> None:
         await awaited(self._simulation, lambda: pending.done)
         self._check()
 
-    def _until(self, happened: Callable[[], bool], within_s: float, what: str) -> None:
+    def _comes(self, happened: Callable[[], bool], within_s: float) -> bool:
         until = self.now_s + within_s
         self._settle()
         while not happened():
             if self.now_s >= until:
-                raise AssertionError(f"not within {within_s:g} s: {what}\n{self.history.last()}")
+                return False
             self._simulation.let_time_pass()
             self._check()
+        return True
 
     # --- inside ---
 
@@ -200,9 +205,13 @@ class LocalCluster(Kit):
             name, error = self._simulation.crashes.pop(0)
             raise AssertionError(f"{name} has died: {error!r}\n{self.history.last()}") from error
 
-    def _note_log(self, record: logging.LogRecord) -> None:
+    def _add_of_run(self, event: Event) -> None:
+        if not self._simulation.is_over_here:
+            self._add(event)
+
+    def _note_warning(self, text: str) -> None:
         if self._simulation.knows_me:  # not what another cluster has to say
-            self._note("note", node=self._simulation.group.name, text=record.getMessage())
+            self._note("note", node=self._simulation.group.name, text=text)
 
 
 class _SimNode:
@@ -263,23 +272,3 @@ class _SimAskers:
 
     def async_asker(self) -> AsyncAsker:
         return self._async_asker
-
-
-class _Listener(logging.Handler):
-    def __init__(self, tell: Callable[[logging.LogRecord], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record)
-
-
-@contextmanager
-def _listening(tell: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """What nodes warn of belongs to the history."""
-    log, listener = logging.getLogger("rqproc"), _Listener(tell)
-    log.addHandler(listener)
-    try:
-        yield
-    finally:
-        log.removeHandler(listener)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
@@ -26,26 +26,26 @@ from typing import Any
 
 from rqproc.app import App
 from rqproc.errors import ConfigError, RqprocError
-from rqproc.ids import Id, canonical
+from rqproc.ids import Id
 from rqproc.protocol.library import library
-from rqproc.testing.caller import GRACE_S, Which
+from rqproc.testing.caller import GRACE_S
 from rqproc.testing.events import Event, History
 from rqproc.testing.kit import Kit
 from rqproc.testing.pending import Pending
 from rqproc.testing.processes.callers import Callers
-from rqproc.testing.processes.event_log import PAUSE_S, Child, EventLog, Holding
+from rqproc.testing.processes.event_log import Child, EventLog
 from rqproc.testing.processes.forks import last_lines
-from rqproc.testing.processes.gates import Gates
+from rqproc.testing.processes.gates import FileGate, FileGates
 from rqproc.testing.processes.journal import Journal
 from rqproc.testing.processes.network import Network
 from rqproc.testing.processes.node_process import UNFINISHED, ForkedNode
 from rqproc.testing.processes.server import KitServer
 from rqproc.testing.processes.spawner import Spawner
-from rqproc.testing.watching import name_of
 
 NAMESPACE = "test"
 CLIENT = "client"
 
+PAUSE_S = 0.002
 SETTLED_WITHIN_S = 0.3
 READY_WITHIN_S = 20.0
 ENDED_WITHIN_S = 10.0
@@ -86,6 +86,8 @@ class RealCluster(Kit):
         if error is None and deaths:
             raise AssertionError(deaths)
 
+    held_within_s = 20.0
+
     # --- what happened ---
 
     @property
@@ -102,14 +104,6 @@ class RealCluster(Kit):
         time.sleep(seconds)
         self._check()
 
-    @contextmanager
-    def hold(self, resource: Which, id: Id) -> Iterator[Holding]:
-        gate = self._gates.shut(name_of(resource), canonical(id))
-        try:
-            yield Holding(self._event_log, gate, f"{name_of(resource)} {id}")
-        finally:
-            gate.open()
-
     # --- how it is run ---
 
     def _begin(self, stack: ExitStack) -> None:
@@ -121,7 +115,7 @@ class RealCluster(Kit):
         journal = self._event_log.journal = Journal(folder / "journal")
         stack.callback(journal.close)
         stack.callback(self._event_log.read)
-        self._gates = Gates(folder / "gates")
+        self._gates = FileGates(folder / "gates", self._event_log.held_at)
         library()  # made once, so that no node has to
         forked = ForkedNode(self.app, NAMESPACE, self.settings, journal, self._gates)
         stack.callback(self._callers.join, CALLERS_WITHIN_S)
@@ -185,6 +179,9 @@ class RealCluster(Kit):
     def _lose_reply(self, name: str) -> None:
         self._network.lose_reply(self._port(name))
 
+    def _shut(self, resource: str, id: Id) -> FileGate:
+        return self._gates.shut(resource, id)
+
     def _add(self, event: Event) -> None:
         self._event_log.add(event)
 
@@ -213,10 +210,6 @@ class RealCluster(Kit):
 
     async def _awaited(self, pending: Pending) -> None:
         await self._callers.awaited(lambda: pending.done)
-
-    def _until(self, happened: Callable[[], bool], within_s: float, what: str) -> None:
-        if not self._comes(happened, within_s):
-            raise AssertionError(f"not within {within_s:g} s: {what}\n{self.history.last()}")
 
     # --- inside ---
 

@@ -5,7 +5,6 @@ Knows the journal's lines and what they mean. Must not know how anything is done
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +13,8 @@ from typing import Any
 
 from rqproc.errors import RqprocError
 from rqproc.testing.events import Event, History
-from rqproc.testing.processes.gates import Gate
 from rqproc.testing.processes.journal import Journal
 from rqproc.testing.processes.node_process import rebuilt
-
-PAUSE_S = 0.002
-HELD_WITHIN_S = 20.0
 
 
 @dataclass
@@ -101,25 +96,3 @@ class EventLog:
             if child.serves:
                 text = f"by itself, with exit code {child.code}"
                 self.add(Event(at_s, "killed", child.name, text=text))
-
-
-class Holding:
-    """See ``kit.Held``: a gate, and the log of who has come to it."""
-
-    def __init__(self, event_log: EventLog, gate: Gate, what: str) -> None:
-        self._event_log = event_log
-        self._gate = gate
-        self._what = what
-
-    def wait(self, count: int = 1) -> None:
-        until = time.monotonic() + HELD_WITHIN_S
-        while (held := self._event_log.held_at(self._gate.name)) < count:
-            if time.monotonic() > until:
-                raise AssertionError(
-                    f"{held} of {count} runs of {self._what} held\n"
-                    f"{self._event_log.history().last()}"
-                )
-            time.sleep(PAUSE_S)
-
-    def release(self) -> None:
-        self._gate.open()

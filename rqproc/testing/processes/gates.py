@@ -21,15 +21,20 @@ from rqproc.ids import Id
 Tell = Callable[[str], None]
 
 
-class Gates:
-    """All gates of a cluster; those who know the folder know them."""
+class FileGates:
+    """All gates of a cluster, in a folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        held_at: how many runs have told that they wait at a gate, by its name.
+    """
+
+    def __init__(self, folder: Path, held_at: Callable[[str], int]) -> None:
         self._folder = folder
+        self._held_at = held_at
         self._numbers = count(1)
         folder.mkdir()
 
-    def shut(self, resource: str, id: Id) -> Gate:
+    def shut(self, resource: str, id: Id) -> FileGate:
         """Make a gate, before all runs of an id that are still to begin."""
         number = next(self._numbers)
         making = self._folder / f"{number}.new"
@@ -38,7 +43,7 @@ class Gates:
         path = self._of(resource, id) / str(number)
         path.parent.mkdir(exist_ok=True)
         making.rename(path)  # nobody has seen it open
-        return Gate(path, descriptor)
+        return FileGate(path, descriptor, self._held_at)
 
     def before(self, resource: str, id: Id, *, tell: Tell) -> Callable[[], None] | None:
         """Return what waits at the last gate that was shut; None where there is none.
@@ -67,16 +72,19 @@ class Gates:
         return self._folder / blake2b(key, digest_size=16).hexdigest()
 
 
-class Gate:
+class FileGate:
     """One gate, of whoever has shut it. Attributes: name: by which those who wait there know it."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, held_at: Callable[[str], int]) -> None:
         self.name = str(path)
         self._path = path
         self._descriptor: int | None = descriptor
+        self._held_at = held_at
+
+    def held(self) -> int:
+        return self._held_at(self.name)
 
     def open(self) -> None:
-        """Let all go on; a second time it does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             self._path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ Knows nodes, and where to tell what happens in them. Must not know who has start
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -15,16 +14,16 @@ from typing import Any
 from rqproc import errors
 from rqproc.app import App
 from rqproc.calls.functions import connector
-from rqproc.context import Current
 from rqproc.errors import RqprocError
+from rqproc.ids import Id
 from rqproc.node.node import Node
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import Joined
 from rqproc.settings import NodeSettings
-from rqproc.testing.events import Event, Kind
-from rqproc.testing.processes.gates import Gates
+from rqproc.testing.events import Event
+from rqproc.testing.processes.gates import FileGates
 from rqproc.testing.processes.journal import Journal
-from rqproc.testing.watching import watched
+from rqproc.testing.watching import Witness, listening, watched
 
 UNFINISHED = 1
 """The exit code of a node that was stopped with something unfinished."""
@@ -41,16 +40,20 @@ class ForkedNode:
     namespace: str
     settings: NodeSettings
     journal: Journal
-    gates: Gates
+    gates: FileGates
 
     def __call__(self, name: str, url: str) -> None:
-        logging.getLogger("rqproc").addHandler(_Listener(self.journal, name))
-        with self.app.at(url, namespace=self.namespace):
+
+        def note(text: str) -> None:
+            self.journal.event(Event(self.journal.now_s, "note", name, text=text))
+
+        with listening(note), self.app.at(url, namespace=self.namespace):
             finished = self._serve(name, url)
         raise SystemExit(0 if finished else UNFINISHED)
 
     def _serve(self, name: str, url: str) -> bool:
-        witness = _Witness(self.journal, self.gates)
+        journal = self.journal
+        witness = Witness(lambda: journal.now_s, journal.event, self._gate)
         node = Node(
             connector(url),
             Keys(self.namespace),
@@ -61,43 +64,18 @@ class ForkedNode:
         signal.signal(signal.SIGTERM, lambda number, frame: node.stop())
 
         def ready(name: str, joined: Joined) -> None:
-            self.journal.write("ready", os.getpid())
+            journal.write("ready", os.getpid())
 
         try:
             return node.run(ready=ready)
         except RqprocError as error:
             if not node.has_served:
                 facts = (type(error).__name__, str(error), vars(error))
-                self.journal.write("failed", os.getpid(), *facts)
+                journal.write("failed", os.getpid(), *facts)
             raise
 
-
-class _Witness:
-    def __init__(self, journal: Journal, gates: Gates) -> None:
-        self._journal = journal
-        self._gates = gates
-
-    def tell(self, kind: Kind, run: Current, text: str = "") -> None:
-        where = (run.node, run.resource, run.id, run.token)
-        self._journal.event(Event(self._journal.now_s, kind, *where, text))
-
-    def gate(self, run: Current) -> Callable[[], None] | None:
-        return self._gates.before(
-            run.resource, run.id, tell=lambda gate: self._journal.write("held", gate)
-        )
-
-
-class _Listener(logging.Handler):
-    """What a node warns of belongs to the event log."""
-
-    def __init__(self, journal: Journal, node: str) -> None:
-        super().__init__(logging.WARNING)
-        self._journal = journal
-        self._node = node
-
-    def emit(self, record: logging.LogRecord) -> None:
-        event = Event(self._journal.now_s, "note", self._node, text=record.getMessage())
-        self._journal.event(event)
+    def _gate(self, resource: str, id: Id) -> Callable[[], None] | None:
+        return self.gates.before(resource, id, tell=lambda gate: self.journal.write("held", gate))
 
 
 def rebuilt(name: str, text: str, facts: Mapping[str, Any]) -> RqprocError:
