@@ -12,7 +12,8 @@ from typing import IO
 
 import pytest
 from hypothesis import settings
-from servers import PrivateServer
+
+from rqproc.lab.servers import ServerProcess
 
 pytest_plugins = ["pytester"]
 
@@ -63,14 +64,14 @@ def _is_first(lock: IO[str]) -> bool:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PrivateServer]:
+def server() -> Iterator[ServerProcess]:
     """The run's own server."""
-    with PrivateServer() as running:
+    with ServerProcess() as running:
         yield running
 
 
 @pytest.fixture
-def url(server: PrivateServer) -> str:
+def url(server: ServerProcess) -> str:
     """The URL of the run's own server, with nothing in it."""
     with server.client() as client:
         client.flushall()

@@ -14,7 +14,8 @@ from secrets import token_hex
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.ids import Id
-from rqproc.lab.processes import Activity, NodeProcess, PrivateServer, swept
+from rqproc.lab.processes import Activity, NodeProcess, swept
+from rqproc.lab.servers import private_server
 from rqproc.model import Reply
 from rqproc.sample import TTL_S
 from rqproc.settings import server_url
@@ -50,7 +51,7 @@ def run_demo(url: str | None) -> Iterator[Activity | Round]:
     given = server_url(url) if url else ""
     with ExitStack() as stack:
         yield Activity("starting a server and three nodes, each a process")
-        where = given or stack.enter_context(PrivateServer())
+        where = given or stack.enter_context(private_server())
         namespace = f"demo-{token_hex(4)}"
         client = stack.enter_context(Client(where, namespace=namespace))
         nodes: dict[str, NodeProcess] = {}

@@ -1,4 +1,4 @@
-"""Nodes as real processes on a server of their own: for the demo, the bench and torture.
+"""Processes that are started, listened to, signalled and ended; nodes among them.
 
 Knows subprocesses and the command line's own words. Everything it starts it also ends.
 """
@@ -6,30 +6,28 @@ Knows subprocesses and the command line's own words. Everything it starts it als
 from __future__ import annotations
 
 import os
-import queue
+import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-import redis
+from typing import IO, Self
 
 from rqproc.calls.functions import connector
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.protocol.keys import RQ_PREFIX
-from rqproc.server import Embedded, Places
 
-READY_WITHIN_S = 20.0
-LAST_LINES = 12
+READY_WITHIN_S = 30.0
+READ_WITHIN_S = 5.0
+"""After its end: a child of its own may still have its stderr."""
+LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +39,6 @@ class Activity:
 
 class NodeDidNotStart(RqprocError):
     """A node's process ended, or was silent, before it served; the message has its last lines."""
-
-
-class PrivateServer:
-    """An embedded server in a temporary folder, gone at the end.
-
-    It writes no append-only file, as Redis does not by default: nobody will read its data again.
-    """
-
-    def __enter__(self) -> str:
-        self._folder = tempfile.TemporaryDirectory(prefix="rqproc-")
-        self._embedded = Embedded(Places.private(Path(self._folder.name)))
-        try:
-            url = self._embedded.ensure()
-            with redis.Redis.from_url(url) as client:
-                client.config_set("appendonly", "no")
-        except BaseException:  # Ctrl-C comes at any moment
-            self.__exit__()
-            raise
-        return url
-
-    def __exit__(self, *exc: object) -> None:
-        self._embedded.stop(force=True)
-        self._embedded.release()
-        self._folder.cleanup()
 
 
 @contextmanager
@@ -85,8 +59,119 @@ def swept(client: Client, url: str) -> Iterator[dict[str, int]]:
             redis.srem(f"{RQ_PREFIX}:queues", client.keys.ingress_queue)
 
 
-class NodeProcess:
-    """``rqproc node start`` in a process of its own. A context: it is ended at its end."""
+class ChildProcess:
+    """A process that is listened to. A context: it is killed at its end.
+
+    Attributes:
+        lines, out: what it has said so far, line by line, on stderr and on stdout.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.process = subprocess.Popen(  # noqa: S603 - our own command line
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for whoever started it
+        )
+        self.lines: list[str] = []
+        self.out: list[str] = []
+        self._news = threading.Condition()
+        pipes = (self.process.stderr, self.lines), (self.process.stdout, self.out)
+        self._readers = [
+            threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def stdout(self) -> str:
+        return "".join(self.out)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+
+    def said(self, pattern: str, *, within_s: float, since: int = 0) -> re.Match[str] | None:
+        """Wait until a line of stderr matches, looking from line ``since`` on.
+
+        Returns:
+            the match; None if there was none in time, or by its end.
+        """
+        end = time.monotonic() + within_s
+        with self._news:
+            while True:
+                for line in self.lines[since:]:
+                    if match := re.search(pattern, line):
+                        return match
+                left_s = end - time.monotonic()
+                if left_s <= 0 or not any(reader.is_alive() for reader in self._readers):
+                    return None
+                self._news.wait(min(left_s, LOOK_EVERY_S))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it, and after a SIGSTOP wait until every thread stands still.
+
+        One that has ended does not notice.
+        """
+        self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self, *, within_s: float | None = None) -> int:
+        """Wait for its end; return the exit code. All that it said can be read then.
+
+        Raises:
+            subprocess.TimeoutExpired.
+        """
+        code = self.process.wait(within_s)
+        end = time.monotonic() + READ_WITHIN_S
+        for reader in self._readers:
+            reader.join(max(0.0, end - time.monotonic()))
+        return code
+
+    def stop(self, *, within_s: float | None = None) -> int:
+        """Ask it to end, as SIGTERM does; otherwise as ``wait``."""
+        self.signal(signal.SIGTERM)
+        return self.wait(within_s=within_s)
+
+    def _read(self, pipe: IO[str], lines: list[str]) -> None:
+        with pipe:
+            for line in pipe:
+                with self._news:
+                    lines.append(line)
+                    self._news.notify_all()
+
+
+class NodeProcess(ChildProcess):
+    """``rqproc node start`` in a process of its own."""
 
     def __init__(
         self, name: str, url: str, namespace: str, arguments: Sequence[str] = (), *,
@@ -96,87 +181,15 @@ class NodeProcess:
         command = [sys.executable, "-m", "rqproc", "node", "start", "--name", name]
         # Should we be interrupted before this context is entered, the node ends by itself.
         command += ["--parent", str(os.getpid()), *arguments]
-        self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            command,
-            env={
-                **os.environ,
-                "RQPROC_REDIS_URL": url,
-                "RQPROC_NAMESPACE": namespace,
-                **(environ or {}),
-            },
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for whoever started them, not for the nodes
-        )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        if self._process.stderr:
-            self._process.stderr.close()
+        ours = {"RQPROC_REDIS_URL": url, "RQPROC_NAMESPACE": namespace}
+        super().__init__(command, env={**os.environ, **ours, **(environ or {})})
 
     def wait_ready(self) -> None:
         """Wait until the node serves.
 
         Raises:
-            NodeDidNotStart: it ended, or said nothing for 20 seconds.
+            NodeDidNotStart: it ended, or does not serve within 30 seconds.
         """
-        seen: list[str] = []
-        try:
-            while not (seen and " ready (" in seen[-1]):
-                seen.append(self._lines.get(timeout=READY_WITHIN_S))
-                if not seen[-1]:
-                    raise queue.Empty
-        except queue.Empty:
-            said = "".join(seen).strip() or "it said nothing"
-            raise NodeDidNotStart(f"node {self.name} did not start: {said}") from None
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal; one that has ended does not notice."""
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        """Wait for its end; return the exit code."""
-        return self._process.wait()
-
-    def last_words(self) -> str:
-        """Return the end of what it has said and nobody has read, once it has ended."""
-        self._reader.join(1.0)  # a child of its own may still have its stderr
-        said = []
-        while not self._lines.empty():
-            said.append(self._lines.get())
-        return "".join(said[-LAST_LINES:]).strip()
-
-    def kill(self) -> None:
-        """``kill -9``."""
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> int:
-        """Drain; return the exit code."""
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait()
-
-    def _read(self) -> None:
-        assert self._process.stderr
-        for line in self._process.stderr:
-            self._lines.put(line)
-        self._lines.put("")
+        if not self.said(r" ready \(", within_s=READY_WITHIN_S):
+            said = self.stderr.strip() or "it said nothing"
+            raise NodeDidNotStart(f"node {self.name} did not start: {said}")

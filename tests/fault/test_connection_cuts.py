@@ -17,9 +17,9 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 from redis import Redis
 from rq import Queue
-from servers import PrivateServer
 
 from rqproc import AsyncClient, Client
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.library import library
 
 STEADY = ("--lease", "10", "--heartbeat", "0.3")
@@ -27,7 +27,7 @@ CUTS = 12
 
 
 @pytest.fixture
-def proxy(shop_server: PrivateServer) -> Iterator[CuttingProxy]:
+def proxy(shop_server: ServerProcess) -> Iterator[CuttingProxy]:
     with CuttingProxy(shop_server.url) as proxy:
         yield proxy
 

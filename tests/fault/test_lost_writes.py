@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from fault.server import Server
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from servers import PrivateServer
 from watch import Watch
+
+from rqproc.lab.servers import ServerProcess
 
 LEASE_S = 3.0
 OPTIONS = ("--lease", str(LEASE_S), "--heartbeat", "0.2")
@@ -24,7 +24,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def _on(stack: ExitStack, server: Server, book_server: PrivateServer) -> Cluster:
+def _on(stack: ExitStack, server: ServerProcess, book_server: ServerProcess) -> Cluster:
     return Cluster(stack, server.url, "lost", book_url=book_server.url)
 
 
@@ -35,11 +35,11 @@ def _token(cluster: Cluster, id: int) -> int:
 
 
 def test_a_server_that_forgot_everything_gives_out_nothing_that_still_runs(
-    shop_server: PrivateServer, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    shop_server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     (id,) = ids(1)
     with ExitStack() as stack:
-        server = stack.enter_context(Server(keeps=False))
+        server = stack.enter_context(ServerProcess(keeps=False))
         cluster = _on(stack, server, shop_server)
         cluster.start("a", "b", options=OPTIONS)
         asked = threads.submit(cluster.client.request, id, "gated", args=("one",), timeout=20)
@@ -59,11 +59,11 @@ def test_a_server_that_forgot_everything_gives_out_nothing_that_still_runs(
 
 
 def test_a_server_that_has_kept_everything_settles_before_a_lease_is_over(
-    shop_server: PrivateServer, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    shop_server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     (id,) = ids(1)
     with ExitStack() as stack:
-        server = stack.enter_context(Server(keeps=True))
+        server = stack.enter_context(ServerProcess(keeps=True))
         cluster = _on(stack, server, shop_server)
         cluster.start("a", "b", options=("--lease", "20", "--heartbeat", "0.2"))
         asked = threads.submit(cluster.client.request, id, "gated", timeout=20)
@@ -80,12 +80,12 @@ def test_a_server_that_has_kept_everything_settles_before_a_lease_is_over(
 
 
 def test_a_take_that_the_server_has_lost_is_held_again(
-    shop_server: PrivateServer, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    shop_server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     """The state from before the take comes back: the request is queued, and nobody holds it."""
     (id,) = ids(1)
     with ExitStack() as stack:
-        server = stack.enter_context(Server(keeps=True))
+        server = stack.enter_context(ServerProcess(keeps=True))
         cluster = _on(stack, server, shop_server)
         cluster.start("a", "b", options=OPTIONS)
         owner = cluster.client.owner(id)

@@ -7,16 +7,15 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from fault.proxy import CuttingProxy
-from fault.server import Server
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from servers import PrivateServer
 from watch import Watch
 
 from rqproc import Client
 from rqproc.calls.subscription import TRUST_S
 from rqproc.errors import RqprocError
+from rqproc.lab.servers import ServerProcess
 from rqproc.model import Reply
 
 WITHIN_S = 6.0
@@ -26,17 +25,17 @@ SLACK_S = 0.2
 
 
 @pytest.fixture
-def own(shop_server: PrivateServer) -> Iterator[tuple[Server, Cluster]]:
+def own(shop_server: ServerProcess) -> Iterator[tuple[ServerProcess, Cluster]]:
     """A server of the test's own with a node; the handlers keep their book on another one."""
     with ExitStack() as stack:
-        server = stack.enter_context(Server(keeps=True))
+        server = stack.enter_context(ServerProcess(keeps=True))
         cluster = Cluster(stack, server.url, "near", book_url=shop_server.url)
         cluster.start("a", options=STEADY)
         yield server, cluster
 
 
 @pytest.fixture
-def proxy(shop_server: PrivateServer) -> Iterator[CuttingProxy]:
+def proxy(shop_server: ServerProcess) -> Iterator[CuttingProxy]:
     with CuttingProxy(shop_server.url) as proxy:
         yield proxy
 
@@ -68,7 +67,7 @@ def last_served(caller: Client, id: int, watch: Watch) -> float:
 
 
 def test_a_server_that_stands_still_ends_it_when_its_last_word_is_too_old(
-    own: tuple[Server, Cluster], ids: Fresh
+    own: tuple[ServerProcess, Cluster], ids: Fresh
 ) -> None:
     server, cluster = own
     (id,) = ids(1)
@@ -122,7 +121,7 @@ def test_a_subscription_that_is_cut_ends_it_at_once(
 
 
 def test_a_server_that_was_started_again_finds_it_empty(
-    own: tuple[Server, Cluster], ids: Fresh
+    own: tuple[ServerProcess, Cluster], ids: Fresh
 ) -> None:
     server, cluster = own
     one, other = ids(2)

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from fault.server import Server
 from integration import kit
 from integration.program import House
-from servers import PrivateServer
 from watch import Watch
 
 from rqproc.errors import RedisUnavailable, RequestTimeout
+from rqproc.lab.servers import ServerProcess
 from rqproc.node.executor import Executor
 from rqproc.node.runs import Run
 from rqproc.node.session import Session
@@ -28,8 +27,8 @@ HASTE_S = 0.05
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess() as server:
         yield server
 
 
@@ -46,7 +45,9 @@ def _answers_until_refused(house: House) -> float:
         answered_at = asked_at
 
 
-def test_it_answers_while_its_lease_is_sure_though_the_server_is_away(server: Server) -> None:
+def test_it_answers_while_its_lease_is_sure_though_the_server_is_away(
+    server: ServerProcess,
+) -> None:
     house = House(server.url, "t")
     with closing(house), house.app.node(name="a", lease_s=LEASE_S, heartbeat_s=BEAT_S):
         watch = Watch()
@@ -82,7 +83,7 @@ app.client.close()
 
 
 def test_a_program_that_was_stopped_past_its_lease_does_not_answer_itself(
-    shop_server: PrivateServer,
+    shop_server: ServerProcess,
 ) -> None:
     house = House(shop_server.url, "stopped")
     env = kit.environ(shop_server.url, "stopped")
@@ -100,7 +101,7 @@ def test_a_program_that_was_stopped_past_its_lease_does_not_answer_itself(
 
 
 def test_what_has_begun_runs_though_its_connection_breaks_at_that_moment(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, broken = threading.Event(), threading.Event()
     start_runs, pop = Executor.start_runs, Session.pop

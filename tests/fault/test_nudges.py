@@ -8,24 +8,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from fault.server import Server
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from servers import PrivateServer
 
 from rqproc.calls.retry import NUDGE_S
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.keys import job_key, results_key
 
 
 @pytest.fixture
-def server(shop_server: PrivateServer) -> Iterator[Server]:
-    with Server(keeps=False) as running:
+def server(shop_server: ServerProcess) -> Iterator[ServerProcess]:
+    with ServerProcess(keeps=False) as running:
         yield running
 
 
 @pytest.fixture
-def frail(server: Server, shop_server: PrivateServer) -> Iterator[Cluster]:
+def frail(server: ServerProcess, shop_server: ServerProcess) -> Iterator[Cluster]:
     """A cluster on a server that forgets; the handlers keep their book on a sound one."""
     with ExitStack() as stack:
         yield Cluster(stack, server.url, "fault", book_url=shop_server.url)
@@ -42,7 +41,7 @@ def _results(futures: list[Future[object]]) -> list[object]:
 
 
 def test_what_a_flushed_server_has_lost_is_answered_all_the_same(
-    frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    frail: Cluster, server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     frail.start("a", "b", options=kit.BRISK)
     asked = ids(2)
@@ -57,7 +56,7 @@ def test_what_a_flushed_server_has_lost_is_answered_all_the_same(
 
 
 def test_many_ids_in_one_request_survive_it_too(
-    frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    frail: Cluster, server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     frail.start("a", "b", options=kit.BRISK)
     asked = ids(6)
@@ -76,7 +75,7 @@ def test_many_ids_in_one_request_survive_it_too(
 
 
 def test_a_server_that_comes_back_empty_is_told_what_was_asked_of_it(
-    frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    frail: Cluster, server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     frail.start("a", options=kit.BRISK)
     (id,) = ids(1)
@@ -108,7 +107,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
 
 
 def test_nudges_of_what_runs_start_nothing_and_leave_nothing(
-    frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    frail: Cluster, server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     frail.start("a", "b", options=kit.BRISK)
     asked = ids(4)

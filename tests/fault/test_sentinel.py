@@ -12,17 +12,16 @@ from contextlib import ExitStack
 
 import pytest
 from fault.load import Load
-from fault.server import Server
 from fault.watched import HUSH, NAME, SECRET, Watched, free_ports
 from fault.watched import Sentinel as Watcher
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from redis.sentinel import Sentinel
-from servers import PrivateServer
 from watch import Watch
 
 from rqproc import AsyncClient, Client
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout, RqprocError
+from rqproc.lab.servers import ServerProcess
 
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
 TIMEOUT_S = 2.0
@@ -44,7 +43,7 @@ def watched() -> Iterator[Watched]:
 
 
 @pytest.fixture
-def shop(watched: Watched, shop_server: PrivateServer) -> Iterator[Cluster]:
+def shop(watched: Watched, shop_server: ServerProcess) -> Iterator[Cluster]:
     with ExitStack() as stack:
         cluster = Cluster(stack, watched.url(db=2), "shop", book_url=shop_server.url)
         cluster.start("a", "b", options=("--lease", "1.5", "--heartbeat", "0.3"))
@@ -88,13 +87,13 @@ class AsyncLoad:
                 await asyncio.sleep(0.01)
 
 
-def _all_back(cluster: Cluster, server: Server) -> None:
+def _all_back(cluster: Cluster, server: ServerProcess) -> None:
     """Both nodes are members on this server, and serve there."""
     kit.eventually(lambda: _members(server) == [b"a", b"b"], what="both nodes as members")
     assert all(node.process.poll() is None for node in cluster.nodes.values())
 
 
-def _members(server: Server) -> list[bytes]:
+def _members(server: ServerProcess) -> list[bytes]:
     with server.client() as client:
         client.select(2)
         assert client.role()[0] == b"master"
@@ -142,7 +141,7 @@ def test_a_primary_that_hangs_is_left_and_not_come_back_to(
 
 
 def test_nodes_leave_a_primary_that_hangs_as_soon_as_their_heart_does(
-    watched: Watched, shop_server: PrivateServer, ids: Fresh
+    watched: Watched, shop_server: ServerProcess, ids: Fresh
 ) -> None:
     with ExitStack() as stack:
         cluster = Cluster(stack, watched.url(db=2), "shop", book_url=shop_server.url)

@@ -8,29 +8,28 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from fault.load import Load, assert_exactly_once, assert_never_older
-from fault.server import Server
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from servers import PrivateServer
 
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
+from rqproc.lab.servers import ServerProcess
 
 SHORT = ("--lease", "1.5", "--heartbeat", "0.3")
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
 
-Stage = Callable[..., tuple[Server, Cluster]]
+Stage = Callable[..., tuple[ServerProcess, Cluster]]
 
 
 @pytest.fixture
-def stage(shop_server: PrivateServer) -> Iterator[Stage]:
+def stage(shop_server: ServerProcess) -> Iterator[Stage]:
     """A server of the test's own with nodes; the handlers keep their book on another, sound one."""
     with ExitStack() as stack:
 
         def make(
             *names: str, keeps: bool, options: Sequence[str] = SHORT
-        ) -> tuple[Server, Cluster]:
-            server = stack.enter_context(Server(keeps=keeps))
+        ) -> tuple[ServerProcess, Cluster]:
+            server = stack.enter_context(ServerProcess(keeps=keeps))
             cluster = Cluster(stack, server.url, "fault", book_url=shop_server.url)
             cluster.start(*names, options=options)
             return server, cluster

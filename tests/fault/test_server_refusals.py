@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import pytest
 from fault.load import Load
 from fault.proxy import CuttingProxy
-from fault.server import Server
 from fault.watched import free_ports
 from integration import kit
 from integration.fixtures import Cluster, Fresh
@@ -26,11 +25,11 @@ from integration.kit import Running
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
-from servers import PrivateServer
 from watch import Watch
 
 from rqproc import Client
 from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
+from rqproc.lab.servers import ServerProcess
 
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
 BRISK = ("--lease", "0.8", "--heartbeat", "0.2")
@@ -54,16 +53,16 @@ MOST_CPU = 0.15
 class Shaken:
     """A cluster and what is done to its server."""
 
-    server: Server
+    server: ServerProcess
     admin: Redis
     cluster: Cluster
     proxy: CuttingProxy
 
 
 @pytest.fixture(scope="module")
-def shaken(shop_server: PrivateServer) -> Iterator[Shaken]:
+def shaken(shop_server: ServerProcess) -> Iterator[Shaken]:
     with ExitStack() as stack:
-        server = stack.enter_context(Server("--busy-reply-threshold", "50", keeps=True))
+        server = stack.enter_context(ServerProcess("--busy-reply-threshold", "50", keeps=True))
         admin = stack.enter_context(server.client())
         proxy = stack.enter_context(CuttingProxy(server.url))
         cluster = Cluster(stack, server.url, "fault", book_url=shop_server.url)
@@ -166,7 +165,7 @@ def test_a_server_that_is_away_is_not_knocked_at_all_the_time(shaken: Shaken, id
 def test_a_server_that_becomes_a_replica_for_a_while_is_served_again_afterwards(
     shaken: Shaken, ids: Fresh
 ) -> None:
-    with Server(port=free_ports(1)[0]) as other, Trouble(shaken, ids(6)) as trouble:
+    with ServerProcess(port=free_ports(1)[0]) as other, Trouble(shaken, ids(6)) as trouble:
         shaken.admin.replicaof("127.0.0.1", other.port)
         time.sleep(LONGER_THAN_A_LEASE_S)  # the trouble itself
         trouble.is_named(r"READONLY .* give the address of the primary")

@@ -13,16 +13,15 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from fault.server import Server
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from servers import PrivateServer
 from watch import Watch
 
 from rqproc import App, AsyncClient, current
 from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import OwnerLost, RedisUnavailable
+from rqproc.lab.servers import ServerProcess
 
 LONG = ("--lease", "6", "--heartbeat", "0.5")
 TIMEOUT_S = 8.0
@@ -222,13 +221,13 @@ def test_who_waits_is_answered_by_the_next_owner(cluster: Cluster, here: Here, i
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(keeps=True) as running:
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess(keeps=True) as running:
         yield running
 
 
 @pytest.fixture
-def frail(server: Server, shop_server: PrivateServer) -> Iterator[Cluster]:
+def frail(server: ServerProcess, shop_server: ServerProcess) -> Iterator[Cluster]:
     with ExitStack() as stack:
         yield Cluster(stack, server.url, "fault", book_url=shop_server.url)
 
@@ -237,7 +236,7 @@ def frail(server: Server, shop_server: PrivateServer) -> Iterator[Cluster]:
 @pytest.mark.parametrize("on_lost", ["local", "error"])
 def test_a_server_that_goes_while_a_caller_waits_is_done_without(
     frail: Cluster,
-    server: Server,
+    server: ServerProcess,
     book: Book,
     ids: Fresh,
     threads: ThreadPoolExecutor,
@@ -263,7 +262,7 @@ def test_a_server_that_goes_while_a_caller_waits_is_done_without(
 
 
 def test_a_server_that_is_back_before_that_is_no_loss(
-    frail: Cluster, server: Server, book: Book, ids: Fresh, threads: ThreadPoolExecutor
+    frail: Cluster, server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
     frail.start("a", options=LONG)
     here = Here(frail)
@@ -281,7 +280,7 @@ def test_a_server_that_is_back_before_that_is_no_loss(
 @pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize("timeout", [2.0, 4.0, 12.0])
 def test_a_server_that_stands_still_from_the_beginning_is_known_by_half_of_the_timeout(
-    frail: Cluster, server: Server, ids: Fresh, warm: bool, timeout: float
+    frail: Cluster, server: ServerProcess, ids: Fresh, warm: bool, timeout: float
 ) -> None:
     """Whether there is a connection already, or none can be made."""
     here = Here(frail)

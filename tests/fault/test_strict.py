@@ -10,8 +10,8 @@ from fault.proxy import CuttingProxy
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from servers import PrivateServer
 
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.library import library
 
 ENDED = (1, -signal.SIGSEGV)
@@ -29,7 +29,7 @@ def _partition(proxy: CuttingProxy, namespace: str) -> None:
 
 
 def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
-    cluster: Cluster, shop_server: PrivateServer, book: Book, ids: Fresh
+    cluster: Cluster, shop_server: ServerProcess, book: Book, ids: Fresh
 ) -> None:
     with CuttingProxy(shop_server.url) as proxy, ThreadPoolExecutor(1) as pool:
         (node,) = cluster.start("a", options=STRICT, url=proxy.address)
@@ -48,7 +48,7 @@ def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
 
 
 def test_a_node_cut_off_without_a_handler_goes_on_living(
-    cluster: Cluster, shop_server: PrivateServer, ids: Fresh
+    cluster: Cluster, shop_server: ServerProcess, ids: Fresh
 ) -> None:
     with CuttingProxy(shop_server.url) as proxy:
         (node,) = cluster.start("a", options=STRICT, url=proxy.address)
@@ -111,7 +111,7 @@ def _pid(cluster: Cluster, name: str) -> int | None:
 
 
 def test_the_watchdog_fires_while_a_handler_holds_the_interpreter(
-    cluster: Cluster, shop_server: PrivateServer, tmp_path: object
+    cluster: Cluster, shop_server: ServerProcess, tmp_path: object
 ) -> None:
     """C code that does not let go of the GIL: no thread of Python's runs, the timer does."""
     text = (

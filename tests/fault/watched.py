@@ -16,9 +16,10 @@ from typing import Self
 from urllib.parse import urlencode
 
 import redis
-from fault.server import Server
 from integration import kit
-from servers import server_binary
+
+from rqproc.lab.servers import ServerProcess
+from rqproc.server.binary import find_binary
 
 NAME = "shop"
 SECRET = "s3cret"
@@ -42,8 +43,8 @@ class Watched:
     def __init__(self) -> None:
         first, second, *watchers = free_ports(5)
         replicates = ("--masterauth", SECRET)
-        self.primary = Server(*replicates, port=first, password=SECRET)
-        self.replica = Server(
+        self.primary = ServerProcess(*replicates, port=first, password=SECRET)
+        self.replica = ServerProcess(
             *replicates, "--replicaof", f"127.0.0.1 {first}", port=second, password=SECRET
         )
         self.sentinels = [Sentinel(port, watchers, primary=first) for port in watchers]
@@ -129,7 +130,7 @@ class Sentinel:
     def start(self) -> None:
         with Path(self._folder.name, "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [server_binary(), str(self._config), "--sentinel"],
+                [str(find_binary()), str(self._config), "--sentinel"],
                 cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 

@@ -8,15 +8,15 @@ from contextlib import ExitStack
 import pytest
 from integration import kit
 from integration.fixtures import book, cluster, ids, shop_redis, shop_server  # noqa: F401
-from servers import PrivateServer
 
 from rqproc import Client
+from rqproc.lab.servers import ServerProcess
 
 NODES = ("n1", "n2", "n3")
 
 
 @pytest.fixture(scope="session")
-def shop(shop_server: PrivateServer) -> Iterator[str]:  # noqa: F811
+def shop(shop_server: ServerProcess) -> Iterator[str]:  # noqa: F811
     """The URL of a server on which the namespace ``shop`` has three nodes."""
     with ExitStack() as stack:
         nodes = [

@@ -11,9 +11,9 @@ import pytest
 import redis
 from integration import kit
 from integration.kit import Book, Running
-from servers import PrivateServer
 
 from rqproc import Client
+from rqproc.lab.servers import ServerProcess
 
 Fresh = Callable[..., list[int]]
 
@@ -64,14 +64,14 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def shop_server() -> Iterator[PrivateServer]:
+def shop_server() -> Iterator[ServerProcess]:
     """A server that no other test empties."""
-    with PrivateServer() as running:
+    with ServerProcess() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def shop_redis(shop_server: PrivateServer) -> Iterator[redis.Redis]:
+def shop_redis(shop_server: ServerProcess) -> Iterator[redis.Redis]:
     # It blocks for as long as it is told to: redis-py's own five seconds would repeat a BLPOP.
     with redis.Redis.from_url(shop_server.url, socket_timeout=None) as client:
         yield client
@@ -94,7 +94,7 @@ def ids() -> Fresh:
 
 
 @pytest.fixture
-def cluster(shop_server: PrivateServer) -> Iterator[Cluster]:
+def cluster(shop_server: ServerProcess) -> Iterator[Cluster]:
     """A namespace without nodes yet; those that the test starts are ended after it."""
     with ExitStack() as stack:
         yield Cluster(stack, shop_server.url, f"t{token_hex(4)}")

@@ -8,14 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import pytest
@@ -25,6 +22,7 @@ from rq.job import Job
 import rqproc
 from rqproc import Client, cli
 from rqproc.errors import Overloaded
+from rqproc.lab.processes import ChildProcess
 
 SOURCE = Path(rqproc.__file__).parents[1]
 HERE = Path(__file__).parent
@@ -90,114 +88,26 @@ def fill(client: Client, id: int) -> tuple[list[Job], Overloaded]:
     return accepted, refused
 
 
-class Running:
-    """A process whose stderr is read line by line. ``with`` kills it at the end."""
-
-    def __init__(
-        self, command: Sequence[str], *, env: dict[str, str], cwd: Path | None = None
-    ) -> None:
-        self.process = subprocess.Popen(
-            command,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-        self.out: list[str] = []
-        self._news = threading.Condition()
-        self._readers = [
-            threading.Thread(target=self._read, args=(pipe, lines), daemon=True)
-            for pipe, lines in (
-                (self.process.stderr, self.lines),
-                (self.process.stdout, self.out),
-            )
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def stderr(self) -> str:
-        return "".join(self.lines)
-
-    @property
-    def stdout(self) -> str:
-        return "".join(self.out)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-        self.process.wait()
-        for reader in self._readers:
-            reader.join(5)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe:
-                pipe.close()
+class Running(ChildProcess):
+    """A process of a test's; ``with`` kills it at the end."""
 
     def says(self, pattern: str, *, within_s: float = 30.0, since: int = 0) -> re.Match[str]:
         """Wait until a line of stderr matches, looking from line ``since`` on."""
-        end = time.monotonic() + within_s
-        with self._news:
-            while True:
-                for line in self.lines[since:]:
-                    if match := re.search(pattern, line):
-                        return match
-                left_s = end - time.monotonic()
-                if left_s <= 0 or (self.process.poll() is not None and not self._reading()):
-                    raise AssertionError(f"{pattern!r} was not said: {self.stderr}")
-                self._news.wait(min(left_s, 0.1))
+        found = self.said(pattern, within_s=within_s, since=since)
+        assert found, f"{pattern!r} was not said: {self.stderr}"
+        return found
 
     def ready(self) -> Self:
         """Wait until it, a node, serves."""
         self.says(r"node \S+ ready \(")
         return self
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it; after a SIGSTOP, wait until every thread stands still."""
-        self.process.send_signal(number)
-        if number == signal.SIGSTOP:
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+    def wait(self, *, within_s: float | None = 30.0) -> int:
+        return super().wait(within_s=within_s)
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def wait(self, *, within_s: float = 30.0) -> int:
-        """Wait for its end; return the exit code. All that it said can be read then."""
-        code = self.process.wait(within_s)
-        for reader in self._readers:
-            reader.join(5)
-        return code
-
-    def stop(self, *, within_s: float = 30.0) -> int:
+    def stop(self, *, within_s: float | None = 30.0) -> int:
         """Drain it; return the exit code."""
-        self.signal(signal.SIGTERM)
-        return self.wait(within_s=within_s)
-
-    def _reading(self) -> bool:
-        return any(reader.is_alive() for reader in self._readers)
-
-    def _read(self, pipe: Any, lines: list[str]) -> None:
-        for line in pipe:
-            with self._news:
-                lines.append(line)
-                self._news.notify_all()
+        return super().stop(within_s=within_s)
 
 
 def node(

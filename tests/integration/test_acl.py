@@ -11,10 +11,10 @@ import pytest
 import redis
 from integration import kit
 from integration.kit import Running
-from servers import PrivateServer
 
 from rqproc import Client
 from rqproc.errors import RedisUnavailable
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.library import library
 from rqproc.protocol.rights import ROLES, rules
@@ -24,27 +24,27 @@ FORBIDDEN = "NOPERM|permission"
 
 
 @pytest.fixture
-def guarded() -> Iterator[PrivateServer]:
+def guarded() -> Iterator[ServerProcess]:
     """A server with a user for each role, whose password is its name."""
-    with PrivateServer() as server, server.client() as admin:
+    with ServerProcess() as server, server.client() as admin:
         for role in ROLES:
             admin.execute_command("ACL", "SETUSER", role, "reset", f">{role}", *rules(role, KEYS))
         yield server
 
 
-def url_of(server: PrivateServer, user: str) -> str:
+def url_of(server: ServerProcess, user: str) -> str:
     return server.url.replace("unix://", f"unix://{user}:{user}@")
 
 
 @pytest.fixture
-def node(guarded: PrivateServer) -> Iterator[Running]:
+def node(guarded: ServerProcess) -> Iterator[Running]:
     with ExitStack() as stack:
         running = kit.node(url_of(guarded, "node"), KEYS.namespace, "n1", SHOP_URL=guarded.url)
         yield stack.enter_context(running).ready()
 
 
 @pytest.fixture
-def caller(guarded: PrivateServer, node: Running) -> Iterator[Client]:
+def caller(guarded: ServerProcess, node: Running) -> Iterator[Client]:
     with Client(url_of(guarded, "caller"), namespace=KEYS.namespace) as client:
         yield client
 
@@ -58,7 +58,7 @@ def test_a_caller_requests_enqueues_invalidates_and_sees_members(caller: Client)
     assert caller.enqueue(5).id
 
 
-def test_a_job_of_a_callers_is_done_by_the_node(caller: Client, guarded: PrivateServer) -> None:
+def test_a_job_of_a_callers_is_done_by_the_node(caller: Client, guarded: ServerProcess) -> None:
     job = caller.enqueue(6)
     with guarded.client() as admin:
         done = kit.eventually(lambda: admin.hget(f"rq:job:{job.id}", "status") == b"finished")
@@ -66,7 +66,7 @@ def test_a_job_of_a_callers_is_done_by_the_node(caller: Client, guarded: Private
 
 
 def test_a_caller_takes_the_calls_of_a_dead_node_to_those_that_are_left(
-    caller: Client, node: Running, guarded: PrivateServer
+    caller: Client, node: Running, guarded: ServerProcess
 ) -> None:
     node.kill()
     with kit.node(url_of(guarded, "node"), KEYS.namespace, "n2", SHOP_URL=guarded.url) as other:
@@ -74,7 +74,7 @@ def test_a_caller_takes_the_calls_of_a_dead_node_to_those_that_are_left(
         assert caller.request(1, timeout=10)["node"] == "n2"
 
 
-def test_an_operator_lists_and_drains(guarded: PrivateServer, node: Running) -> None:
+def test_an_operator_lists_and_drains(guarded: ServerProcess, node: Running) -> None:
     with Client(url_of(guarded, "operator"), namespace=KEYS.namespace) as operator:
         assert operator.members() == ("n1",)
         assert operator.drain("n1") is True
@@ -96,7 +96,7 @@ def test_an_operator_lists_and_drains(guarded: PrivateServer, node: Running) -> 
     ids=lambda command: command[0].lower(),
 )
 def test_a_caller_cannot_load_functions_forge_an_answer_or_take_jobs(
-    caller: Client, guarded: PrivateServer, command: tuple[str, ...]
+    caller: Client, guarded: ServerProcess, command: tuple[str, ...]
 ) -> None:
     assert caller.members() == ("n1",)
     with (
@@ -107,7 +107,7 @@ def test_a_caller_cannot_load_functions_forge_an_answer_or_take_jobs(
 
 
 def test_a_caller_without_functions_on_the_server_is_told_what_is_missing(
-    guarded: PrivateServer,
+    guarded: ServerProcess,
 ) -> None:
     with (
         Client(url_of(guarded, "caller"), namespace=KEYS.namespace) as client,
@@ -117,7 +117,7 @@ def test_a_caller_without_functions_on_the_server_is_told_what_is_missing(
 
 
 def test_a_user_without_rights_hears_which_one_is_missing(
-    guarded: PrivateServer, node: Running
+    guarded: ServerProcess, node: Running
 ) -> None:
     with guarded.client() as admin:
         admin.execute_command("ACL", "SETUSER", "caller", "-zadd")
@@ -128,7 +128,7 @@ def test_a_user_without_rights_hears_which_one_is_missing(
         client.request(1)
 
 
-def test_a_node_that_may_not_run_info_does_not_join_and_says_why(guarded: PrivateServer) -> None:
+def test_a_node_that_may_not_run_info_does_not_join_and_says_why(guarded: ServerProcess) -> None:
     """It could not tell a server that has forgotten from the one that it knows."""
     with guarded.client() as admin:
         admin.execute_command("ACL", "SETUSER", "node", "-info")

@@ -12,18 +12,18 @@ import pytest
 from integration import kit
 from integration.kit import Line
 from integration.test_demo_command import Stage
-from servers import PrivateServer
 
 from rqproc.lab.bench.environment import BenchPlan
 from rqproc.lab.bench.rounds import Result, run_rounds
 from rqproc.lab.bench.rows import NAMES, ROWS
+from rqproc.lab.servers import ServerProcess
 
 SHORT = ("--seconds", "0.1", "--rounds", "1")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_every_row_comes_to_a_figure_and_no_key_stays(server: PrivateServer) -> None:
+def test_every_row_comes_to_a_figure_and_no_key_stays(server: ServerProcess) -> None:
     few = BenchPlan(seconds=0.1, rounds=1, entries=2000, requests=2000, settle_s=0.1)
     *_, result = run_rounds(server.url, few, ROWS)
     assert isinstance(result, Result)

@@ -16,7 +16,8 @@ import pytest
 from integration import kit
 from integration.kit import Running
 from integration.test_supervised_nodes import _marked
-from servers import PrivateServer
+
+from rqproc.lab.servers import ServerProcess
 
 WITHIN_S = 30.0
 
@@ -102,7 +103,7 @@ def test_an_interrupted_demo_cleans_up_too(
 
 
 def test_the_demo_on_a_server_of_ones_own_leaves_no_keys_when_interrupted() -> None:
-    with PrivateServer() as server, server.client() as redis:
+    with ServerProcess() as server, server.client() as redis:
         stage = Stage(server.url)
         stage.prints("waiting 5 s")
         stage.running.signal(signal.SIGINT)

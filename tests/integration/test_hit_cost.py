@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import redis
-from servers import PrivateServer
 
 from rqproc import App, Client
+from rqproc.lab.servers import ServerProcess
 
 HITS = 300
 IDLE = {"lease_s": 600.0, "heartbeat_s": 200.0}
@@ -32,9 +32,9 @@ def kept(id: int) -> dict[str, int]:
 
 
 @pytest.fixture
-def server() -> Iterator[PrivateServer]:
+def server() -> Iterator[ServerProcess]:
     """One where nobody else has anything counted."""
-    with PrivateServer() as running:
+    with ServerProcess() as running:
         yield running
 
 
@@ -59,7 +59,7 @@ def nodes(url: str, *names: str) -> Iterator[Client]:
             inside.__exit__(None, None, None)
 
 
-def commands_for(server: PrivateServer, work: Callable[[], object], *, times: int) -> float:
+def commands_for(server: ServerProcess, work: Callable[[], object], *, times: int) -> float:
     """Return how many commands the server has run for each, those in functions included."""
     with server.client() as counting:
         counting.config_resetstat()
@@ -70,7 +70,7 @@ def commands_for(server: PrivateServer, work: Callable[[], object], *, times: in
     return sum(found["calls"] for name, found in counts.items() if name not in asked) / times
 
 
-def bytes_for(server: PrivateServer, work: Callable[[], object], *, times: int) -> float:
+def bytes_for(server: ServerProcess, work: Callable[[], object], *, times: int) -> float:
     with server.client() as counting:
         before = _network(counting)
         for _ in range(times):
@@ -117,18 +117,18 @@ def calls() -> Iterator[Calls]:
         threading.setprofile(None)  # type: ignore[arg-type]  # nobody
 
 
-def test_a_hit_takes_the_server_at_most_sixteen_commands(server: PrivateServer) -> None:
+def test_a_hit_takes_the_server_at_most_sixteen_commands(server: ServerProcess) -> None:
     with nodes(server.url, "a") as client:
         assert commands_for(server, lambda: client.request(7, "kept"), times=HITS) <= 16
 
 
-def test_a_hit_takes_caller_and_node_at_most_700_bytes_to_send(server: PrivateServer) -> None:
+def test_a_hit_takes_caller_and_node_at_most_700_bytes_to_send(server: ServerProcess) -> None:
     with nodes(server.url, "a") as client:
         assert bytes_for(server, lambda: client.request(7, "kept"), times=HITS) <= 700
 
 
 def test_a_hit_takes_at_most_80_python_calls_in_the_caller_and_80_in_the_node(
-    server: PrivateServer, calls: Calls
+    server: ServerProcess, calls: Calls
 ) -> None:
     with nodes(server.url, "a") as client:
         calls.begin()
@@ -144,7 +144,7 @@ def test_a_hit_takes_at_most_80_python_calls_in_the_caller_and_80_in_the_node(
 
 
 def test_an_array_of_64_on_one_owner_takes_the_server_at_most_twenty_commands(
-    server: PrivateServer,
+    server: ServerProcess,
 ) -> None:
     with nodes(server.url, "a") as client:
         per_array = commands_for(server, lambda: client.request_many(range(64), "kept"), times=100)
@@ -152,14 +152,14 @@ def test_an_array_of_64_on_one_owner_takes_the_server_at_most_twenty_commands(
 
 
 def test_an_array_of_64_on_three_owners_takes_the_server_at_most_fifty_commands(
-    server: PrivateServer,
+    server: ServerProcess,
 ) -> None:
     with nodes(server.url, "a", "b", "c") as client:
         per_array = commands_for(server, lambda: client.request_many(range(64), "kept"), times=100)
     assert per_array <= 50
 
 
-def test_what_is_counted_are_hits(server: PrivateServer) -> None:
+def test_what_is_counted_are_hits(server: ServerProcess) -> None:
     with nodes(server.url, "a") as client:
         assert client.reply(7, "kept").source == "hit"
         found = client.reply_many(range(64), "kept").values()

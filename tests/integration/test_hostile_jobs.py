@@ -25,10 +25,10 @@ from integration.kit import Book
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
-from servers import PrivateServer
 
 from rqproc.errors import RqprocError
 from rqproc.ids import address
+from rqproc.lab.servers import ServerProcess
 
 WITHIN_S = 2
 GOOD = json.dumps(["rqproc.request", None, [1], {"resource": "price"}])
@@ -98,7 +98,7 @@ class Victim:
 
 
 @pytest.fixture(scope="module")
-def victim(shop_server: PrivateServer) -> Iterator[Victim]:
+def victim(shop_server: ServerProcess) -> Iterator[Victim]:
     with Victim(shop_server.url) as victim:
         yield victim
 

@@ -16,7 +16,6 @@ import pytest
 import redis
 from integration import kit
 from integration.program import House, commands
-from servers import PrivateServer
 
 from rqproc import App
 from rqproc.errors import (
@@ -27,13 +26,14 @@ from rqproc.errors import (
     RedisUnavailable,
     RequestTimeout,
 )
+from rqproc.lab.servers import ServerProcess
 
 PATIENT: Any = {"lease_s": 60.0, "heartbeat_s": 20.0}
 BRISK: Any = {"lease_s": 1.0, "heartbeat_s": 0.2}
 
 
 @pytest.fixture
-def house(shop_server: PrivateServer) -> Iterator[House]:
+def house(shop_server: ServerProcess) -> Iterator[House]:
     house = House(shop_server.url, f"t{token_hex(4)}")
     yield house
     house.close()
@@ -67,7 +67,7 @@ def alone(url: str) -> Iterator[House]:
     house.close()
 
 
-def test_a_hit_costs_no_command(alone: House, server: PrivateServer) -> None:
+def test_a_hit_costs_no_command(alone: House, server: ServerProcess) -> None:
     with server.client() as redis, alone.app.node(name="me", **PATIENT):
         first = alone.price.reply(1)
         assert (first.source, first.node) == ("miss", "me")
@@ -113,7 +113,7 @@ def test_many_ids_are_found_here_and_asked_for_in_the_order_given(house: House) 
         assert house.told.runs == {2: 1, 3: 1, 1: 1}
 
 
-def test_asyncio_finds_what_threads_have_computed(alone: House, server: PrivateServer) -> None:
+def test_asyncio_finds_what_threads_have_computed(alone: House, server: ServerProcess) -> None:
     async def ask() -> list[str]:
         client = alone.app.async_client
         replies = [await client.reply(id, "price") for id in (1, 2, 2)]
@@ -276,7 +276,7 @@ def test_a_coroutine_asks_from_its_own_loop_while_the_program_asks_from_another(
 # --- entering and leaving ---
 
 
-def test_who_runs_no_node_does_not_pay_for_one(shop_server: PrivateServer) -> None:
+def test_who_runs_no_node_does_not_pay_for_one(shop_server: ServerProcess) -> None:
     text = (
         "import sys; from rqproc import App\n"
         "app = App(); app.client.members(); app.node\n"

@@ -20,11 +20,11 @@ from integration.kit import Book, Line
 from integration.tls import TlsFront
 from rq import Queue
 from rq.job import JobStatus
-from servers import PrivateServer
 from watch import Watch
 
 from rqproc import AsyncClient, Client
 from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.library import PROTOCOL
 
 
@@ -32,7 +32,7 @@ from rqproc.protocol.library import PROTOCOL
 def address() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = str(nobody.getsockname()[1])
-    with PrivateServer("--port", port) as server, server.client() as client:
+    with ServerProcess("--port", port) as server, server.client() as client:
         client.execute_command("ACL SETUSER far on >s3cret ~* &* +@all")
         yield f"127.0.0.1:{port}/3"
 
@@ -116,13 +116,13 @@ def test_the_demo_plays_on_a_server_given_by_its_url(far: Cluster) -> None:
 
 @pytest.fixture(scope="module")
 def front(
-    shop_server: PrivateServer, tmp_path_factory: pytest.TempPathFactory
+    shop_server: ServerProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TlsFront]:
     with TlsFront(shop_server.url, tmp_path_factory.mktemp("tls")) as front:
         yield front
 
 
-def test_all_of_it_goes_over_tls(front: TlsFront, shop_server: PrivateServer, ids: Fresh) -> None:
+def test_all_of_it_goes_over_tls(front: TlsFront, shop_server: ServerProcess, ids: Fresh) -> None:
     url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={front.certificate}"
     (id,) = ids(1)
     with ExitStack() as stack:
@@ -140,7 +140,7 @@ def test_all_of_it_goes_over_tls(front: TlsFront, shop_server: PrivateServer, id
 
 
 def test_a_near_cache_listens_over_tls(
-    front: TlsFront, shop_server: PrivateServer, shop_redis: redis.Redis, ids: Fresh
+    front: TlsFront, shop_server: ServerProcess, shop_redis: redis.Redis, ids: Fresh
 ) -> None:
     (id,) = ids(1)
     url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={front.certificate}"

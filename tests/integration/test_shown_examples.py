@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from kit import RQPROC, SOURCE, Running, environ
-from servers import PrivateServer
+
+from rqproc.lab.servers import ServerProcess
 
 README = Path(__file__).parents[2] / "README.md"
 TESTING = SOURCE / "rqproc" / "docs" / "testing.md"
@@ -78,7 +79,7 @@ def test_a_readers_test_that_fails_says_what_happened(folder: Path) -> None:
 
 
 def test_readmes_own_code_is_served_and_asked_as_it_says(
-    shop_server: PrivateServer, tmp_path: Path
+    shop_server: ServerProcess, tmp_path: Path
 ) -> None:
     folder = laid_out(README, tmp_path)
     section = README.read_text("utf-8").partition("## Your own code\n")[2].partition("\n## ")[0]

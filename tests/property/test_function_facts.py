@@ -9,13 +9,13 @@ import pytest
 from callers import Callers
 from ledger import LEASE_MS, Wanted
 from rq.registry import FailedJobRegistry
-from servers import PrivateServer
 from serving import started
 from simnode import SimNode
 from stage import HOST, PLAIN
 from steps import called, ended, enqueued, lying, state, taken
 
 from rqproc.ids import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol import answer_codec, library
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import job_key
@@ -167,7 +167,7 @@ def test_a_run_that_ends_clears_an_id_that_nodes_have_died_on(stage: Callers) ->
 
 
 def test_a_job_that_failed_and_is_requeued_has_all_its_attempts_again(
-    stage: Callers, server: PrivateServer
+    stage: Callers, server: ServerProcess
 ) -> None:
     job = enqueued(stage)
     for name in ("a", "B", "n9"):

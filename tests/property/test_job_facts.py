@@ -10,19 +10,19 @@ from rq.job import Job as RqJob
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
-from servers import PrivateServer
 from serving import started
 from steps import ended, enqueued, taken
 
+from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.keys import job_key, results_key
 from rqproc.protocol.messages import Sent
 
 
-def fetched(server: PrivateServer, job: Wanted) -> RqJob:
+def fetched(server: ServerProcess, job: Wanted) -> RqJob:
     return RqJob.fetch(job.id, connection=server.client(), serializer=JSONSerializer)
 
 
-def test_rq_lists_the_nodes_and_their_queues(stage: Callers, server: PrivateServer) -> None:
+def test_rq_lists_the_nodes_and_their_queues(stage: Callers, server: ServerProcess) -> None:
     node = started(stage)
     keys = stage.world.keys
     (worker,) = Worker.all(connection=server.client())
@@ -37,7 +37,7 @@ def test_rq_lists_the_nodes_and_their_queues(stage: Callers, server: PrivateServ
     assert not Worker.all(connection=server.client())
 
 
-def test_a_finished_job_is_what_rq_makes_of_one(stage: Callers, server: PrivateServer) -> None:
+def test_a_finished_job_is_what_rq_makes_of_one(stage: Callers, server: ServerProcess) -> None:
     node = started(stage)
     job = enqueued(stage)
     assert fetched(server, job).get_status() is JobStatus.QUEUED
@@ -55,7 +55,7 @@ def test_a_finished_job_is_what_rq_makes_of_one(stage: Callers, server: PrivateS
     assert 490 < server.client().ttl(job_key(job.id)) <= 500
 
 
-def test_a_failed_job_is_what_rq_makes_of_one(stage: Callers, server: PrivateServer) -> None:
+def test_a_failed_job_is_what_rq_makes_of_one(stage: Callers, server: ServerProcess) -> None:
     node = started(stage)
     job = enqueued(stage)
     ended(stage, node, ok=False)

@@ -16,8 +16,8 @@ def main(url: str, ping: str, pong: str) -> None:
     """Echo until killed."""
     client = redis.Redis.from_url(url)
     client.ping()
-    sys.stdout.write(READY + "\n")
-    sys.stdout.flush()
+    sys.stderr.write(READY + "\n")
+    sys.stderr.flush()
     while True:
         popped = client.blpop([ping], timeout=1)
         if popped:

@@ -9,15 +9,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rqproc.errors import RqprocError
 from rqproc.lab.bench import work
+from rqproc.lab.bench.echo import READY
 from rqproc.lab.bench.environment import Bench
+from rqproc.lab.processes import READY_WITHIN_S, ChildProcess
 from rqproc.protocol.keys import RQ_PREFIX, job_key
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ def raw_pair(bench: Bench) -> Iterator[Pair]:
 
     command = [sys.executable, "-m", "rqproc.lab.bench.echo", bench.url, ping, pong]
     with _removed(bench, ping, pong), _process(command) as echo:
-        assert echo.stdout
-        echo.stdout.readline()
+        if not echo.said(READY, within_s=READY_WITHIN_S):
+            raise RivalDidNotAnswer(f"the raw pair's other end did not start: {echo.stderr}")
         yield Pair(ask, echo.pid)
 
 
@@ -121,23 +123,11 @@ def _removed(bench: Bench, *keys: str) -> Iterator[None]:
 
 
 @contextmanager
-def _process(command: Sequence[str]) -> Iterator[subprocess.Popen[Any]]:
+def _process(command: Sequence[str]) -> Iterator[ChildProcess]:
     """A process that ends with this context, by SIGTERM if it obeys."""
-    process = subprocess.Popen(  # noqa: S603 - our own command lines
-        command,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for whoever measures
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
+    with ChildProcess(command, env={**os.environ, "PYTHONWARNINGS": "ignore"}) as process:
         try:
-            process.wait(END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
+            yield process
+        finally:
+            with suppress(subprocess.TimeoutExpired):
+                process.stop(within_s=END_WITHIN_S)

@@ -15,7 +15,7 @@ from rqproc.errors import ConfigError, RedisUnavailable
 from rqproc.lab.bench.environment import Bench, BenchPlan, machine
 from rqproc.lab.bench.figures import Reading, Readings, Verdict, judge
 from rqproc.lab.bench.rows import Row, probes_of
-from rqproc.lab.processes import PrivateServer
+from rqproc.lab.servers import private_server
 from rqproc.settings import server_url, without_password
 from rqproc.transport.sentinel import is_url as is_sentinel
 
@@ -73,7 +73,7 @@ def run_rounds(
         yield from _play_on(server_url(url), plan, rows)
         return
     yield Step("starting a server", 0, 0)
-    with PrivateServer() as private:
+    with private_server() as private:
         yield from _play_on(private, plan, rows)
 
 

@@ -86,7 +86,7 @@ class Nemesis:
             if planned.kind not in ("kill", "drain", "join", "half-close", "wipe"):
                 time.sleep(self._setup.lease_s * (LONG if planned.long else SHORT))
         while self._drained:
-            self._drained.pop().wait()
+            self._drained.pop().ends()
         recovered = self._setup.recover()
         time.sleep(self._chance.uniform(*REST_S))
         self.faults += [
@@ -149,7 +149,7 @@ class Nemesis:
     def _pause(self, long: bool) -> Iterator[OpenFault]:
         victim = self._victim()
         began = time.monotonic()
-        victim.stop()
+        victim.pause()
         try:
             yield OpenFault("pause", victim.name, began, _length(long), (victim.pid,))
         finally:

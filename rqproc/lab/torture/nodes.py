@@ -8,27 +8,26 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from rqproc.lab.processes import NodeDidNotStart, NodeProcess
 from rqproc.lab.torture.records import Death, Stop
 
-Launch = Callable[[str], NodeProcess]
-
 END_WITHIN_S = 15.0
+LAST_LINES = 12
 
 
-class TorturedNode:
-    """One node's process."""
+class TorturedNode(NodeProcess):
+    """One node's process. Attributes: stops, death: what was done to it, once that is over."""
 
-    def __init__(self, name: str, process: NodeProcess) -> None:
-        self.name = name
-        self.pid = process.pid
+    def __init__(
+        self, name: str, url: str, namespace: str, arguments: Sequence[str], *,
+        environ: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        super().__init__(name, url, namespace, arguments, environ=environ)
         self.death: Death | None = None
         self.stops: list[Stop] = []
-        self._process = process
         self._killed: float | None = None
         self._drained = False
         self._stopped: float | None = None
@@ -40,44 +39,38 @@ class TorturedNode:
         """It has not ended, nor been told to."""
         return not self._ended.is_set() and not self._drained and self._killed is None
 
-    @property
-    def ended(self) -> bool:
-        return self._ended.is_set()
-
     def kill(self) -> None:
         self._killed = time.monotonic()
-        self._process.kill()
+        super().kill()
         self._ended.wait()
 
     def drain(self) -> None:
         self.will_drain()
-        self._process.send(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def will_drain(self) -> None:
         """Note that it is asked to by other ways than a signal."""
         self._drained = True
 
-    def stop(self) -> None:
+    def pause(self) -> None:
         self._stopped = time.monotonic()
-        self._process.send(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         assert self._stopped is not None
-        self._process.send(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         self.stops.append(Stop(self.pid, self._stopped, time.monotonic()))
         self._stopped = None
 
-    def wait(self, within_s: float = END_WITHIN_S) -> bool:
-        """Wait for its end; return whether it came."""
-        return self._ended.wait(within_s)
-
-    def close(self) -> None:
-        self._process.__exit__(None, None, None)
+    def ends(self) -> bool:
+        """Wait for its end, for a while; return whether it came."""
+        return self._ended.wait(END_WITHIN_S)
 
     def _watch(self) -> None:
-        code = self._process.wait()
+        code = self.process.wait()
         seen = time.monotonic()
-        words = self._process.last_words() if code else ""
+        self.wait()
+        words = "".join(self.lines[-LAST_LINES:]).strip() if code else ""
         self.death = Death(self.pid, self.name, seen, code, self._killed, self._drained, words)
         self._ended.set()
 
@@ -85,7 +78,7 @@ class TorturedNode:
 class TortureNodes:
     """All nodes, those too that have ended. A context: none lives after it."""
 
-    def __init__(self, launch: Launch, size: int) -> None:
+    def __init__(self, launch: Callable[[str], TorturedNode], size: int) -> None:
         self._launch = launch
         self.size = size
         self.nodes: list[TorturedNode] = []
@@ -94,14 +87,9 @@ class TortureNodes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         for node in self.nodes:
-            node.close()
+            node.__exit__()
 
     @property
     def alive(self) -> list[TorturedNode]:
@@ -116,12 +104,11 @@ class TortureNodes:
         while len(self.alive) < self.size:
             self.start()
         for node in self.nodes:
-            node._process.wait_ready()
+            node.wait_ready()
 
     def start(self, name: str = "") -> TorturedNode:
         """Start a node, under a new name or that of one that has ended."""
-        found = name or next(self._names)
-        node = TorturedNode(found, self._launch(found))
+        node = self._launch(name or next(self._names))
         self.nodes.append(node)
         return node
 
@@ -142,10 +129,10 @@ class TortureNodes:
         for node in self.alive:
             node.drain()
         for node in self.nodes:
-            if not node.wait():
+            if not node.ends():
                 node.will_drain()
-                node.close()
-                node.wait()
+                node.__exit__()
+                node.ends()
 
     def stops(self) -> tuple[Stop, ...]:
         return tuple(stop for node in self.nodes for stop in node.stops)

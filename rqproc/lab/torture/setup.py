@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rqproc.client import Client
 from rqproc.errors import HandlerTimeout, RqprocError
-from rqproc.lab.processes import NodeProcess
 from rqproc.lab.proxy import Proxy
+from rqproc.lab.servers import ServerProcess
 from rqproc.lab.torture import choices
 from rqproc.lab.torture.app import app as own_app
 from rqproc.lab.torture.ledger import Ledger
@@ -26,7 +26,6 @@ from rqproc.lab.torture.load import ask_many
 from rqproc.lab.torture.logging_runs import RUN_LOG, writing_into
 from rqproc.lab.torture.nodes import TorturedNode, TortureNodes
 from rqproc.lab.torture.run_log import Told, read
-from rqproc.lab.torture.server import TortureServer
 
 NAMESPACE = "torture"
 CALLERS = ("callers", "async")
@@ -39,7 +38,7 @@ QUIET_WITHIN_S = 10.0
 class Setup:
     """The parts. ``client`` is one of the callers."""
 
-    server: TortureServer
+    server: ServerProcess
     proxy: Proxy
     nodes: TortureNodes
     client: Client
@@ -130,7 +129,8 @@ class Setup:
 def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str) -> Iterator[Setup]:
     """Put a setup together, without a node yet; nothing of it is left afterwards."""
     with ExitStack() as stack:
-        server = stack.enter_context(TortureServer())
+        # A result is a stream of one entry, which takes 4 KB by default.
+        server = stack.enter_context(ServerProcess("--stream-node-max-bytes", "256", keeps=True))
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
         callers = _patient(proxy.url(CALLERS[0]))
         stack.enter_context(writing_into(_run_log(server)))
@@ -139,8 +139,8 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
         options += ["--concurrency", "16", "--log-level", "warning", "--strict"]
         environ = {RUN_LOG: str(_run_log(server))}
 
-        def launch(name: str) -> NodeProcess:
-            return NodeProcess(name, proxy.url(name), NAMESPACE, [*options, app], environ=environ)
+        def launch(name: str) -> TorturedNode:
+            return TorturedNode(name, proxy.url(name), NAMESPACE, [*options, app], environ=environ)
 
         nodes = stack.enter_context(TortureNodes(launch, size))
         stack.callback(_end_all, _run_log(server))
@@ -168,5 +168,5 @@ def _patient(url: str) -> str:
     return f"{url}?socket_timeout=1"
 
 
-def _run_log(server: TortureServer) -> Path:
+def _run_log(server: ServerProcess) -> Path:
     return server.folder / "run_log"

@@ -1,7 +1,7 @@
 """A cluster of real processes on a server of its own, for one test; its clock is the real one.
 
 Knows which processes there are, and who tells what. What each of them does is in ``spawner`` and
-``node_process`` (nodes), ``network``, ``server``.
+``node_process`` (nodes), ``network``.
 
 1. The spawner and the network are forked, before anything is started that they should not inherit.
 2. The server starts, the test's own client gets its port to it, and the app's requests go there.
@@ -27,6 +27,7 @@ from typing import Any
 from rqproc.app import App
 from rqproc.errors import ConfigError, RqprocError
 from rqproc.ids import Id
+from rqproc.lab.servers import PrivateServer
 from rqproc.protocol.library import library
 from rqproc.testing.caller import GRACE_S
 from rqproc.testing.events import Event, History
@@ -39,7 +40,6 @@ from rqproc.testing.processes.gates import FileGate, FileGates
 from rqproc.testing.processes.journal import Journal
 from rqproc.testing.processes.network import Network
 from rqproc.testing.processes.node_process import UNFINISHED, ForkedNode
-from rqproc.testing.processes.server import KitServer
 from rqproc.testing.processes.spawner import Spawner
 
 NAMESPACE = "test"
@@ -108,7 +108,7 @@ class RealCluster(Kit):
 
     def _begin(self, stack: ExitStack) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rqproc-"))
-        server = self._server = KitServer(folder)
+        server = self._server = PrivateServer(folder)
         stack.callback(server.remove)
         runtime = server.places.runtime
         runtime.mkdir(mode=0o700, exist_ok=True)
