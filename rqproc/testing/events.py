@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from rqproc.ids import Id
+from rqproc.lab.overlaps import Span, overlaps
 
 Kind = Literal[
     "asked", "answered", "refused", "enqueued",
@@ -126,16 +127,13 @@ class History(Sequence[Event]):
         left out unless ``strict``: its id may have been given away, which only ``--strict`` nodes
         do not outlive.
         """
-        found = []
-        runs = [run for run in self.runs() if strict or not run.lapsed]
-        for place, run in enumerate(runs):
-            found += [(run, later) for later in runs[place + 1 :] if _overlap(run, later)]
-        return found
+        runs = (run for run in self.runs() if strict or not run.lapsed)
+        return [(run.of, later.of) for run, later in overlaps(map(_span, runs))]
 
 
-def _overlap(run: Run, later: Run) -> bool:
-    same = (run.resource, run.id) == (later.resource, later.id)
-    return same and (run.end is None or run.end > later.began)
+def _span(run: Run) -> Span[Run]:
+    ended = math.inf if run.end is None else run.end
+    return Span((run.resource, run.id), run, run.began, ended)
 
 
 def _runs(events: Sequence[Event]) -> list[Run]:

@@ -121,7 +121,7 @@ def assert_exactly_once(load: Load, book: Book, resource: str, ids: Sequence[int
     runs: Counter[str] = Counter()
     for id in ids:
         log = book.log(resource, id)
-        assert kit.overlaps(log) == []
+        assert kit.overlapping(log) == []
         runs.update(tag for what, tag, _ in log if what == "start")
         assert [tag for what, tag, _ in log if what == "start"] == [
             tag for what, tag, _ in log if what == "end"

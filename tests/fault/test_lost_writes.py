@@ -55,7 +55,7 @@ def test_a_server_that_forgot_everything_gives_out_nothing_that_still_runs(
         book.release("gated", id, times=3)
         asked.result()
         again.result()
-    assert kit.overlaps(book.log("gated", id)) == []
+    assert kit.overlapping(book.log("gated", id)) == []
 
 
 def test_a_server_that_has_kept_everything_settles_before_a_lease_is_over(
@@ -106,7 +106,7 @@ def test_a_take_that_the_server_has_lost_is_held_again(
         book.release("gated", id, times=2)
         assert asked.result()["n"] == 1
         assert other in cluster.client.members()
-    assert kit.overlaps(book.log("gated", id)) == []
+    assert kit.overlapping(book.log("gated", id)) == []
 
 
 def _held(cluster: Cluster, id: int) -> str | None:

@@ -32,7 +32,7 @@ def test_callers_of_a_killed_node_wait_a_lease_and_lose_nothing(
     runs = {}
     for id in asked:
         log = book.log("charge", id)
-        assert kit.overlaps(log, dead=["b"]) == []
+        assert kit.overlapping(log, dead=["b"]) == []
         for what, tag, where in log:
             if what == "start":
                 runs.setdefault(tag, []).append(where)
@@ -60,7 +60,7 @@ def test_many_that_a_killed_node_had_are_answered_by_the_others(
     assert list(found) == asked
     assert found[busy]["node"] in {"a", "c"}
     for id in asked:
-        assert kit.overlaps(book.log("gated", id), dead=["b"]) == []
+        assert kit.overlapping(book.log("gated", id), dead=["b"]) == []
 
 
 def test_values_of_a_killed_node_are_computed_anew_and_never_older(

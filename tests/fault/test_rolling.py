@@ -86,7 +86,7 @@ def test_the_last_node_drains_what_it_holds_and_the_next_takes_the_rest(
     for job in (second, last):
         assert job.latest_result(timeout=4)
     assert book.order("gated", id) == ["1", "2", "3"]
-    assert kit.overlaps(book.log("gated", id)) == []
+    assert kit.overlapping(book.log("gated", id)) == []
 
 
 def test_drains_by_command_one_after_the_other_fail_no_request(

@@ -88,7 +88,7 @@ def test_without_strict_it_is_left_to_its_end(cluster: Cluster, book: Book, ids:
     book.release("gated", id, times=2)
     book.started("gated", id)
     kit.eventually(lambda: len(book.log("gated", id)) == 4)
-    assert kit.overlaps(book.log("gated", id)) == []
+    assert kit.overlapping(book.log("gated", id)) == []
     assert node.process.poll() is None
 
 

@@ -6,12 +6,14 @@ Everything started here is ended here; nothing is waited for by sleeping a fixed
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +24,7 @@ from rq.job import Job
 import rqproc
 from rqproc import Client, cli
 from rqproc.errors import Overloaded
+from rqproc.lab.overlaps import Span, overlaps
 from rqproc.lab.processes import ChildProcess
 
 SOURCE = Path(rqproc.__file__).parents[1]
@@ -210,17 +213,17 @@ class Book:
         return [tag for what, tag, _ in self.log(resource, id) if what == "start"]
 
 
-def overlaps(
+def overlapping(
     log: Iterable[tuple[str, str, str]], *, dead: Iterable[str] = ()
 ) -> list[tuple[str, str]]:
     """Return the pairs of tags whose runs overlap; a run on a ``dead`` node ends with its node."""
-    running: dict[str, str] = {}
-    found = []
     gone = set(dead)
-    for what, tag, where in log:
-        if what == "end":
-            running.pop(tag, None)
-            continue
-        found += [(other, tag) for other, at in running.items() if at not in gone]
-        running[tag] = where
-    return found
+    runs: list[Span[str]] = []
+    latest: dict[str, int] = {}
+    for moment, (what, tag, where) in enumerate(log):
+        if what == "start":
+            latest[tag] = len(runs)
+            runs.append(Span("", tag, moment, moment if where in gone else math.inf))
+        else:
+            runs[latest[tag]] = replace(runs[latest[tag]], ended=moment)
+    return [(first.of, second.of) for first, second in overlaps(runs)]

@@ -248,7 +248,7 @@ def test_requests_of_a_held_id_stay_with_the_draining_holder_or_wait_for_it(
         assert first.result().node == "a"
         assert second.result().node == "b"
     assert node.wait() == 0
-    assert kit.overlaps(book.log("gated", id)) == []
+    assert kit.overlapping(book.log("gated", id)) == []
 
 
 def test_draining_without_waiting_returns_at_once(

@@ -154,7 +154,7 @@ def test_choke_points_are_run_for_each_caller_one_at_a_time(
         found = list(pool.map(lambda _: client.request_many(asked, "charge"), range(4)))
     for id in asked:
         assert sorted(values[id]["n"] for values in found) == [1, 2, 3, 4]
-        assert kit.overlaps(book.log("charge", id)) == []
+        assert kit.overlapping(book.log("charge", id)) == []
 
 
 def test_many_are_asked_for_from_inside_a_handler(client: Client, ids: Fresh) -> None:

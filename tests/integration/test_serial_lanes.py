@@ -23,7 +23,7 @@ def test_thirty_callers_of_one_id_run_one_after_the_other(
     assert counted == list(range(1, 31))
     log = book.log(resource, id)
     assert len(log) == 60
-    assert kit.overlaps(log) == []
+    assert kit.overlapping(log) == []
 
 
 def test_one_callers_requests_of_an_id_run_in_the_order_in_which_it_sent_them(

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from rqproc.lab.torture.breach import Breach
-from rqproc.lab.torture.records import Ask, How, ObservedRun, TortureHistory
+from rqproc.lab.torture.records import Ask, Breach, How, ObservedRun, TortureHistory
 from rqproc.lab.torture.timeline import name_of
 
 NAMED = frozenset(

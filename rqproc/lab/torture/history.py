@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rqproc.lab.torture import answers, limits, losses, nesting, runs
-from rqproc.lab.torture.breach import Breach
-from rqproc.lab.torture.records import TortureHistory
+from rqproc.lab.torture.records import Breach, TortureHistory
 from rqproc.lab.torture.timeline import Line, lines
 
 Law = Callable[[TortureHistory], Iterator[Breach]]

@@ -11,8 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from rqproc.lab.torture.answers import RETURN_S
-from rqproc.lab.torture.breach import Breach
-from rqproc.lab.torture.records import Ask, ObservedRun, TortureHistory
+from rqproc.lab.torture.records import Ask, Breach, ObservedRun, TortureHistory
 from rqproc.lab.torture.timeline import name_of
 
 STUCK_AFTER_S = 0.2

@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from rqproc.lab.torture.answers import may_seem_away
-from rqproc.lab.torture.breach import Breach
-from rqproc.lab.torture.records import Ask, ObservedRun, TortureHistory
+from rqproc.lab.torture.records import Ask, Breach, ObservedRun, TortureHistory
 from rqproc.lab.torture.timeline import name_of
 
 MAY_FAIL = frozenset({"RequestTimeout", "NodeLost"})

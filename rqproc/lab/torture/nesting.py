@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rqproc.lab.torture.answers import SLACK_S
-from rqproc.lab.torture.breach import Breach
-from rqproc.lab.torture.records import Ask, ObservedRun, TortureHistory
+from rqproc.lab.torture.records import Ask, Breach, ObservedRun, TortureHistory
 from rqproc.lab.torture.timeline import name_of
 
 UNNOTICED_LEASES, UNNOTICED_S = 2.0, 3.0

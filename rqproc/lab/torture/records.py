@@ -249,3 +249,15 @@ class TortureHistory:
         """Whether a request's value was made in a caller's own process."""
         run = self.by_run.get(ask.value.run) if ask.value else None
         return run is not None and run.local
+
+
+Record = ObservedRun | Ask | Stop | Death | Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A law, how it was broken, and the records that show it."""
+
+    law: str
+    text: str
+    records: tuple[Record, ...]

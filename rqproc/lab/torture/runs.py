@@ -10,12 +10,11 @@ What a caller runs in its own process is bound to that process alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 
-from rqproc.lab.torture.breach import Breach
-from rqproc.lab.torture.records import ObservedRun, Stop, TortureHistory
+from rqproc.lab.overlaps import Span, overlaps
+from rqproc.lab.torture.records import Breach, ObservedRun, Stop, TortureHistory
 
 TRUST = 0.8
 """Part of its lease that a node relies on; a longer stop ends what is promised of it."""
@@ -23,32 +22,15 @@ GRACE = 0.5
 """Part of a lease in which a process that has gone on notices that it was stopped too long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Part of a run that surely happened then."""
-
-    run: ObservedRun
-    began: float
-    ended: float
-
-
 def serial(history: TortureHistory) -> Iterator[Breach]:
     """No two runs of a key overlap: of all nodes together, and in each process that runs it itself.
 
     A run that takes longer than its resource allows counts until it ends, whoever was told what.
     """
-    for (key, _), runs in _by_key(history.runs).items():
-        pieces = sorted(
-            (piece for run in runs for piece in pieces_of(run, history)), key=lambda p: p.began
-        )
-        latest: Piece | None = None
-        for piece in pieces:
-            if latest and piece.began < latest.ended and piece.run is not latest.run:
-                both_s = min(latest.ended, piece.ended) - piece.began
-                text = f"two runs of {key} overlap for {both_s:.3f} s"
-                yield Breach("serial", text, (latest.run, piece.run))
-            if latest is None or piece.ended > latest.ended:
-                latest = piece
+    for first, second in overlaps(part for run in history.runs for part in parts_of(run, history)):
+        both_s = min(first.ended, second.ended) - second.began
+        text = f"two runs of {second.of.key} overlap for {both_s:.3f} s"
+        yield Breach("serial", text, (first.of, second.of))
 
 
 def tokens_rise(history: TortureHistory) -> Iterator[Breach]:
@@ -57,8 +39,11 @@ def tokens_rise(history: TortureHistory) -> Iterator[Breach]:
     Also across a loss of the server's data. A run that begins in a process just after too long a
     stop is excepted: it was on its way before.
     """
-    for (key, _), runs in _by_key(run for run in history.runs if not run.local).items():
-        told = [run for run in sorted(runs, key=_began) if not _woken(run, history)]
+    by_key: dict[str, list[ObservedRun]] = defaultdict(list)
+    for run in sorted(history.runs, key=lambda run: run.began):
+        if not run.local and not _woken(run, history):
+            by_key[run.key].append(run)
+    for key, told in by_key.items():
         for first, second in pairwise(told):
             if second.token <= first.token:
                 text = f"{key}: token {second.token} comes after token {first.token}"
@@ -100,20 +85,20 @@ def outlived(history: TortureHistory) -> list[ObservedRun]:
     ]
 
 
-def pieces_of(run: ObservedRun, history: TortureHistory) -> list[Piece]:
-    """Return the parts of a run that are held against it."""
-    began, ended = run.began, history.end_of_run(run)
-    pieces = []
+def parts_of(run: ObservedRun, history: TortureHistory) -> list[Span[ObservedRun]]:
+    """Return the parts of a run that surely happened, and are held against it."""
+    began, ended, key = run.began, history.end_of_run(run), _key(run)
+    parts = []
     for stop in _long_stops(run.pid, history):
         awake = stop.ended + GRACE * history.lease_s
         if awake <= began or stop.began >= ended:
             continue
         if stop.began > began:
-            pieces.append(Piece(run, began, stop.began))
+            parts.append(Span(key, run, began, stop.began))
         if not history.strict:
-            return pieces
+            return parts
         began = awake
-    return [*pieces, Piece(run, began, ended)] if ended > began else pieces
+    return [*parts, Span(key, run, began, ended)] if ended > began else parts
 
 
 def _woken(run: ObservedRun, history: TortureHistory) -> bool:
@@ -129,13 +114,6 @@ def _long_stops(pid: int, history: TortureHistory) -> list[Stop]:
     return sorted(found, key=lambda stop: stop.began)
 
 
-def _by_key(runs: Iterable[ObservedRun]) -> dict[tuple[str, int], list[ObservedRun]]:
-    """By key and, of those that callers ran themselves, by process."""
-    found: dict[tuple[str, int], list[ObservedRun]] = defaultdict(list)
-    for run in runs:
-        found[run.key, run.pid if run.local else 0].append(run)
-    return found
-
-
-def _began(run: ObservedRun) -> float:
-    return run.began
+def _key(run: ObservedRun) -> tuple[str, int]:
+    """Its key and, where a caller runs it itself, that process."""
+    return run.key, run.pid if run.local else 0

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rqproc.lab.torture.records import Ask, Death, Fault, ObservedRun, Stop, TortureHistory
+from rqproc.lab.torture.records import Ask, Death, Fault, ObservedRun, Record, Stop, TortureHistory
 
 SUDDEN_S = 0.05
 """A fault that took no longer has no end of its own in the telling."""
-
-Record = ObservedRun | Ask | Stop | Death | Fault
 
 
 @dataclass(frozen=True, slots=True)
