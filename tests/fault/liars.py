@@ -15,7 +15,7 @@ from typing import Any
 from rqproc import App
 from rqproc.errors import RequestCycle, RequestTimeout
 from rqproc.lab.torture.app import app as honest_app
-from rqproc.lab.torture.logging_runs import LoggedRun
+from rqproc.lab.torture.run_log import LoggedRun
 
 Handler = Callable[..., Any]
 

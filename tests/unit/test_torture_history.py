@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from unit.torture_records import ask, fault, history, killed, run
 
+from rqproc.lab.journal import Journal
 from rqproc.lab.torture.figures import Times, figures
 from rqproc.lab.torture.history import check
 from rqproc.lab.torture.records import HARMLESS, Ask, Stop, Value
-from rqproc.lab.torture.run_log import read
+from rqproc.lab.torture.run_log import RunLog, Told
 from rqproc.lab.torture.schedule import KINDS, LASTING, SUDDEN, schedule
 
 
@@ -86,39 +89,44 @@ def test_a_distribution_has_its_middle_and_its_worst() -> None:
     assert Times.of([]) is None
 
 
-def test_a_book_is_read_into_runs_whose_ends_may_be_missing() -> None:
+def told(path: Path, *said: dict[str, Any]) -> Told:
+    """What is read of a run log in which this was written."""
+    with closing(Journal(path)) as journal:
+        for line in said:
+            journal.write(line)
+        return RunLog(journal).told()
+
+
+def test_a_run_log_is_read_into_runs_whose_ends_may_be_missing(tmp_path: Path) -> None:
     about = {"tag": "", "token": 3, "pid": 7, "node": "a"}
-    lines = [
-        json.dumps({"id": "7.1", "began": 1.0, "key": "kept:1", **about}),
-        json.dumps({"id": "7.2", "began": 1.1, "key": "kept:2", **about}),
-        '{"id": "7.1", "ended": 1.2}',
-    ]
-    assert [(r.id, r.began, r.ended) for r in read(lines).runs] == [
-        ("7.1", 1.0, 1.2),
-        ("7.2", 1.1, None),
-    ]
+    found = told(
+        tmp_path / "log",
+        {"id": "7.1", "began": 1.0, "key": "kept:1", **about},
+        {"id": "7.2", "began": 1.1, "key": "kept:2", **about},
+        {"id": "7.1", "ended": 1.2},
+    )
+    assert [(r.id, r.began, r.ended) for r in found.runs] == [("7.1", 1.0, 1.2), ("7.2", 1.1, None)]
 
 
-def test_a_book_tells_what_handlers_asked_and_what_came_of_it() -> None:
-    def asks(name: str, tag: str) -> str:
-        about = {"by": "7.1", "key": "charge:1", "tag": tag, "timeout_s": 8.0, "asked": 1.1}
-        return json.dumps({"id": name, **about})
+def test_a_run_log_tells_what_handlers_asked_and_what_came_of_it(tmp_path: Path) -> None:
+    def asks(name: str) -> dict[str, Any]:
+        about = {"by": "7.1", "key": "charge:1", "tag": name, "timeout_s": 8.0, "asked": 1.1}
+        return {"id": name, **about}
 
     value = {"run": "8.1", "key": "charge:1", "tag": "7.1/1", "pid": 8, "at": 1.2}
-    lines = [
-        asks("7.1/1", "7.1/1"),
-        asks("7.1/2", "7.1/2"),
-        asks("7.1/3", "7.1/3"),
-        json.dumps({"id": "7.1/1", "answered": 1.3, "value": value}),
-        json.dumps({"id": "7.1/2", "answered": 1.4, "error": "NoLiveNode", "detail": "none"}),
-    ]
+    found = told(
+        tmp_path / "log",
+        *map(asks, ("7.1/1", "7.1/2", "7.1/3")),
+        {"id": "7.1/1", "answered": 1.3, "value": value},
+        {"id": "7.1/2", "answered": 1.4, "error": "NoLiveNode", "detail": "none"},
+    )
     about = {"how": "nested", "key": "charge:1", "asked": 1.1, "timeout_s": 8.0, "by": "7.1"}
-    assert read(lines).asks == (
+    assert found.asks == (
         Ask(tag="7.1/1", answered=1.3, value=Value("8.1", "charge:1", "7.1/1", 8, 1.2), **about),
         Ask(tag="7.1/2", answered=1.4, error="NoLiveNode", detail="none", **about),
         Ask(tag="7.1/3", **about),
     )
-    assert figures(history(*read(lines).asks)).outcomes == {
+    assert figures(history(*found.asks)).outcomes == {
         "value": 1,
         "NoLiveNode": 1,
         "cut short with who asked": 1,

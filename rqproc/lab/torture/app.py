@@ -1,6 +1,6 @@
 """The app that nodes serve while they are tortured: each run writes what it does into a run log.
 
-Knows handlers, and how they ask for other ids. How it is written is told in ``logging_runs``.
+Knows handlers, and how they ask for other ids. How it is written is told in ``run_log``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from rqproc.app import App
 from rqproc.ids import Id
-from rqproc.lab.torture.logging_runs import LoggedRun
+from rqproc.lab.torture.run_log import LoggedRun
 
 TTL_S = 1.0
 LONGEST_S = 0.04

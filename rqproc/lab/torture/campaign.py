@@ -21,7 +21,7 @@ from rqproc.lab.torture.load import Load
 from rqproc.lab.torture.nemesis import Nemesis
 from rqproc.lab.torture.records import Fault, Kind, Limit, TortureHistory
 from rqproc.lab.torture.schedule import KINDS, schedule
-from rqproc.lab.torture.setup import Setup, processes_of, setup
+from rqproc.lab.torture.setup import Setup, setup
 from rqproc.protocol.keys import RQ_PREFIX
 
 APP = "rqproc.lab.torture.app:app"
@@ -132,7 +132,7 @@ def _counted(place: Setup) -> str:
 
 
 def _history(plan: TorturePlan, place: Setup, faults: list[Fault]) -> TortureHistory:
-    told = place.told()
+    told = place.run_log.told()
     return TortureHistory(
         lease_s=plan.lease_s,
         ttl_s=TTL_S,
@@ -144,7 +144,7 @@ def _history(plan: TorturePlan, place: Setup, faults: list[Fault]) -> TortureHis
         deaths=place.nodes.deaths(),
         faults=tuple(faults),
         left_keys=tuple(_left_keys(place)),
-        left_pids=tuple(processes_of(place.run_log)),
+        left_pids=tuple(place.left_processes()),
     )
 
 

@@ -6,11 +6,10 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from rqproc.lab.torture.records import Ask, How, Value
+from rqproc.lab.torture.records import Ask, How, said_of
 
 
 class Ledger:
@@ -41,16 +40,17 @@ class Ledger:
 
     def answered(self, number: int, outcome: object) -> None:
         """Note a request's end: its value, or the error that it raised."""
-        now = time.monotonic()
+        now, said = time.monotonic(), said_of(outcome)
         with self._lock:
-            ask = self._open.pop(number)
-        if isinstance(outcome, BaseException):
-            text = str(outcome)[:300]
-            ended = replace(ask, answered=now, error=type(outcome).__name__, detail=text)
-        else:
-            ended = replace(ask, answered=now, value=value_of(outcome))
-        with self._lock:
-            self._ended.append(ended)
+            self._ended.append(self._open.pop(number).ends(now, **said))
+
+    def noted(self, number: int, call: Callable[[], object]) -> None:
+        """Make a request, and note its end."""
+        try:
+            outcome = call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
+            outcome = error
+        self.answered(number, outcome)
 
     def given_up(self, number: int) -> None:
         """Nobody looks for this job's result any more."""
@@ -67,11 +67,3 @@ class Ledger:
         """Return every request, those without an end too."""
         with self._lock:
             return (*self._ended, *self._open.values())
-
-
-def value_of(outcome: object) -> Value | None:
-    """Return what a handler of the torture app says in its value, None where it is none."""
-    if not isinstance(outcome, Mapping):
-        return None
-    said: Mapping[str, Any] = outcome
-    return Value(said["run"], said["key"], said["tag"], said["pid"], said["at"])

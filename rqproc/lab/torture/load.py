@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from rqproc.aio import AsyncClient
@@ -83,12 +82,7 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._end.set()
 
     def finish(self) -> None:
@@ -113,7 +107,12 @@ class Load:
     # --- blocking callers ---
 
     def _ask(self, choices: Choices) -> None:
-        turns = (self._one, self._call, self._many, self._invalidate)
+        turns: tuple[Callable[[Choices], None], ...] = (
+            lambda choices: self._have(choices.one()),
+            lambda choices: self._have(choices.call()),
+            self._many,
+            self._invalidate,
+        )
         while not self._end.is_set():
             (turn,) = choices.chance.choices(turns, (6, 6, 2, 1))
             turn(choices)
@@ -124,16 +123,10 @@ class Load:
             self._have(choice(choices))
             self._end.wait(choices.pause())
 
-    def _one(self, choices: Choices) -> None:
-        self._have(choices.one())
-
-    def _call(self, choices: Choices) -> None:
-        self._have(choices.call())
-
     def _have(self, choice: Choice) -> None:
         how = choice.how("request")
         number = self._ledger.ask(how, choice.key, tag=choice.tag, timeout_s=choice.timeout_s)
-        self._note(
+        self._ledger.noted(
             number,
             lambda: self._client.request(
                 choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
@@ -147,14 +140,7 @@ class Load:
     def _invalidate(self, choices: Choices) -> None:
         id = choices.kept()
         number = self._ledger.ask("invalidate", f"kept:{id}", timeout_s=PATIENT_S)
-        self._note(number, lambda: self._client.invalidate(id, "kept", timeout=PATIENT_S))
-
-    def _note(self, number: int, call: Callable[[], object]) -> None:
-        try:
-            outcome = call()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
-            outcome = error
-        self._ledger.answered(number, outcome)
+        self._ledger.noted(number, lambda: self._client.invalidate(id, "kept", timeout=PATIENT_S))
 
     # --- asyncio ---
 

@@ -8,8 +8,8 @@ asked before it leaves and answered after it has come back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 How = Literal[
     "request", "many", "async", "enqueue", "invalidate", "nested", "on_lost=local", "on_lost=error"
@@ -28,6 +28,8 @@ HARMLESS = frozenset({"join", "drain"})
 OF_SERVER = frozenset({"restart", "wipe", "stall"})
 SILENCING = frozenset({"drop", "mute"})
 """Kinds that make a server that runs seem to be away."""
+
+DETAIL_CHARS = 300
 
 END_SEEN_WITHIN_S = 0.1
 """A process that ends by itself has ended up to this much before that is seen."""
@@ -100,6 +102,23 @@ class Ask:
     @property
     def resource(self) -> str:
         return self.key.partition(":")[0]
+
+    def ends(
+        self, answered: float, *, value: Mapping[str, Any] | None = None, error: str = "",
+        detail: str = "",
+    ) -> Ask:  # fmt: skip
+        """Return it with its end, as ``said_of`` tells that."""
+        made = Value(**value) if value else None
+        return replace(self, answered=answered, value=made, error=error, detail=detail)
+
+
+def said_of(outcome: object) -> dict[str, Any]:
+    """Return what is written down of a request's end: what a handler of the torture's app has
+    returned, or the error that was raised.
+    """
+    if isinstance(outcome, BaseException):
+        return {"error": type(outcome).__name__, "detail": str(outcome)[:DETAIL_CHARS]}
+    return {"value": dict(outcome)} if isinstance(outcome, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)

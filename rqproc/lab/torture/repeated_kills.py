@@ -49,14 +49,8 @@ class RepeatedKills:
     def _ask(self, id: int, tag: str) -> None:
         ledger = self._setup.ledger
         number = ledger.ask("request", f"{RESOURCE}:{id}", tag=tag, timeout_s=TIMEOUT_S)
-        outcome: object
-        try:
-            outcome = self._setup.client.request(
-                id, RESOURCE, args=(tag, HOLD_S), timeout=TIMEOUT_S
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
-            outcome = error
-        ledger.answered(number, outcome)
+        client, args = self._setup.client, (tag, HOLD_S)
+        ledger.noted(number, lambda: client.request(id, RESOURCE, args=args, timeout=TIMEOUT_S))
 
     def _await_run(
         self, id: int, tag: str, caller: threading.Thread, killed: list[TorturedNode]
@@ -71,7 +65,7 @@ class RepeatedKills:
         return None
 
     def _starts(self, tag: str) -> int:
-        return self._setup.run_log.read_text().count(f'"tag": "{tag}"')
+        return sum(run.tag == tag for run in self._setup.run_log.told().runs)
 
     def _holder(self, id: int) -> TorturedNode | None:
         (at,) = self._setup.client.locate([id], RESOURCE)

@@ -23,9 +23,8 @@ from rqproc.lab.torture import choices
 from rqproc.lab.torture.app import app as own_app
 from rqproc.lab.torture.ledger import Ledger
 from rqproc.lab.torture.load import ask_many
-from rqproc.lab.torture.logging_runs import RUN_LOG, writing_into
 from rqproc.lab.torture.nodes import TorturedNode, TortureNodes
-from rqproc.lab.torture.run_log import Told, read
+from rqproc.lab.torture.run_log import RUN_LOG, RunLog, writing_into
 
 NAMESPACE = "torture"
 CALLERS = ("callers", "async")
@@ -43,12 +42,9 @@ class Setup:
     nodes: TortureNodes
     client: Client
     ledger: Ledger
+    run_log: RunLog
     lease_s: float
     callers: Sequence[str] = CALLERS
-
-    @property
-    def run_log(self) -> Path:
-        return _run_log(self.server)
 
     def url(self, port: str) -> str:
         """Return a port's URL."""
@@ -101,12 +97,11 @@ class Setup:
 
     def _any_runs(self) -> bool:
         pids = {node.pid for node in self.nodes.alive}
-        return any(run.ended is None and run.pid in pids for run in self.told().runs)
+        return any(run.ended is None and run.pid in pids for run in self.run_log.told().runs)
 
-    def told(self) -> Told:
-        """Return what handlers have written into the run log."""
-        with self.run_log.open() as lines:
-            return read(lines)
+    def left_processes(self) -> list[int]:
+        """Return the processes that were told of its run log and live; Linux alone can say."""
+        return _told_of(_run_log(self.server))
 
     def _all_members(self) -> bool:
         pids = {node.pid for node in self.client.membership().nodes if node.state == "member"}
@@ -133,22 +128,22 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
         server = stack.enter_context(ServerProcess("--stream-node-max-bytes", "256", keeps=True))
         proxy = stack.enter_context(Proxy(server.path, seed=seed))
         callers = _patient(proxy.url(CALLERS[0]))
-        stack.enter_context(writing_into(_run_log(server)))
+        path = _run_log(server)
+        run_log = stack.enter_context(writing_into(path))
         client = stack.enter_context(Client(callers, namespace=NAMESPACE, app=own_app))
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
         options += ["--concurrency", "16", "--log-level", "warning", "--strict"]
-        environ = {RUN_LOG: str(_run_log(server))}
+        environ = {RUN_LOG: str(path)}
 
         def launch(name: str) -> TorturedNode:
             return TorturedNode(name, proxy.url(name), NAMESPACE, [*options, app], environ=environ)
 
         nodes = stack.enter_context(TortureNodes(launch, size))
-        stack.callback(_end_all, _run_log(server))
-        yield Setup(server, proxy, nodes, client, Ledger(), lease_s)
+        stack.callback(_end_all, path)
+        yield Setup(server, proxy, nodes, client, Ledger(), run_log, lease_s)
 
 
-def processes_of(run_log: Path) -> list[int]:
-    """Return the processes that were told of a run log and live; Linux alone can say."""
+def _told_of(run_log: Path) -> list[int]:
     mark, found = f"{RUN_LOG}={run_log}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone, or not ours to read
@@ -158,7 +153,7 @@ def processes_of(run_log: Path) -> list[int]:
 
 
 def _end_all(run_log: Path) -> None:
-    for pid in processes_of(run_log):
+    for pid in _told_of(run_log):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

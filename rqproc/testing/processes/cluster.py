@@ -37,7 +37,7 @@ from rqproc.testing.processes.callers import Callers
 from rqproc.testing.processes.event_log import Child, EventLog
 from rqproc.testing.processes.forks import last_lines
 from rqproc.testing.processes.gates import FileGate, FileGates
-from rqproc.testing.processes.journal import Journal
+from rqproc.testing.processes.journal import ClusterJournal
 from rqproc.testing.processes.network import Network
 from rqproc.testing.processes.node_process import UNFINISHED, ForkedNode
 from rqproc.testing.processes.spawner import Spawner
@@ -112,7 +112,7 @@ class RealCluster(Kit):
         stack.callback(server.remove)
         runtime = server.places.runtime
         runtime.mkdir(mode=0o700, exist_ok=True)
-        journal = self._event_log.journal = Journal(folder / "journal")
+        journal = self._event_log.journal = ClusterJournal(folder / "journal")
         stack.callback(journal.close)
         stack.callback(self._event_log.read)
         self._gates = FileGates(folder / "gates", self._event_log.held_at)

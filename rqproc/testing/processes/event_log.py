@@ -13,7 +13,7 @@ from typing import Any
 
 from rqproc.errors import RqprocError
 from rqproc.testing.events import Event, History
-from rqproc.testing.processes.journal import Journal
+from rqproc.testing.processes.journal import ClusterJournal
 from rqproc.testing.processes.node_process import rebuilt
 
 
@@ -41,7 +41,7 @@ class EventLog:
     """Attributes: journal: where the nodes' part is read, once there is one."""
 
     def __init__(self) -> None:
-        self.journal: Journal | None = None
+        self.journal: ClusterJournal | None = None
         self._events: list[Event] = []
         self._children: dict[int, Child] = {}
         self._held: Counter[str] = Counter()
@@ -75,7 +75,7 @@ class EventLog:
         if self.journal is None:
             return
         with self._lock:
-            for kind, at_s, facts in self.journal.news():
+            for kind, at_s, *facts in self.journal.news():
                 self._hear(kind, at_s, facts)
 
     def _hear(self, kind: str, at_s: float, facts: list[Any]) -> None:

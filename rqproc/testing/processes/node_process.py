@@ -22,7 +22,7 @@ from rqproc.protocol.messages import Joined
 from rqproc.settings import NodeSettings
 from rqproc.testing.events import Event
 from rqproc.testing.processes.gates import FileGates
-from rqproc.testing.processes.journal import Journal
+from rqproc.testing.processes.journal import ClusterJournal
 from rqproc.testing.watching import Witness, listening, watched
 
 UNFINISHED = 1
@@ -39,7 +39,7 @@ class ForkedNode:
     app: App
     namespace: str
     settings: NodeSettings
-    journal: Journal
+    journal: ClusterJournal
     gates: FileGates
 
     def __call__(self, name: str, url: str) -> None:
@@ -64,18 +64,18 @@ class ForkedNode:
         signal.signal(signal.SIGTERM, lambda number, frame: node.stop())
 
         def ready(name: str, joined: Joined) -> None:
-            journal.write("ready", os.getpid())
+            journal.tell("ready", os.getpid())
 
         try:
             return node.run(ready=ready)
         except RqprocError as error:
             if not node.has_served:
                 facts = (type(error).__name__, str(error), vars(error))
-                journal.write("failed", os.getpid(), *facts)
+                journal.tell("failed", os.getpid(), *facts)
             raise
 
     def _gate(self, resource: str, id: Id) -> Callable[[], None] | None:
-        return self.gates.before(resource, id, tell=lambda gate: self.journal.write("held", gate))
+        return self.gates.before(resource, id, tell=lambda gate: self.journal.tell("held", gate))
 
 
 def rebuilt(name: str, text: str, facts: Mapping[str, Any]) -> RqprocError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rqproc.testing.processes.forks import Channel, ForkedHelper, fork
-from rqproc.testing.processes.journal import Journal
+from rqproc.testing.processes.journal import ClusterJournal
 
 LOOK_S = 1.0
 
@@ -38,7 +38,7 @@ class Spawner(ForkedHelper):
     """
 
     def __init__(
-        self, live: Live, *, clear_up: Callable[[], None], logs: Path, journal: Journal
+        self, live: Live, *, clear_up: Callable[[], None], logs: Path, journal: ClusterJournal
     ) -> None:
         self._logs = logs
         inside = _Spawner(live, clear_up, self.log_of, journal)
@@ -65,7 +65,7 @@ class _Spawner:
 
     def __init__(
         self, live: Live, clear_up: Callable[[], None], log_of: Callable[[str], Path],
-        journal: Journal,
+        journal: ClusterJournal,
     ) -> None:  # fmt: skip
         self._live = live
         self._clear_up = clear_up
@@ -118,7 +118,7 @@ class _Spawner:
     def _note(self, pid: int, status: int) -> None:
         if not os.WIFSTOPPED(status):
             self._living.discard(pid)
-            self._journal.write("ended", pid, os.waitstatus_to_exitcode(status))
+            self._journal.tell("ended", pid, os.waitstatus_to_exitcode(status))
 
     def _end_all(self) -> None:
         for pid in self._living:

@@ -8,15 +8,15 @@ from pathlib import Path
 from rqproc.context import CURRENT, Current
 from rqproc.errors import NoLiveNode
 from rqproc.lab.torture.choices import LIMITED, NESTED, PROBED, SERIAL, SLOW_ID, Choices
-from rqproc.lab.torture.ledger import Ledger, value_of
-from rqproc.lab.torture.logging_runs import LoggedRun, writing_into
-from rqproc.lab.torture.run_log import read
+from rqproc.lab.torture.ledger import Ledger
+from rqproc.lab.torture.records import Value
+from rqproc.lab.torture.run_log import LoggedRun, writing_into
 
 
 def test_a_run_and_what_it_asks_are_read_as_they_were_written(tmp_path: Path) -> None:
     token = CURRENT.set(Current(1, "nested", "a", token=7, deadline=None))
     try:
-        with writing_into(tmp_path / "run_log"):
+        with writing_into(tmp_path / "run_log") as run_log:
             logged = LoggedRun("r1")
             names = [logged.name() for _ in range(3)]
             for name in names:
@@ -24,16 +24,15 @@ def test_a_run_and_what_it_asks_are_read_as_they_were_written(tmp_path: Path) ->
             logged.hears(names[0], NoLiveNode("torture"))
             value = logged.end()
             logged.hears(names[1], value)
+            (run,), asks = run_log.told()
     finally:
         CURRENT.reset(token)
-    with (tmp_path / "run_log").open() as lines:
-        (run,), asks = read(lines)
     assert (run.key, run.tag, run.token, run.node, run.local) == ("nested:1", "r1", 7, "a", False)
     assert run.ended == value["at"]
     assert {ask.by for ask in asks} == {run.id}
     assert [ask.tag for ask in asks] == names
     assert [ask.error for ask in asks] == ["NoLiveNode", "", ""]
-    assert [ask.value for ask in asks] == [None, value_of(value), None]
+    assert [ask.value for ask in asks] == [None, Value(**value), None]
     assert asks[2].answered is None
 
 
