@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Collection
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import click
@@ -18,7 +19,6 @@ from rich.table import Table
 
 from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
-from rqproc.lab.bench import figures
 from rqproc.lab.bench.environment import RIVALS, BenchPlan, Rival
 from rqproc.lab.bench.rounds import Result, Step, run_rounds
 from rqproc.lab.bench.rows import NAMES, ROWS, Row, choose
@@ -26,6 +26,11 @@ from rqproc.lab.bench.rows import NAMES, ROWS, Row, choose
 DEFAULT = BenchPlan()
 
 STYLES = {"met": "green", "missed": "bold red", "n/a": "dim", "": "dim"}
+
+WIDTH = 21
+"""Of a bar, in cells."""
+REACH = 4.0
+"""A bar is empty at a quarter of what was asked for, and full at four times that."""
 
 T = TypeVar("T", bound=str)
 
@@ -189,24 +194,24 @@ def _show(out: Console, result: Result) -> None:
 def _table(out: Console, result: Result) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    table.add_column("", no_wrap=True, min_width=figures.WIDTH)
+    table.add_column("", no_wrap=True, min_width=WIDTH)
     table.add_column("figure", justify="right", no_wrap=True)
     table.add_column("target", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("measured")
-    ink = figures.Ink() if out.is_terminal else figures.PLAIN
+    ink = Ink() if out.is_terminal else PLAIN
     for row in result.rows:
         table.add_row(*_cells(result, row, ink))
     return table
 
 
-def _cells(result: Result, row: Row, ink: figures.Ink) -> tuple[str, ...]:
+def _cells(result: Result, row: Row, ink: Ink) -> tuple[str, ...]:
     figure, verdict = result.figure(row), result.verdict(row)
     style = STYLES[verdict]
     drawn = ""
     if figure is not None and row.target:
-        drawn = f"[{style}]{figures.bar(row.target.score(figure), ink=ink)}[/{style}]"
-    shown = "n/a" if figure is None else f"{figures.number(figure)} {row.unit}".rstrip()
+        drawn = f"[{style}]{bar(row.target.score(figure), ink=ink)}[/{style}]"
+    shown = "n/a" if figure is None else f"{number(figure)} {row.unit}".rstrip()
     target = str(row.target) if row.target else ""
     title = f"[bold]{row.name}[/bold]: {escape(row.title(result.plan))}"
     return title, drawn, shown, target, f"[{style}]{verdict}[/{style}]", _measured(result, row)
@@ -217,6 +222,63 @@ def _measured(result: Result, row: Row) -> str:
     medians = [(term, term.median(result.readings)) for term in row.formula.terms]
     if len(medians) < 2:
         return ""
-    return " to ".join(
-        figures.amount(term.field, value) for term, value in medians if value is not None
+    return " to ".join(amount(term.field, value) for term, value in medians if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ink:
+    """The characters of a bar: what is reached, the target's mark, and the rest."""
+
+    full: str = "█"
+    mark: str = "│"
+    rest: str = " "
+
+
+PLAIN = Ink("#", "|", ".")
+
+
+def bar(score: float, *, width: int = WIDTH, ink: Ink | None = None) -> str:
+    """Draw a score on a log scale; its mark, in the middle, is reached where the target is met."""
+    ink = ink or Ink()
+    middle = width // 2
+    filled = _filled(score, width)
+    cells = [ink.full if place < filled else ink.rest for place in range(width)]
+    if filled <= middle:
+        cells[middle] = ink.mark
+    return "".join(cells)
+
+
+def _filled(score: float, width: int) -> int:
+    """Cells up to the score; the middle one is full just where the score is 1.0 or more."""
+    clamped = min(max(score, 1 / REACH), REACH)
+    share = math.log(clamped, REACH)  # -1.0 to 1.0
+    middle = width // 2
+    return (
+        middle + 1 + math.floor(share * middle) if share >= 0 else math.ceil((1 + share) * middle)
     )
+
+
+def number(value: float) -> str:
+    """Write a number with about three digits that count."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def amount(field: str, value: float) -> str:
+    """Write what a probe has read, in the unit that its name ends with."""
+    if field.endswith("per_s"):
+        return f"{number(value)}/s"
+    if field.endswith("_s"):
+        return _duration(value)
+    if field.endswith("_bytes"):
+        return f"{number(value / 1e6)} MB" if abs(value) >= 1e6 else f"{number(value)} bytes"
+    if field.endswith("_share"):
+        return f"{number(value * 100)} %"
+    return number(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1.0:
+        return f"{number(seconds)} s"
+    return f"{number(seconds * 1e3)} ms" if seconds >= 1e-2 else f"{number(seconds * 1e6)} µs"

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.lab.bench import figures
+from rqproc.cli import bench as shown
 from rqproc.lab.bench.environment import RIVALS, BenchPlan
-from rqproc.lab.bench.figures import Formula, FormulaTerm, at_least, at_most, judge, latency
 from rqproc.lab.bench.rounds import Result
-from rqproc.lab.bench.rows import NAMES, PROBES, ROWS, choose, probes_of
+from rqproc.lab.bench.rows import (
+    NAMES,
+    PROBES,
+    ROWS,
+    Formula,
+    at_least,
+    at_most,
+    choose,
+    judge,
+    probes_of,
+)
+from rqproc.lab.bench.timing import FormulaTerm, summary
 
 HIT, PAIR = FormulaTerm("hit", "p50_s"), FormulaTerm("pair", "p50_s")
 
@@ -38,12 +48,12 @@ def test_what_could_not_be_measured_has_no_figure() -> None:
 
 
 def test_a_latency_has_the_median_and_the_99th_of_a_hundred() -> None:
-    found = latency([float(number) for number in range(101)])
+    found = summary([float(number) for number in range(101)])
     assert found == {"p50_s": 50.0, "p99_s": 99.0}
 
 
 def test_a_latency_is_never_longer_than_the_longest_time() -> None:
-    assert latency([1.0, 2.0])["p99_s"] <= 2.0
+    assert summary([1.0, 2.0])["p99_s"] <= 2.0
 
 
 # --- verdicts ---
@@ -88,7 +98,7 @@ def test_a_machine_that_others_use_is_told_from_a_quiet_one(load: float, busy: b
 
 
 def drawn(score: float) -> str:
-    return figures.bar(score, width=9, ink=figures.PLAIN)
+    return shown.bar(score, width=9, ink=shown.PLAIN)
 
 
 def test_a_bar_reaches_its_mark_where_the_target_is_just_met() -> None:
@@ -107,7 +117,7 @@ def test_a_bar_grows_with_the_logarithm_of_its_score() -> None:
 
 def test_every_bar_is_as_wide_as_the_others() -> None:
     scores = [place / 50 for place in range(500)]
-    assert {len(figures.bar(score)) for score in scores} == {figures.WIDTH}
+    assert {len(shown.bar(score)) for score in scores} == {shown.WIDTH}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def test_every_bar_is_as_wide_as_the_others() -> None:
     ],
 )
 def test_an_amount_is_written_in_the_unit_of_its_name(field: str, value: float, text: str) -> None:
-    assert figures.amount(field, value) == text
+    assert shown.amount(field, value) == text
 
 
 # --- the table ---

@@ -1,4 +1,4 @@
-"""What probes share: the server, clusters in namespaces of their own, and the machine.
+"""What probes share: the server, and clusters in namespaces of their own.
 
 Knows the plan, and that whatever was started is ended. Must not know what is measured.
 """
@@ -6,19 +6,15 @@ Knows the plan, and that whatever was started is ended. Must not know what is me
 from __future__ import annotations
 
 import os
-import platform
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import redis
 
-from rqproc import __version__
 from rqproc.client import Client
 from rqproc.lab.processes import NodeProcess, swept
 from rqproc.protocol.commands import Commands
@@ -162,73 +158,3 @@ def _namespace(url: str) -> Iterator[tuple[Client, dict[str, int]]]:
     """A namespace, and the nodes' process ids, to be filled in, for those who sweep it."""
     with Client(url, namespace=f"bench-{token_hex(4)}") as client, swept(client, url) as pids:
         yield client, pids
-
-
-def rss_bytes(pid: int) -> int | None:
-    """Return the memory that a process has at this moment."""
-    fields = _read(pid, "statm")
-    return int(fields.split()[1]) * os.sysconf("SC_PAGE_SIZE") if fields else None
-
-
-def cpu_s(pid: int) -> float | None:
-    """Return the processor time that a process has used so far, in all its threads: to the
-    nanosecond where the kernel counts so, of those that still run, else in its ticks.
-    """
-    running_ns = [_read(pid, f"task/{task}/schedstat") for task in _tasks(pid)]
-    if running_ns and all(running_ns):
-        return sum(int(found.split()[0]) for found in running_ns if found) / 1e9
-    fields = _read(pid, "stat")
-    if fields is None:
-        return None
-    user, system = fields.rpartition(")")[2].split()[11:13]  # the name before may have spaces
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _tasks(pid: int) -> list[str]:
-    try:
-        return [task.name for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return []
-
-
-def _read(pid: int, name: str) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text()
-    except OSError:
-        return None
-
-
-PACKAGES = ("redis", "hiredis", "rq")
-
-
-def machine(client: redis.Redis) -> dict[str, Any]:
-    """Return what a reader needs to know of this machine and of the server.
-
-    ``load`` is how many programs wanted a core in the last minute, on average.
-    """
-    return {
-        "cores": os.cpu_count(),
-        "processor": _processor(),
-        "load": round(os.getloadavg()[0], 1),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "server": _server(client),
-        "python": platform.python_version(),
-        "rqproc": __version__,
-        **{name: version(name) for name in PACKAGES},
-    }
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _server(client: redis.Redis) -> str:
-    """Its name and version, and the way there: a unix socket is faster than TCP."""
-    found = client.info("server")
-    name = str(found.get("server_name", "redis"))
-    way = "unix socket" if "path" in client.connection_pool.connection_kwargs else "TCP"
-    return f"{name} {found.get(f'{name}_version', found['redis_version'])} over {way}"

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +19,13 @@ from secrets import token_hex
 from rqproc.calls.call import plain
 from rqproc.client import Client
 from rqproc.errors import RqprocError
-from rqproc.lab.bench import environment, rivals, timing
+from rqproc.lab.bench import rivals, timing
 from rqproc.lab.bench.environment import Bench, BenchNodes, main_nodes, members
-from rqproc.lab.bench.figures import Reading
 from rqproc.lab.bench.rivals import forget_jobs
-from rqproc.lab.bench.timing import Probe
+from rqproc.lab.bench.timing import Probe, Reading
 from rqproc.lab.bench.work import FRESH, KEPT, TOLD, declare
 from rqproc.lab.processes import swept
+from rqproc.lab.usage import cpu_s
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Sent
 
@@ -78,8 +78,8 @@ def _spent(bench: Bench, pid: int) -> dict[str, float]:
     """The processor time of the server and of a process so far."""
     found = bench.redis.info("cpu")
     spent = {"server_s": float(found["used_cpu_user"]) + float(found["used_cpu_sys"])}
-    cpu_s = environment.cpu_s(pid)
-    return spent if cpu_s is None else {**spent, "answerer_s": cpu_s}
+    answerer_s = cpu_s(pid)
+    return spent if answerer_s is None else {**spent, "answerer_s": answerer_s}
 
 
 def _pair(bench: Bench, seconds: float) -> Reading:
@@ -92,23 +92,25 @@ def _hit(bench: Bench, seconds: float) -> Reading:
     return _with_cost(bench, asking.hit, asking.nodes.pid, seconds)
 
 
-def _miss(bench: Bench, seconds: float) -> Reading:
-    return timing.latency(bench.have(warm_nodes).miss, seconds=seconds)
-
-
-def _told(bench: Bench, seconds: float) -> Reading:
-    return timing.latency(bench.have(warm_nodes).told, seconds=seconds)
-
-
-def _stock(bench: Bench, seconds: float) -> Reading:
-    return timing.latency(bench.have(rivals.stock_rq), seconds=seconds)
+def _waiting(ask: Callable[[Bench], rivals.Ask]) -> Callable[[Bench, float], Reading]:
+    """What measures the latency of calls alone."""
+    return lambda bench, seconds: timing.latency(ask(bench), seconds=seconds)
 
 
 PAIR = Probe("pair", "a raw LPUSH/BLPOP pair there and back", _pair, rival="raw")
 HIT = Probe("hit", "hits, one caller", _hit)
-MISS = Probe("miss", "misses, one caller", _miss)
-CALL = Probe("call", "calls with an argument, one caller", _told)
-STOCK = Probe("stock-rq", "stock RQ SimpleWorker, one caller", _stock, rival="rq")
+MISS = Probe("miss", "misses, one caller", _waiting(lambda bench: bench.have(warm_nodes).miss))
+CALL = Probe(
+    "call",
+    "calls with an argument, one caller",
+    _waiting(lambda bench: bench.have(warm_nodes).told),
+)
+STOCK = Probe(
+    "stock-rq",
+    "stock RQ SimpleWorker, one caller",
+    _waiting(lambda bench: bench.have(rivals.stock_rq)),
+    rival="rq",
+)
 
 
 def _near(bench: Bench, seconds: float) -> Reading:
@@ -142,7 +144,7 @@ class Router:
     """Routes requests, one a call, to members that answer nobody."""
 
     def __init__(self, bench: Bench, client: Client, size: int) -> None:
-        self._ground = bench
+        self._bench = bench
         self._commands = Commands(client.keys)
         self._queues = [client.keys.queue(f"m{number}") for number in range(size)]
         self._ids = count()
@@ -159,14 +161,14 @@ class Router:
         calls = [_call(number) for number in islice(self._ids, BATCH)]
         us, count = self._spent()
         for call in calls:
-            self._ground.say(self._commands.route((call,), timeout_s=10.0))
+            self._bench.say(self._commands.route((call,), timeout_s=10.0))
         now_us, now_count = self._spent()
-        forget_jobs(self._ground, [call.id for call in calls], *self._queues)
+        forget_jobs(self._bench, [call.id for call in calls], *self._queues)
         return (now_us - us) / (now_count - count) / 1e6
 
     def _spent(self) -> tuple[int, int]:
         """The server's microseconds in functions, and their calls, so far."""
-        found = self._ground.redis.info("commandstats")["cmdstat_fcall"]
+        found = self._bench.redis.info("commandstats")["cmdstat_fcall"]
         return found["usec"], found["calls"]
 
 
@@ -187,8 +189,10 @@ def _crowd(bench: Bench) -> Iterator[Router]:
         yield Router(bench, client, CROWD)
 
 
-ALONE = Probe("route-1", "route with one member", lambda g, s: g.have(_alone).measure(s))
-MANY = Probe("route-500", f"route with {CROWD} members", lambda g, s: g.have(_crowd).measure(s))
+ALONE = Probe("route-1", "route with one member", lambda bench, s: bench.have(_alone).measure(s))
+MANY = Probe(
+    "route-500", f"route with {CROWD} members", lambda bench, s: bench.have(_crowd).measure(s)
+)
 
 
 COMMAND = (sys.executable, "-m", "rqproc", "request", "1")

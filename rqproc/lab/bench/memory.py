@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import count
 
-from rqproc.lab.bench import environment, rivals, timing
+from rqproc.lab.bench import rivals, timing
 from rqproc.lab.bench.environment import Bench, BenchNodes, nodes
-from rqproc.lab.bench.figures import Reading
 from rqproc.lab.bench.latency import IDS
-from rqproc.lab.bench.timing import Probe
+from rqproc.lab.bench.timing import Probe, Reading
 from rqproc.lab.bench.work import KEPT
+from rqproc.lab.usage import cpu_s, usage
 from rqproc.protocol.library import library
 
 FEW = 1000
@@ -38,12 +38,12 @@ def _many(bench: Bench) -> Iterator[tuple[rivals.Ask, Reading]]:
         # What the requests themselves need, the first half has made the node take already.
         half = entries // 2
         _fill(found, half)
-        before = environment.rss_bytes(found.pid)
+        before = usage(found.pid)
         _fill(found, entries, first=half)
-        after = environment.rss_bytes(found.pid)
+        after = usage(found.pid)
         size: Reading = {}
-        if before is not None and after is not None:
-            size = {"entry_bytes": (after - before) / (entries - half)}
+        if before and after:
+            size = {"entry_bytes": (after.rss_bytes - before.rss_bytes) / (entries - half)}
         yield _spread(found, entries), size
 
 
@@ -110,8 +110,8 @@ def _used(bench: Bench, pid: int | None) -> Reading:
         if command != "info":
             used["run_per_s"] += found["calls"]
             used["sent_per_s"] += 0 if command in _called_by_functions() else found["calls"]
-    cpu_s = environment.cpu_s(pid) if pid else None
-    return used if cpu_s is None else {**used, "cpu_share": cpu_s}
+    core_s = cpu_s(pid) if pid else None
+    return used if core_s is None else {**used, "cpu_share": core_s}
 
 
 @cache

@@ -5,21 +5,28 @@ Knows the order of things. Must not know what is measured, nor how it is shown.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import redis
 
+from rqproc import __version__
 from rqproc.errors import ConfigError, RedisUnavailable
-from rqproc.lab.bench.environment import Bench, BenchPlan, machine
-from rqproc.lab.bench.figures import Reading, Readings, Verdict, judge
-from rqproc.lab.bench.rows import Row, probes_of
+from rqproc.lab.bench.environment import Bench, BenchPlan
+from rqproc.lab.bench.rows import Row, Verdict, judge, probes_of
+from rqproc.lab.bench.timing import Reading, Readings
 from rqproc.lab.servers import private_server
 from rqproc.settings import server_url, without_password
 from rqproc.transport.sentinel import is_url as is_sentinel
 
 WARM_S = 0.3
+PACKAGES = ("redis", "hiredis", "rq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def run_rounds(
 def _play_on(url: str, plan: BenchPlan, rows: Sequence[Row]) -> Iterator[Step | Result]:
     try:
         with Bench(url, plan) as bench:
-            facts = machine(bench.redis)
+            facts = _machine(bench.redis)
             readings: dict[str, list[Reading]] = {}
             yield from _measure(bench, rows, readings)
     except redis.RedisError as error:
@@ -108,3 +115,36 @@ def _measure(
             if number:
                 readings.setdefault(probe.name, []).append(reading)
             done += 1
+
+
+def _machine(client: redis.Redis) -> dict[str, Any]:
+    """Return what a reader needs to know of this machine and of the server.
+
+    ``load`` is how many programs wanted a core in the last minute, on average.
+    """
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "load": round(os.getloadavg()[0], 1),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "server": _server(client),
+        "python": platform.python_version(),
+        "rqproc": __version__,
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _server(client: redis.Redis) -> str:
+    """Its name and version, and the way there: a unix socket is faster than TCP."""
+    found = client.info("server")
+    name = str(found.get("server_name", "redis"))
+    way = "unix socket" if "path" in client.connection_pool.connection_kwargs else "TCP"
+    return f"{name} {found.get(f'{name}_version', found['redis_version'])} over {way}"

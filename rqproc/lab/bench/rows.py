@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from rqproc.lab.bench import latency, memory, throughput
 from rqproc.lab.bench.environment import BenchPlan, Rival
-from rqproc.lab.bench.figures import ONE, Formula, FormulaTerm, Goal, at_least, at_most
-from rqproc.lab.bench.timing import Probe
+from rqproc.lab.bench.timing import FormulaTerm, Probe, Readings, median
 
 PROBES = {
     probe.name: probe
@@ -39,6 +39,76 @@ PROBES = {
     )
 }
 """In the order in which a round goes through them: what is compared lies side by side."""
+
+
+ONE = FormulaTerm("", "")
+"""Over another term: so many of that in a second, or whatever its unit is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """``over / under``, or ``over`` alone, times ``scale``."""
+
+    over: FormulaTerm
+    under: FormulaTerm | None = None
+    scale: float = 1.0
+
+    @property
+    def terms(self) -> tuple[FormulaTerm, ...]:
+        return tuple(term for term in (self.over, self.under) if term and term != ONE)
+
+    def rounds(self, readings: Readings) -> list[float]:
+        """Return the figure of each round: only what lay side by side is compared."""
+        unders = self.under.of(readings) if self.under else []
+        overs = [1.0] * len(unders) if self.over == ONE else self.over.of(readings)
+        if self.under is None:
+            return [over * self.scale for over in overs]
+        pairs = zip(overs, unders, strict=True)
+        return [over / under * self.scale for over, under in pairs]
+
+    def figure(self, readings: Readings) -> float | None:
+        """Return the median of the rounds' figures; None where nothing could be measured."""
+        return median(self.rounds(readings))
+
+
+Verdict = Literal["met", "missed", "n/a", ""]
+"""``n/a``: could not be measured here; empty: the row has no target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound: figures are to be at least that, or at most."""
+
+    bound: float
+    at_least: bool = False
+
+    def __str__(self) -> str:
+        return f"at {'least' if self.at_least else 'most'} {self.bound:g}"
+
+    def score(self, figure: float) -> float:
+        """Return how many times better than asked for a figure is: 1.0 just meets the target.
+
+        A figure of nothing, where little is good, has no such number: it is as good as can be.
+        """
+        good, bad = (figure, self.bound) if self.at_least else (self.bound, figure)
+        return good / bad if bad > 0 else float("inf")
+
+
+def at_most(bound: float) -> Goal:
+    return Goal(bound)
+
+
+def at_least(bound: float) -> Goal:
+    return Goal(bound, at_least=True)
+
+
+def judge(figure: float | None, target: Goal | None) -> Verdict:
+    """Say whether a figure meets its target."""
+    if figure is None:
+        return "n/a"
+    if target is None:
+        return ""
+    return "met" if target.score(figure) >= 1.0 else "missed"
 
 
 @dataclass(frozen=True, slots=True)

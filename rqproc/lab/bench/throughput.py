@@ -14,10 +14,9 @@ from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.lab.bench import rivals, timing
 from rqproc.lab.bench.environment import Bench, BenchNodes, members, nodes
-from rqproc.lab.bench.figures import Reading
 from rqproc.lab.bench.latency import IDS, warm_nodes
 from rqproc.lab.bench.rivals import forget_jobs
-from rqproc.lab.bench.timing import Probe
+from rqproc.lab.bench.timing import Probe, Reading
 from rqproc.lab.bench.work import BURNT, FRESH, KEPT
 
 GROUP = range(IDS)
@@ -174,5 +173,9 @@ def _burn_rate(found: BenchNodes, seconds: float) -> Reading:
     return {"per_s": timing.rate(ask, callers=CALLERS, seconds=seconds) * BURNT_GROUP}
 
 
-ONE = Probe("one-node", "handlers of 2 ms on one node", lambda g, s: _burn_rate(g.have(_one), s))
-TWO = Probe("two-nodes", "handlers of 2 ms on two nodes", lambda g, s: _burn_rate(g.have(_two), s))
+ONE = Probe(
+    "one-node", "handlers of 2 ms on one node", lambda bench, s: _burn_rate(bench.have(_one), s)
+)
+TWO = Probe(
+    "two-nodes", "handlers of 2 ms on two nodes", lambda bench, s: _burn_rate(bench.have(_two), s)
+)

@@ -1,4 +1,7 @@
-"""Latencies of one caller, the rate of many, and what a probe is. Knows clocks and threads."""
+"""Latencies of one caller, the rate of many, and what a probe is and has read.
+
+Knows clocks and threads. Must not know what is called.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,19 @@ import itertools
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rqproc.lab.bench.environment import Bench, Rival
-from rqproc.lab.bench.figures import FormulaTerm, Reading
-from rqproc.lab.bench.figures import latency as summary
+
+Reading = Mapping[str, float]
+"""What one probe found in one round, by name. What cannot be measured here is left out."""
+
+Readings = Mapping[str, Sequence[Reading]]
+"""By the probe's name, one reading for each round."""
+
+LATENCY_FIELDS = ("p50_s", "p99_s")
 
 BATCH = 200
 
@@ -28,6 +37,12 @@ def latency(call: Callable[[], object], *, seconds: float) -> Reading:
         call()
         times.append(time.perf_counter() - began)
     return summary(times)
+
+
+def summary(times_s: Sequence[float]) -> Reading:
+    """Return the p50 and the p99 of two times or more."""
+    cuts = statistics.quantiles(times_s, n=100, method="inclusive")
+    return dict(zip(LATENCY_FIELDS, (statistics.median(times_s), cuts[98]), strict=True))
 
 
 def per_call(call: Callable[[], object], *, seconds: float) -> float:
@@ -125,6 +140,26 @@ class _Crowd:
         except Exception as error:  # noqa: BLE001 - raised by whoever measures
             self.errors.append(error)
             self.over.set()
+
+
+@dataclass(frozen=True, slots=True)
+class FormulaTerm:
+    """One number of a probe's readings."""
+
+    probe: str
+    field: str
+
+    def of(self, readings: Readings) -> list[float]:
+        """Return it round by round; rounds that do not have it are left out."""
+        found = readings.get(self.probe, ())
+        return [reading[self.field] for reading in found if self.field in reading]
+
+    def median(self, readings: Readings) -> float | None:
+        return median(self.of(readings))
+
+
+def median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)

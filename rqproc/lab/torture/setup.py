@@ -25,6 +25,7 @@ from rqproc.lab.torture.ledger import Ledger
 from rqproc.lab.torture.load import ask_many
 from rqproc.lab.torture.nodes import TorturedNode, TortureNodes
 from rqproc.lab.torture.run_log import RUN_LOG, RunLog, writing_into
+from rqproc.lab.usage import with_environment
 
 NAMESPACE = "torture"
 CALLERS = ("callers", "async")
@@ -144,12 +145,7 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
 
 
 def _told_of(run_log: Path) -> list[int]:
-    mark, found = f"{RUN_LOG}={run_log}".encode(), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone, or not ours to read
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return [pid for pid in found if pid != os.getpid()]
+    return with_environment(f"{RUN_LOG}={run_log}")
 
 
 def _end_all(run_log: Path) -> None:

@@ -1,10 +1,11 @@
-"""Does anything grow? Memory, files and threads of processes, read from /proc. Linux alone."""
+"""Does anything grow? Memory, files and threads of processes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from rqproc.lab.usage import Usage, usage
 
 MORE_FILES = 8
 MORE_THREADS = 4
@@ -14,21 +15,12 @@ MORE_RSS_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One process at one moment."""
-
-    rss_bytes: int
-    files: int
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
 class Growth:
     """One process at the start, once warm, and at the end."""
 
     name: str
-    start: Sample
-    end: Sample
+    start: Usage
+    end: Usage
 
     @property
     def flat(self) -> bool:
@@ -39,23 +31,11 @@ class Growth:
         )
 
 
-def sample(pids: Mapping[str, int]) -> dict[str, Sample]:
+def sample(pids: Mapping[str, int]) -> dict[str, Usage]:
     """Return what processes have now, by name; not of those that have ended."""
-    found = {name: _sample(Path(f"/proc/{pid}")) for name, pid in pids.items()}
+    found = {name: usage(pid) for name, pid in pids.items()}
     return {name: seen for name, seen in found.items() if seen}
 
 
-def growths(start: Mapping[str, Sample], end: Mapping[str, Sample]) -> tuple[Growth, ...]:
+def growths(start: Mapping[str, Usage], end: Mapping[str, Usage]) -> tuple[Growth, ...]:
     return tuple(Growth(name, start[name], end[name]) for name in start if name in end)
-
-
-def _sample(folder: Path) -> Sample | None:
-    try:
-        lines = (folder / "status").read_text().splitlines()
-        files = len([*(folder / "fd").iterdir()])
-    except OSError:
-        return None
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    if "VmRSS" not in fields:  # it has ended, and nobody has waited for it yet
-        return None
-    return Sample(int(fields["VmRSS"].split()[0]) * 1024, files, int(fields["Threads"]))
