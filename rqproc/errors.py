@@ -7,8 +7,8 @@ into an exit code: its class's ``exit_code``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
 
@@ -127,13 +127,11 @@ class EmbeddedUnavailable(RedisUnavailable):
     """The embedded server cannot run here, or did not start."""
 
     def __init__(self, reason: str) -> None:
-        RqprocError.__init__(
-            self,
+        super().__init__("embedded", reason)
+        self.args = (
             f"the embedded server cannot be used: {reason}. Give a Redis or Valkey of your own: "
             "--url redis://HOST:6379 or RQPROC_REDIS_URL",
         )
-        self.server = "embedded"
-        self.reason = reason
 
 
 class Overloaded(RqprocError):
@@ -145,12 +143,13 @@ class Overloaded(RqprocError):
     """
 
     exit_code = 6
+    _text: ClassVar[str] = (
+        "node {node} is overloaded ({queued} requests wait for it, the limit is {limit}): "
+        "try again later, add nodes, or raise --max-queue"
+    )
 
     def __init__(self, node: str, queued: int, limit: int) -> None:
-        super().__init__(
-            f"node {node} is overloaded ({queued} requests wait for it, the limit is {limit}): "
-            "try again later, add nodes, or raise --max-queue"
-        )
+        super().__init__(self._text.format(node=node, queued=queued, limit=limit))
         self.node = node
         self.queued = queued
         self.limit = limit
@@ -161,15 +160,10 @@ class Crowded(Overloaded):
     ``Overloaded``, for that id.
     """
 
-    def __init__(self, node: str, queued: int, limit: int) -> None:
-        RqprocError.__init__(
-            self,
-            f"node {node} has {queued} requests of this id under way, the limit is {limit}: "
-            "ask for it less often, make its handler faster, or raise --max-waiters",
-        )
-        self.node = node
-        self.queued = queued
-        self.limit = limit
+    _text = (
+        "node {node} has {queued} requests of this id under way, the limit is {limit}: "
+        "ask for it less often, make its handler faster, or raise --max-waiters"
+    )
 
 
 class LocallyOverloaded(Overloaded):
@@ -180,15 +174,13 @@ class LocallyOverloaded(Overloaded):
         queued, limit: int, the handlers that it runs at once.
     """
 
+    _text = (
+        "no node can answer, and {limit} handlers run in this process ({node}) already: "
+        "try again later, or start nodes with `rqproc node start`"
+    )
+
     def __init__(self, node: str, limit: int) -> None:
-        RqprocError.__init__(
-            self,
-            f"no node can answer, and {limit} handlers run in this process ({node}) already: "
-            "try again later, or start nodes with `rqproc node start`",
-        )
-        self.node = node
-        self.queued = limit
-        self.limit = limit
+        super().__init__(node, limit, limit)
 
 
 OWN_TIMEOUT = "give what it calls a timeout of its own"
@@ -236,17 +228,11 @@ class HandlerTimeout(HandlerFailed):
     def __init__(
         self, resource: str, id: object, timeout_s: float, *, stuck: bool, advice: str = STUCK
     ) -> None:
+        reason = f"not done after {timeout_s:g} s"
+        super().__init__(resource, id, "HandlerTimeout", reason)
         goes_on = f"; it still runs, and its id waits for it: {advice}"
-        RqprocError.__init__(
-            self,
-            f"{resource} {id}: the handler was not done after {timeout_s:g} s"
-            + (goes_on if stuck else " and was cancelled"),
-        )
-        self.resource = resource
-        self.id = id
-        self.type = "HandlerTimeout"
-        self.reason = f"not done after {timeout_s:g} s"
-        self.traceback = ""
+        end = goes_on if stuck else " and was cancelled"
+        self.args = (f"{resource} {id}: the handler was {reason}{end}",)
         self.timeout_s = timeout_s
         self.stuck = stuck
 
@@ -319,14 +305,11 @@ class OwnerLost(NodeLost):
         why = f"node {node} has it and is silent for {silent_s:.1f} s" if node else (
             "the server has lost it"
         )  # fmt: skip
-        RqprocError.__init__(
-            self,
+        super().__init__(resource, id, attempts=0)
+        self.args = (
             f"{resource} {id}: the request was withdrawn, since {why}. Try again: the next owner "
             "answers when the silent one's lease has run out (`rqproc node list`)",
         )
-        self.resource = resource
-        self.id = id
-        self.attempts = 0
         self.node = node
         self.silent_s = silent_s
 
@@ -364,42 +347,3 @@ class ProtocolMismatch(ConfigError):
         )
         self.mine = mine
         self.others = others
-
-
-Build = Callable[[Mapping[str, Any], str, object], RqprocError]
-
-_BUILD: Mapping[str, Build] = {
-    "Overloaded": lambda found, *_: Overloaded(found["node"], found["queued"], found["limit"]),
-    "Crowded": lambda found, *_: Crowded(found["node"], found["queued"], found["limit"]),
-    "LocallyOverloaded": lambda found, *_: LocallyOverloaded(found["node"], found["limit"]),
-    "UnknownResource": lambda found, name, _: UnknownResource(
-        name, found["known"], advice=found.get("advice", START_WITH_THE_APP)
-    ),
-    "HandlerTimeout": lambda found, name, id: HandlerTimeout(
-        name, id, found["timeout_s"], stuck=found["stuck"], advice=found.get("advice", STUCK)
-    ),
-    "RequestCycle": lambda found, name, id: RequestCycle(name, id, list(map(_key, found["way"]))),
-    "NodeLost": lambda found, name, id: NodeLost(name, id, found["attempts"]),
-    "OwnerLost": lambda found, name, id: OwnerLost(
-        name, id, found["node"], found["silent_ms"] / 1000
-    ),
-    "HandlerFailed": lambda found, name, id: HandlerFailed(
-        name, id, found["remote_type"], found["message"], found.get("traceback", "")
-    ),
-}
-
-
-def from_remote(
-    report: Mapping[str, Any], *, resource: str, id: object, namespace: str
-) -> RqprocError:
-    """Build the error that a report from a function or a node stands for."""
-    if report["type"] == "NoLiveNode":
-        return NoLiveNode(namespace)
-    if report["type"] == "OtherProtocol":
-        return ProtocolMismatch(report["mine"], report["others"], namespace)
-    return _BUILD[report["type"]](report, resource, id)
-
-
-def _key(text: str) -> tuple[str, str]:
-    resource, _, id = text.partition(":")
-    return resource, id

@@ -15,12 +15,12 @@ from rqproc.errors import (
     ConfigError,
     RequestTimeout,
     RqprocError,
-    from_remote,
 )
 from rqproc.ids import Id, address, canonical, check_resource
 from rqproc.model import OnLost, Reply, Request
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.answer_codec import Answer
+from rqproc.protocol.reports import from_remote
 
 MAX_TIMEOUT_S = 7 * 86400.0
 

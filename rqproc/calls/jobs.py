@@ -11,11 +11,12 @@ from secrets import token_hex
 from typing import Any
 
 from rqproc.calls.call import plain
-from rqproc.errors import RqprocError, from_remote
+from rqproc.errors import RqprocError
 from rqproc.ids import Id, address, check_resource
 from rqproc.model import Request
 from rqproc.protocol import codec
 from rqproc.protocol.messages import Sent
+from rqproc.protocol.reports import from_remote
 
 
 def jobs_of(

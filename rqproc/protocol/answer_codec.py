@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
     Attributes:
         source: see ``model.Source``; "error" with a report.
-        report: what ``errors.from_remote`` takes.
+        report: what ``reports.from_remote`` takes.
     """
 
     source: str

@@ -28,8 +28,8 @@ from rqproc.errors import (
     RequestTimeout,
     RqprocError,
     UnknownResource,
-    from_remote,
 )
+from rqproc.protocol.reports import from_remote
 
 EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     InvalidId("a\nb", "an id has no control characters"): (2, r"invalid id 'a\\nb': an id has no"),
