@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from secrets import token_hex
 
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.ids import Id
-from rqproc.lab.processes import Activity, NodeProcess, swept
+from rqproc.lab.processes import Activity, own_cluster
 from rqproc.lab.servers import private_server
 from rqproc.model import Reply
 from rqproc.sample import TTL_S
@@ -52,21 +51,15 @@ def run_demo(url: str | None) -> Iterator[Activity | Round]:
     with ExitStack() as stack:
         yield Activity("starting a server and three nodes, each a process")
         where = given or stack.enter_context(private_server())
-        namespace = f"demo-{token_hex(4)}"
-        client = stack.enter_context(Client(where, namespace=namespace))
-        nodes: dict[str, NodeProcess] = {}
-        pids = stack.enter_context(swept(client, where))
-        for name in NODES:
-            nodes[name] = stack.enter_context(NodeProcess(name, where, namespace, BRISK))
-            pids[name] = nodes[name].pid
-        for node in nodes.values():
-            node.wait_ready()
+        cluster = stack.enter_context(own_cluster(where, "demo"))
+        client = cluster.client
+        cluster.start(NODES, *BRISK)
         yield _ask(client, "first")
         yield _ask(client, "again")
         yield Activity(f"waiting {TTL_S:g} s: the values expire")
         time.sleep(TTL_S + 0.2)
         yield _ask(client, f"after {TTL_S:g} s")
-        nodes[VICTIM].kill()
+        cluster.nodes[NODES.index(VICTIM)].kill()
         yield Activity(f"{VICTIM} was killed with -9; its lease of {LEASE_S:g} s has to run out")
         yield _ask(client, f"{VICTIM} killed")
         yield _ask(client, "once more")

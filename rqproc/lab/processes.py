@@ -13,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Self
 
 from rqproc.calls.functions import connector
@@ -193,3 +194,38 @@ class NodeProcess(ChildProcess):
         if not self.said(r" ready \(", within_s=READY_WITHIN_S):
             said = self.stderr.strip() or "it said nothing"
             raise NodeDidNotStart(f"node {self.name} did not start: {said}")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCluster:
+    """Nodes, and a client, in a namespace of their own.
+
+    Attributes:
+        pids: process ids of its members by their names, for those who sweep it.
+    """
+
+    url: str
+    client: Client
+    pids: dict[str, int]
+    nodes: list[NodeProcess]
+    _stack: ExitStack
+
+    def start(self, names: Iterable[str], *arguments: str) -> None:
+        """Start nodes side by side, and wait until they serve. Raises: NodeDidNotStart."""
+        for name in names:
+            node = NodeProcess(name, self.url, self.client.namespace, arguments)
+            self.pids[name] = node.pid
+            self.nodes.append(self._stack.enter_context(node))
+        for node in self.nodes:
+            node.wait_ready()
+
+
+@contextmanager
+def own_cluster(url: str, purpose: str) -> Iterator[OwnCluster]:
+    """A cluster without nodes yet; nothing of it stays on the server."""
+    with (
+        Client(url, namespace=f"{purpose}-{token_hex(4)}") as client,
+        swept(client, url) as pids,
+        ExitStack() as stack,
+    ):
+        yield OwnCluster(url, client, pids, [], stack)

@@ -10,13 +10,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from secrets import token_hex
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import redis
 
 from rqproc.client import Client
-from rqproc.lab.processes import NodeProcess, swept
+from rqproc.lab.processes import OwnCluster, own_cluster
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Limits
 from rqproc.transport.connection import Command
@@ -94,43 +93,19 @@ ENOUGH_S = 3600.0
 LIMITS = Limits(queue=1_000_000, waiters=1_000_000, lanes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class BenchNodes:
-    """Running nodes, and a client of their namespace."""
-
-    url: str
-    client: Client
-    nodes: tuple[NodeProcess, ...]
-
-    @property
-    def namespace(self) -> str:
-        return self.client.namespace
-
-    @property
-    def pid(self) -> int:
-        """The first node's."""
-        return self.nodes[0].pid
-
-
 @contextmanager
-def nodes(url: str, count: int = 1, *options: str) -> Iterator[BenchNodes]:
+def nodes(url: str, count: int = 1, *options: str) -> Iterator[OwnCluster]:
     """So many nodes that serve what is measured."""
-    arguments = ("--log-level", "warning", *options, "rqproc.lab.bench.work:app")
-    with _namespace(url) as (client, pids), ExitStack() as stack:
-        started = []
-        for number in range(1, count + 1):
-            node = NodeProcess(f"bench-{number}", url, client.namespace, arguments)
-            pids[node.name] = node.pid
-            started.append(stack.enter_context(node))
-        for node in started:
-            node.wait_ready()
-        yield BenchNodes(url, client, tuple(started))
-        for node in started:
+    with own_cluster(url, "bench") as cluster:
+        names = [f"bench-{number}" for number in range(1, count + 1)]
+        cluster.start(names, "--log-level", "warning", *options, "rqproc.lab.bench.work:app")
+        yield cluster
+        for node in cluster.nodes:
             node.stop()
 
 
 @contextmanager
-def main_nodes(bench: Bench) -> Iterator[BenchNodes]:
+def main_nodes(bench: Bench) -> Iterator[OwnCluster]:
     """The nodes that are asked where a row does not say otherwise."""
     with nodes(bench.url, bench.plan.nodes, "--concurrency", "64") as found:
         yield found
@@ -139,8 +114,8 @@ def main_nodes(bench: Bench) -> Iterator[BenchNodes]:
 @contextmanager
 def members(bench: Bench, count: int) -> Iterator[Client]:
     """So many members without processes, which hold leases and answer nobody."""
-    with _namespace(bench.url) as (client, pids):
-        commands = Commands(client.keys)
+    with own_cluster(bench.url, "bench") as cluster:
+        commands = Commands(cluster.client.keys)
         bench.say(commands.load)
         for number in range(count):
             name = f"m{number}"
@@ -148,13 +123,6 @@ def members(bench: Bench, count: int) -> Iterator[Client]:
                 name, lease_s=ENOUGH_S, nonce=name, limits=LIMITS, pid=os.getpid(),
                 host=socket.gethostname(), versions=("", ""),
             )  # fmt: skip
-            pids[name] = os.getpid()
+            cluster.pids[name] = os.getpid()
             commands.read_join(name, bench.say(join))
-        yield client
-
-
-@contextmanager
-def _namespace(url: str) -> Iterator[tuple[Client, dict[str, int]]]:
-    """A namespace, and the nodes' process ids, to be filled in, for those who sweep it."""
-    with Client(url, namespace=f"bench-{token_hex(4)}") as client, swept(client, url) as pids:
-        yield client, pids
+        yield cluster.client

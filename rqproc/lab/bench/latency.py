@@ -20,11 +20,11 @@ from rqproc.calls.call import plain
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.lab.bench import rivals, timing
-from rqproc.lab.bench.environment import Bench, BenchNodes, main_nodes, members
+from rqproc.lab.bench.environment import Bench, main_nodes, members
 from rqproc.lab.bench.rivals import forget_jobs
 from rqproc.lab.bench.timing import Probe, Reading
 from rqproc.lab.bench.work import FRESH, KEPT, TOLD, declare
-from rqproc.lab.processes import swept
+from rqproc.lab.processes import OwnCluster, swept
 from rqproc.lab.usage import cpu_s
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Sent
@@ -36,7 +36,7 @@ IDS = 64
 class WarmNodes:
     """Nodes that keep the values of some ids, and calls that ask for these in turn."""
 
-    nodes: BenchNodes
+    cluster: OwnCluster
     hit: rivals.Ask
     miss: rivals.Ask
     told: rivals.Ask
@@ -44,11 +44,11 @@ class WarmNodes:
 
 @contextmanager
 def warm_nodes(bench: Bench) -> Iterator[WarmNodes]:
-    nodes = bench.have(main_nodes)
-    client, ids = nodes.client, count()
+    cluster = bench.have(main_nodes)
+    client, ids = cluster.client, count()
     client.request_many(range(IDS), KEPT)
     yield WarmNodes(
-        nodes,
+        cluster,
         lambda: client.request(next(ids) % IDS, KEPT),
         lambda: client.request(next(ids) % IDS, FRESH),
         lambda: client.request(next(ids) % IDS, TOLD, args=(5,)),
@@ -89,7 +89,7 @@ def _pair(bench: Bench, seconds: float) -> Reading:
 
 def _hit(bench: Bench, seconds: float) -> Reading:
     asking = bench.have(warm_nodes)
-    return _with_cost(bench, asking.hit, asking.nodes.pid, seconds)
+    return _with_cost(bench, asking.hit, asking.cluster.nodes[0].pid, seconds)
 
 
 def _waiting(ask: Callable[[Bench], rivals.Ask]) -> Callable[[Bench, float], Reading]:
@@ -114,8 +114,8 @@ STOCK = Probe(
 
 
 def _near(bench: Bench, seconds: float) -> Reading:
-    nodes = bench.have(warm_nodes).nodes
-    with Client(nodes.url, namespace=nodes.namespace, near=1000) as client:
+    cluster = bench.have(warm_nodes).cluster
+    with Client(cluster.url, namespace=cluster.client.namespace, near=1000) as client:
         return {"call_s": timing.per_call(partial(client.request, 1, KEPT), seconds=seconds)}
 
 
@@ -206,11 +206,11 @@ class CommandFailed(RqprocError):
 
 def _command(bench: Bench, seconds: float) -> Reading:
     """``rqproc request 1``, and the imports that anyone needs with a request of this process."""
-    nodes = bench.have(warm_nodes).nodes
+    cluster = bench.have(warm_nodes).cluster
     environ = {
         **os.environ,
-        "RQPROC_REDIS_URL": nodes.url,
-        "RQPROC_NAMESPACE": nodes.namespace,
+        "RQPROC_REDIS_URL": cluster.url,
+        "RQPROC_NAMESPACE": cluster.client.namespace,
     }
     commands: list[float] = []
     floors: list[float] = []
@@ -219,7 +219,7 @@ def _command(bench: Bench, seconds: float) -> Reading:
         commands.append(_run(COMMAND, environ))
         imports_s = _run(IMPORTS, environ)
         began = time.perf_counter()
-        nodes.client.request(1)
+        cluster.client.request(1)
         floors.append(imports_s + time.perf_counter() - began)
     return {"command_s": statistics.median(commands), "floor_s": statistics.median(floors)}
 

@@ -10,10 +10,11 @@ from functools import cache
 from itertools import count
 
 from rqproc.lab.bench import rivals, timing
-from rqproc.lab.bench.environment import Bench, BenchNodes, nodes
+from rqproc.lab.bench.environment import Bench, nodes
 from rqproc.lab.bench.latency import IDS
 from rqproc.lab.bench.timing import Probe, Reading
 from rqproc.lab.bench.work import KEPT
+from rqproc.lab.processes import OwnCluster
 from rqproc.lab.usage import cpu_s, usage
 from rqproc.protocol.library import library
 
@@ -38,16 +39,16 @@ def _many(bench: Bench) -> Iterator[tuple[rivals.Ask, Reading]]:
         # What the requests themselves need, the first half has made the node take already.
         half = entries // 2
         _fill(found, half)
-        before = usage(found.pid)
+        before = usage(found.nodes[0].pid)
         _fill(found, entries, first=half)
-        after = usage(found.pid)
+        after = usage(found.nodes[0].pid)
         size: Reading = {}
         if before and after:
             size = {"entry_bytes": (after.rss_bytes - before.rss_bytes) / (entries - half)}
         yield _spread(found, entries), size
 
 
-def _fill(found: BenchNodes, entries: int, *, first: int = 0) -> None:
+def _fill(found: OwnCluster, entries: int, *, first: int = 0) -> None:
     """Have the values of ids ``first`` to ``entries`` kept."""
 
     firsts = count(first, GROUP)
@@ -59,7 +60,7 @@ def _fill(found: BenchNodes, entries: int, *, first: int = 0) -> None:
     timing.repeat(ask, callers=FILLERS, times=(entries - first) // GROUP)
 
 
-def _spread(found: BenchNodes, entries: int) -> Callable[[], object]:
+def _spread(found: OwnCluster, entries: int) -> Callable[[], object]:
     ids = count(0, STRIDE)
     return lambda: found.client.request(next(ids) % entries, KEPT)
 
@@ -87,7 +88,7 @@ def _idle(bench: Bench, seconds: float) -> Reading:
     with nodes(bench.url) as found:
         found.client.request_many(range(IDS), KEPT)
         time.sleep(1.0)
-        reading = _watched(bench, window_s, pid=found.pid)
+        reading = _watched(bench, window_s, pid=found.nodes[0].pid)
     return {name: max(value - without.get(name, 0.0), 0.0) for name, value in reading.items()}
 
 
@@ -130,7 +131,7 @@ def _memory(bench: Bench, seconds: float) -> Reading:
         return {"grown_bytes": float(_used_bytes(bench) - before)}
 
 
-def _ask(found: BenchNodes, callers: int, requests: int) -> None:
+def _ask(found: OwnCluster, callers: int, requests: int) -> None:
     ids = count()
     timing.repeat(
         lambda: found.client.request(next(ids) % IDS, KEPT), callers=callers, times=requests

@@ -13,11 +13,12 @@ from rqproc.aio import AsyncClient
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.lab.bench import rivals, timing
-from rqproc.lab.bench.environment import Bench, BenchNodes, members, nodes
+from rqproc.lab.bench.environment import Bench, members, nodes
 from rqproc.lab.bench.latency import IDS, warm_nodes
 from rqproc.lab.bench.rivals import forget_jobs
 from rqproc.lab.bench.timing import Probe, Reading
 from rqproc.lab.bench.work import BURNT, FRESH, KEPT
+from rqproc.lab.processes import OwnCluster
 
 GROUP = range(IDS)
 TASKS = 1000
@@ -34,7 +35,7 @@ def _stock(bench: Bench, seconds: float) -> Reading:
 
 
 def _many(bench: Bench, seconds: float) -> Reading:
-    client = bench.have(warm_nodes).nodes.client
+    client = bench.have(warm_nodes).cluster.client
     groups = timing.rate(lambda: client.request_many(GROUP, KEPT), callers=1, seconds=seconds)
     return {"per_s": groups * len(GROUP)}
 
@@ -45,9 +46,9 @@ def _tasks(bench: Bench, seconds: float) -> Reading:
 
 async def _awaited(bench: Bench, seconds: float) -> Reading:
     """Ask with many tasks, each with one request in flight; counted as ``timing.rate`` does."""
-    nodes = bench.have(warm_nodes).nodes
+    cluster = bench.have(warm_nodes).cluster
     before = _connections(bench)
-    async with AsyncClient(nodes.url, namespace=nodes.namespace) as client:
+    async with AsyncClient(cluster.url, namespace=cluster.client.namespace) as client:
         tasks = _Tasks(client)
         async with asyncio.TaskGroup() as group:
             for _ in range(TASKS):
@@ -152,18 +153,18 @@ ONE_CORE = ("--concurrency", "4")
 
 
 @contextmanager
-def _one(bench: Bench) -> Iterator[BenchNodes]:
+def _one(bench: Bench) -> Iterator[OwnCluster]:
     with nodes(bench.url, 1, *ONE_CORE) as found:
         yield found
 
 
 @contextmanager
-def _two(bench: Bench) -> Iterator[BenchNodes]:
+def _two(bench: Bench) -> Iterator[OwnCluster]:
     with nodes(bench.url, 2, *ONE_CORE) as found:
         yield found
 
 
-def _burn_rate(found: BenchNodes, seconds: float) -> Reading:
+def _burn_rate(found: OwnCluster, seconds: float) -> Reading:
     groups = count(0, BURNT_GROUP)
 
     def ask() -> object:
