@@ -17,10 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from rqproc.cli.output import console, end_as_by_ctrl_c
+from rqproc.cli.output import console, end_as_by_ctrl_c, print_step
 from rqproc.cli.root import Target
 from rqproc.lab.bench.environment import RIVALS, BenchPlan, Rival
-from rqproc.lab.bench.rounds import Result, Step, run_rounds
+from rqproc.lab.bench.rounds import Result, run_rounds
 from rqproc.lab.bench.rows import NAMES, ROWS, Row, choose
 
 DEFAULT = BenchPlan()
@@ -132,7 +132,7 @@ def _watch(url: str | None, plan: BenchPlan, rows: Collection[Row]) -> Result:
         for event in events:
             if isinstance(event, Result):
                 return event
-            _tell(out, event)
+            print_step(out, event.text)
             progress.update(
                 task, description=escape(event.text), completed=event.done, total=event.steps,
                 refresh=True,
@@ -145,12 +145,6 @@ def _progress(out: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     quiet = not out.is_terminal
     return Progress(*columns, console=out, auto_refresh=False, transient=True, disable=quiet)
-
-
-def _tell(out: Console, step: Step) -> None:
-    """Where no progress is seen, as in a log of CI, each step is a line."""
-    if not out.is_terminal:
-        out.print(escape(step.text))
 
 
 def _shaped(result: Result) -> dict[str, Any]:

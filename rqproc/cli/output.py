@@ -10,6 +10,7 @@ from types import FrameType
 from typing import IO
 
 from rich.console import Console
+from rich.markup import escape
 
 WIDE = 160
 
@@ -50,3 +51,9 @@ def end_as_by_ctrl_c(*numbers: signal.Signals) -> None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def print_step(out: Console, text: str) -> None:
+    """Where no progress is seen, as in a log of CI, each step is a line."""
+    if not out.is_terminal:
+        out.print(escape(text))

@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rqproc.cli.output import console, end_as_by_ctrl_c
+from rqproc.cli.output import console, end_as_by_ctrl_c, print_step
 from rqproc.cli.root import Target
-from rqproc.lab.processes import Activity
 from rqproc.lab.torture.campaign import TorturePlan, Verdict, run_campaign
 from rqproc.lab.torture.figures import Times
 from rqproc.lab.torture.history import Violation
@@ -111,15 +110,9 @@ def _watch(plan: TorturePlan) -> Verdict:
         for event in events:
             if isinstance(event, Verdict):
                 return event
-            _tell(progress, event)
+            print_step(progress, event.text)
             status.update(escape(event.text))
     raise AssertionError("a run ends with a verdict")
-
-
-def _tell(out: Console, activity: Activity) -> None:
-    """Where no status line is seen, as in a log of CI, each step is a line."""
-    if not out.is_terminal:
-        out.print(escape(activity.text))
 
 
 def _shaped(verdict: Verdict) -> dict[str, Any]:

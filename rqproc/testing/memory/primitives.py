@@ -79,15 +79,20 @@ class SimLock:
 
 
 class SimEvent:
+    """Attributes: waiters: the threads that wait for it."""
+
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._waiters = Waiters(simulation)
+        self.waiters = Waiters(simulation)
         self._set = False
 
     def set(self) -> None:
         with self._simulation.mutex:
             self._set = True
-            self._waiters.wake_all()
+            self.waiters.wake_all()
+
+    def clear(self) -> None:
+        self._set = False
 
     def is_set(self) -> bool:
         return self._set
@@ -96,8 +101,8 @@ class SimEvent:
         with self._simulation.mutex:
             if self._set:
                 return True
-            self._waiters.enlist()
-        self._waiters.wait(None if timeout is None else self._simulation.now + max(0.0, timeout))
+            self.waiters.enlist()
+        self.waiters.wait(None if timeout is None else self._simulation.now + max(0.0, timeout))
         return self._set
 
 
@@ -181,26 +186,19 @@ class SimThreads(Executor):
 
 
 class SimWaker(Waker):
+    """Attributes: woken: set while a wake-up is pending."""
+
     def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-        self.waiters = Waiters(simulation)
-        self.woken = False
+        self.woken = SimEvent(simulation)
 
     def wake(self) -> None:
-        with self._simulation.mutex:
-            self.woken = True
-            self.waiters.wake_all()
+        self.woken.set()
 
     def clear(self) -> None:
-        self.woken = False
+        self.woken.clear()
 
     def wait(self, timeout_s: float) -> None:
-        with self._simulation.mutex:
-            waits = not self.woken
-            if waits:
-                self.waiters.enlist()
-        if waits:
-            self.waiters.wait(self._simulation.now + timeout_s)
+        self.woken.wait(timeout_s)
         self.clear()
 
     def close(self) -> None:
@@ -211,16 +209,12 @@ class SimPoller(Poller):
     def __init__(self, simulation: Simulation, connection: Any, waker: SimWaker | None) -> None:
         self._simulation = simulation
         self._connection = connection
-        self._sim_waker = waker
+        self._woken = waker.woken if waker else SimEvent(simulation)  # that nobody sets
 
     def wait(self, timeout_s: float) -> tuple[bool, bool]:
-        sources = [self._connection.waiters]
-        if self._sim_waker:
-            sources.append(self._sim_waker.waiters)
+        sources = [self._connection.waiters, self._woken.waiters]
         with self._simulation.mutex:
-            waits = not self._connection.readable and not (
-                self._sim_waker and self._sim_waker.woken
-            )
+            waits = not self._connection.readable and not self._woken.is_set()
             for waiters in sources if waits else ():
                 waiters.enlist()
         if waits:
@@ -228,7 +222,6 @@ class SimPoller(Poller):
         with self._simulation.mutex:
             for waiters in sources:
                 waiters.leave()
-            woken = bool(self._sim_waker and self._sim_waker.woken)
-            if self._sim_waker:
-                self._sim_waker.clear()
+            woken = self._woken.is_set()
+            self._woken.clear()
             return woken, self._connection.readable

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 DIED = 70
@@ -89,12 +88,7 @@ class ForkedHelper:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         with suppress(OSError):  # not close() alone: another child may have inherited this end
             self._ours.shutdown(socket.SHUT_RDWR)
         self._answers.close()
