@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 from rqproc.lab.processes import Activity
 from rqproc.lab.proxy import CLEAR, ConnectionState, Way
@@ -32,21 +32,6 @@ REST_S = (0.0, 0.3)
 once."""
 
 
-@dataclass(slots=True)
-class OpenFault:
-    """A fault under way."""
-
-    kind: Kind
-    target: str
-    began: float
-    detail: str = ""
-    pids: tuple[int, ...] = ()
-    owned: tuple[str, ...] = ()
-    told: bool = False
-    healed: float = 0.0
-    total: bool = False
-
-
 class Nemesis:
     """Strikes a setup, by the dice of a seed."""
 
@@ -57,8 +42,9 @@ class Nemesis:
         self._drained: list[TorturedNode] = []
         self._hunting = RepeatedKills(setup)
         self._alone = True
+        self._healed: list[Fault] = []
         self.faults: list[Fault] = []
-        self._kinds: dict[Kind, Callable[[bool], AbstractContextManager[OpenFault]]] = {
+        self._kinds: dict[Kind, Callable[[bool], AbstractContextManager[Fault]]] = {
             "kill": self._kill,
             "pause": self._pause,
             "drain": self._drain,
@@ -76,45 +62,40 @@ class Nemesis:
         """Strike once, heal, and wait for the recovery; yields what is being done."""
         self._touched.clear()
         self._alone = planned.second is None
-        wounds: list[OpenFault] = []
         with ExitStack() as stack:
-            wounds.append(stack.enter_context(self._wound(planned.kind, planned.long)))
-            yield Activity(f"{planned.kind} {wounds[0].target} {wounds[0].detail}".rstrip())
+            first = stack.enter_context(self._wound(planned.kind, planned.long))
+            yield Activity(f"{planned.kind} {first.target} {first.detail}".rstrip())
             if planned.second:
-                wounds.append(stack.enter_context(self._wound(planned.second, planned.long)))
-                yield Activity(f"... and {planned.second} {wounds[1].target}")
+                second = stack.enter_context(self._wound(planned.second, planned.long))
+                yield Activity(f"... and {planned.second} {second.target}")
             if planned.kind not in ("kill", "drain", "join", "half-close", "wipe"):
                 time.sleep(self._setup.lease_s * (LONG if planned.long else SHORT))
         while self._drained:
             self._drained.pop().ends()
         recovered = self._setup.recover()
         time.sleep(self._chance.uniform(*REST_S))
-        self.faults += [
-            Fault(
-                w.kind, w.target, w.began, w.healed, recovered, w.detail, w.pids, w.owned, w.told,
-                self._alone, w.total,
-            )
-            for w in wounds
-        ]  # fmt: skip
+        while self._healed:
+            self.faults.append(replace(self._healed.pop(), recovered=recovered))
 
     @contextmanager
-    def _wound(self, kind: Kind, long: bool) -> Iterator[OpenFault]:
+    def _wound(self, kind: Kind, long: bool) -> Iterator[Fault]:
         before = self._setup.nodes.alive
         with self._kinds[kind](long) as fault:
-            fault.total = not any(b.alive and b.pid not in self._touched for b in before)
+            total = not any(b.alive and b.pid not in self._touched for b in before)
             yield fault
-        fault.healed = time.monotonic()
+        healed = replace(fault, healed=time.monotonic(), alone=self._alone, total=total)
+        self._healed.append(healed)
 
     # --- nodes ---
 
-    def _kill(self, long: bool) -> AbstractContextManager[OpenFault]:
+    def _kill(self, long: bool) -> AbstractContextManager[Fault]:
         """Kill one with -9; now and then all, or all who run a certain request."""
         many = long and self._alone
         (how,) = self._chance.choices((self._kill_one, self._kill_all, self._hunt), (3, 2, 2))
         return how() if many else self._kill_one()
 
     @contextmanager
-    def _kill_one(self) -> Iterator[OpenFault]:
+    def _kill_one(self) -> Iterator[Fault]:
         """A successor of its name may come at once, and the cluster may be told."""
         victim = self._victim()
         owned = self._setup.owned_by(victim.name) if self._alone else ()
@@ -127,36 +108,40 @@ class Nemesis:
             self._setup.nodes.start(victim.name)
         notes = ("the cluster is told" if told else "", "an heir at once" if follows else "")
         detail = ", ".join(filter(None, notes))
-        yield OpenFault("kill", victim.name, began, detail, (victim.pid,), owned, told)
+        yield Fault(
+            "kill", victim.name, began, detail=detail, pids=(victim.pid,), owned=owned, told=told
+        )
 
     @contextmanager
-    def _kill_all(self) -> Iterator[OpenFault]:
+    def _kill_all(self) -> Iterator[Fault]:
         victims, tells = self._setup.nodes.alive, self._chance.random() < 0.4
         began = time.monotonic()
         for victim in victims:  # all before any is told: else one request would lose them all
             victim.kill()
         for victim in victims if tells else ():
             self._setup.tell_of(victim)
-        yield OpenFault("kill", _names(victims), began, "all of them", _pids(victims))
+        yield Fault("kill", _names(victims), began, detail="all of them", pids=_pids(victims))
 
     @contextmanager
-    def _hunt(self) -> Iterator[OpenFault]:
+    def _hunt(self) -> Iterator[Fault]:
         began = time.monotonic()
         victims = self._hunting.run()
-        yield OpenFault("kill", _names(victims), began, "whoever ran one request", _pids(victims))
+        yield Fault(
+            "kill", _names(victims), began, detail="whoever ran one request", pids=_pids(victims)
+        )
 
     @contextmanager
-    def _pause(self, long: bool) -> Iterator[OpenFault]:
+    def _pause(self, long: bool) -> Iterator[Fault]:
         victim = self._victim()
         began = time.monotonic()
         victim.pause()
         try:
-            yield OpenFault("pause", victim.name, began, _length(long), (victim.pid,))
+            yield Fault("pause", victim.name, began, detail=_length(long), pids=(victim.pid,))
         finally:
             victim.go_on()
 
     @contextmanager
-    def _drain(self, long: bool) -> Iterator[OpenFault]:
+    def _drain(self, long: bool) -> Iterator[Fault]:
         """By a signal, or from afar as ``rqproc node drain`` does; never the last one."""
         victim, afar = self._victim(), self._chance.random() < 0.5 and self._alone
         if len(self._setup.nodes.alive) < 2:
@@ -170,13 +155,13 @@ class Nemesis:
             victim.drain()
             how = "by SIGTERM"
         self._drained.append(victim)
-        yield OpenFault("drain", victim.name, began, how, (victim.pid,))
+        yield Fault("drain", victim.name, began, detail=how, pids=(victim.pid,))
 
     @contextmanager
-    def _join(self, long: bool) -> Iterator[OpenFault]:
+    def _join(self, long: bool) -> Iterator[Fault]:
         began = time.monotonic()
         node = self._setup.nodes.start()
-        yield OpenFault("join", node.name, began, "", (node.pid,))
+        yield Fault("join", node.name, began, pids=(node.pid,))
 
     def _victim(self) -> TorturedNode:
         """Choose a node that this planned fault has not touched."""
@@ -188,48 +173,48 @@ class Nemesis:
     # --- server ---
 
     @contextmanager
-    def _restart(self, long: bool) -> Iterator[OpenFault]:
+    def _restart(self, long: bool) -> Iterator[Fault]:
         began = time.monotonic()
         self._setup.server.kill()
         try:
-            yield OpenFault("restart", "server", began, "with its data, " + _length(long))
+            yield Fault("restart", "server", began, detail="with its data, " + _length(long))
         finally:
             self._setup.server.start()
 
     @contextmanager
-    def _wipe(self, long: bool) -> Iterator[OpenFault]:
+    def _wipe(self, long: bool) -> Iterator[Fault]:
         began = time.monotonic()
         self._setup.server.kill()
         self._setup.server.forget()
         try:
-            yield OpenFault("wipe", "server", began, "restarted without its data")
+            yield Fault("wipe", "server", began, detail="restarted without its data")
         finally:
             self._setup.server.start()
 
     @contextmanager
-    def _stall(self, long: bool) -> Iterator[OpenFault]:
+    def _stall(self, long: bool) -> Iterator[Fault]:
         began = time.monotonic()
         self._setup.server.pause()
         try:
-            yield OpenFault("stall", "server", began, _length(long))
+            yield Fault("stall", "server", began, detail=_length(long))
         finally:
             self._setup.server.go_on()
 
     # --- network ---
 
-    def _delay(self, long: bool) -> AbstractContextManager[OpenFault]:
+    def _delay(self, long: bool) -> AbstractContextManager[Fault]:
         late_s = LATE_S[long]
         return self._connection_fault(
             "delay", ConnectionState(delay_s=late_s), f"up to {late_s:g} s"
         )
 
-    def _drop(self, long: bool) -> AbstractContextManager[OpenFault]:
+    def _drop(self, long: bool) -> AbstractContextManager[Fault]:
         swallows: frozenset[Way] = frozenset({"requests"})
         return self._connection_fault(
             "drop", ConnectionState(swallows=swallows), f"requests, {_length(long)}"
         )
 
-    def _mute(self, long: bool) -> AbstractContextManager[OpenFault]:
+    def _mute(self, long: bool) -> AbstractContextManager[Fault]:
         """Replies of requests that were carried out are lost: some, or all."""
         if long:
             swallows: frozenset[Way] = frozenset({"replies"})
@@ -241,27 +226,25 @@ class Nemesis:
         )
 
     @contextmanager
-    def _half_close(self, long: bool) -> Iterator[OpenFault]:
+    def _half_close(self, long: bool) -> Iterator[Fault]:
         ports, target = self._ports()
         began = time.monotonic()
         ways: tuple[Way, ...] = ("requests", "replies")
         way = self._chance.choice(ways)
-        yield OpenFault("half-close", target, began, f"no more {way}")
+        yield Fault("half-close", target, began, detail=f"no more {way}")
         for _ in range(3):
             for port in ports:
                 self._setup.proxy.half_close(port, way)
             time.sleep(0.1 * self._setup.lease_s)
 
     @contextmanager
-    def _connection_fault(
-        self, kind: Kind, state: ConnectionState, detail: str
-    ) -> Iterator[OpenFault]:
+    def _connection_fault(self, kind: Kind, state: ConnectionState, detail: str) -> Iterator[Fault]:
         ports, target = self._ports()
         began = time.monotonic()
         for port in ports:
             self._setup.proxy.set_state(port, state)
         try:
-            yield OpenFault(kind, target, began, detail)
+            yield Fault(kind, target, began, detail=detail)
         finally:
             for port in ports:
                 self._setup.proxy.set_state(port, CLEAR)

@@ -173,8 +173,8 @@ class Fault:
     kind: Kind
     target: str
     began: float
-    healed: float
-    recovered: float | None
+    healed: float = 0.0
+    recovered: float | None = None
     detail: str = ""
     pids: tuple[int, ...] = ()
     owned: tuple[str, ...] = ()
