@@ -6,7 +6,8 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from rqproc.lab.torture.records import Ask, How, said_of
@@ -44,13 +45,21 @@ class Ledger:
         with self._lock:
             self._ended.append(self._open.pop(number).ends(now, **said))
 
-    def noted(self, number: int, call: Callable[[], object]) -> None:
-        """Make a request, and note its end."""
+    @contextmanager
+    def asking(
+        self, how: How, keys: Iterable[str], *, tag: str = "", timeout_s: float = 0.0
+    ) -> Iterator[dict[str, object]]:
+        """Note requests that leave together, and their ends: what is put in for each key, or what
+        is raised.
+        """
+        numbers = {key: self.ask(how, key, tag=tag, timeout_s=timeout_s) for key in keys}
+        found: dict[str, object] = {}
         try:
-            outcome = call()
+            yield found
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
-            outcome = error
-        self.answered(number, outcome)
+            found.update(dict.fromkeys(numbers, error))
+        for key, number in numbers.items():
+            self.answered(number, found[key])
 
     def given_up(self, number: int) -> None:
         """Nobody looks for this job's result any more."""

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Self
 
@@ -18,6 +19,7 @@ from rqproc.lab.torture.app import app
 from rqproc.lab.torture.choices import PATIENT_S, Choice, Choices
 from rqproc.lab.torture.jobs import Jobs
 from rqproc.lab.torture.ledger import Ledger
+from rqproc.lab.torture.records import How
 
 COLLECT_WITHIN_S = 20.0
 GRACE_S = 5.0
@@ -31,15 +33,14 @@ def ask_many(
     client: Client, ledger: Ledger, resource: str, ids: Sequence[int], *, timeout_s: float
 ) -> list[object]:
     """Ask for many ids at once; return the value or the error of each, which are noted."""
-    numbers = [ledger.ask("many", f"{resource}:{id}", timeout_s=timeout_s) for id in ids]
-    found: dict[int | str, object]
-    try:
-        found = client.request_many(ids, resource, timeout=timeout_s, return_exceptions=True)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the caller got
-        found = dict.fromkeys(ids, error)
-    for id, number in zip(ids, numbers, strict=True):
-        ledger.answered(number, found[id])
+    with ledger.asking("many", _keys(resource, ids), timeout_s=timeout_s) as found:
+        values = client.request_many(ids, resource, timeout=timeout_s, return_exceptions=True)
+        found.update(zip(_keys(resource, ids), values.values(), strict=True))
     return list(found.values())
+
+
+def _keys(resource: str, ids: Sequence[int]) -> list[str]:
+    return [f"{resource}:{id}" for id in ids]
 
 
 class Load:
@@ -124,23 +125,24 @@ class Load:
             self._end.wait(choices.pause())
 
     def _have(self, choice: Choice) -> None:
-        how = choice.how("request")
-        number = self._ledger.ask(how, choice.key, tag=choice.tag, timeout_s=choice.timeout_s)
-        self._ledger.noted(
-            number,
-            lambda: self._client.request(
+        with self._asking("request", choice) as found:
+            found[choice.key] = self._client.request(
                 choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
                 on_lost=choice.on_lost,
-            ),
-        )  # fmt: skip
+            )  # fmt: skip
+
+    def _asking(self, way: How, choice: Choice) -> AbstractContextManager[dict[str, object]]:
+        how, timeout_s = choice.how(way), choice.timeout_s
+        return self._ledger.asking(how, [choice.key], tag=choice.tag, timeout_s=timeout_s)
 
     def _many(self, choices: Choices) -> None:
         ask_many(self._client, self._ledger, "kept", choices.many(), timeout_s=PATIENT_S)
 
     def _invalidate(self, choices: Choices) -> None:
         id = choices.kept()
-        number = self._ledger.ask("invalidate", f"kept:{id}", timeout_s=PATIENT_S)
-        self._ledger.noted(number, lambda: self._client.invalidate(id, "kept", timeout=PATIENT_S))
+        key = f"kept:{id}"
+        with self._ledger.asking("invalidate", [key], timeout_s=PATIENT_S) as found:
+            found[key] = self._client.invalidate(id, "kept", timeout=PATIENT_S)
 
     # --- asyncio ---
 
@@ -159,29 +161,19 @@ class Load:
             await asyncio.sleep(choices.pause())
 
     async def _have_async(self, client: AsyncClient, choice: Choice) -> None:
-        how = choice.how("async")
-        number = self._ledger.ask(how, choice.key, tag=choice.tag, timeout_s=choice.timeout_s)
-        outcome: object
-        try:
-            outcome = await client.request(
+        with self._asking("async", choice) as found:
+            found[choice.key] = await client.request(
                 choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
                 on_lost=choice.on_lost,
             )  # fmt: skip
-        except Exception as error:  # noqa: BLE001
-            outcome = error
-        self._ledger.answered(number, outcome)
 
     async def _many_async(self, client: AsyncClient, choices: Choices) -> None:
         ids = choices.many()
-        numbers = [self._ledger.ask("async", f"kept:{id}", timeout_s=PATIENT_S) for id in ids]
-        try:
-            found = await client.request_many(
+        with self._ledger.asking("async", _keys("kept", ids), timeout_s=PATIENT_S) as found:
+            values = await client.request_many(
                 ids, "kept", timeout=PATIENT_S, return_exceptions=True
             )
-        except Exception as error:  # noqa: BLE001
-            found = dict.fromkeys(ids, error)
-        for id, number in zip(ids, numbers, strict=True):
-            self._ledger.answered(number, found[id])
+            found.update(zip(_keys("kept", ids), values.values(), strict=True))
 
     # --- jobs ---
 

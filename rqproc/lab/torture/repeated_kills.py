@@ -47,10 +47,10 @@ class RepeatedKills:
         return tuple(killed)
 
     def _ask(self, id: int, tag: str) -> None:
-        ledger = self._setup.ledger
-        number = ledger.ask("request", f"{RESOURCE}:{id}", tag=tag, timeout_s=TIMEOUT_S)
-        client, args = self._setup.client, (tag, HOLD_S)
-        ledger.noted(number, lambda: client.request(id, RESOURCE, args=args, timeout=TIMEOUT_S))
+        client, key = self._setup.client, f"{RESOURCE}:{id}"
+        asking = self._setup.ledger.asking("request", [key], tag=tag, timeout_s=TIMEOUT_S)
+        with asking as found:
+            found[key] = client.request(id, RESOURCE, args=(tag, HOLD_S), timeout=TIMEOUT_S)
 
     def _await_run(
         self, id: int, tag: str, caller: threading.Thread, killed: list[TorturedNode]
