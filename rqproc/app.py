@@ -5,7 +5,6 @@ Knows handlers and clients; loads a node, or what serves ``local://``, where one
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +20,7 @@ from rqproc.connect import Backend
 from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
-from rqproc.resource import ResourceSpec
+from rqproc.resource import ResourceSpec, check_signature
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
 
 if TYPE_CHECKING:
@@ -118,13 +117,11 @@ class Resource(ResourceSpec, Generic[P, R]):
 
     def request_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request``."""
-        client: Client = self.app.client
-        return client.request_many(ids, self.name, **self._request_options)
+        return self.app.client.request_many(ids, self.name, **self._request_options)
 
     async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """``request`` for asyncio. Raises: as ``Client.request``."""
-        client: AsyncClient = self.app.async_client
-        return await client.request(
+        return await self.app.async_client.request(
             id, self.name, args=args, kwargs=kwargs, **self._request_options
         )
 
@@ -208,7 +205,7 @@ class App:
             found = check_resource(name or str(getattr(handler, "__name__", "")))
             if found in self._resources:
                 raise ConfigError(f"the app has a resource {found!r} already")
-            _check_signature(handler, found, keeps=ttl > 0)
+            check_signature(handler, found, keeps=ttl > 0)
             declared = Resource(
                 self, handler, name=found, ttl_s=float(ttl), options=options,
                 timeout_s=None if timeout is None else check_timeout(timeout), near=near,
@@ -351,18 +348,3 @@ class _Clients:
         self.place = place
         self.blocking: Client | None = None
         self.of_thread = threading.local()
-
-
-def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the handler of {name!r} is not a function: {error}") from error
-    try:
-        if keeps:
-            signature.bind("id")
-        else:
-            signature.bind_partial("id")
-    except TypeError as error:
-        takes = "an id and nothing else (ttl > 0)" if keeps else "an id first"
-        raise ConfigError(f"the handler of {name!r} must take {takes}: {error}") from error

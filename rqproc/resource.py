@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import Any, Protocol
 
+from rqproc.errors import ConfigError
 from rqproc.model import OnLost
 
 
@@ -74,3 +75,23 @@ class Declaring(Protocol):
 
     @property
     def resources(self) -> Mapping[str, ResourceSpec]: ...
+
+
+def check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:
+    """Check that a handler can be called: with an id alone where its values are kept.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the handler of {name!r} is not a function: {error}") from error
+    try:
+        if keeps:
+            signature.bind("id")
+        else:
+            signature.bind_partial("id")
+    except TypeError as error:
+        takes = "an id and nothing else (ttl > 0)" if keeps else "an id first"
+        raise ConfigError(f"the handler of {name!r} must take {takes}: {error}") from error
