@@ -21,8 +21,8 @@ from rqproc.ids import parse_address
 from rqproc.protocol.messages import Sent
 
 RESULT_TTL_S = 500.0
-FAILURE_TTL_S = 86400.0
-"""What a cluster keeps results and failures of jobs where they do not say."""
+FAILURE_TTL_S = 365 * 86400.0
+"""What a cluster keeps results and failures of jobs where they do not say: RQ's own defaults."""
 
 SLICE_S = 0.25 if os.name == "nt" else 60.0
 """On Windows Ctrl-C wakes nobody who waits for a lock: it is heard in between."""

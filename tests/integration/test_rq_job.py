@@ -12,6 +12,7 @@ from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 from rq import Queue
+from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
@@ -122,7 +123,7 @@ def test_a_failed_job_is_read_by_stock_rq(client: Client, book: Book, ids: Fresh
     assert found.return_value() is None
     registry = FailedJobRegistry(queue=Queue("rqproc.shop", connection=book.redis))
     assert job.id in registry
-    assert 80000 <= book.redis.ttl(f"rq:job:{job.id}") <= 86400
+    assert DEFAULT_FAILURE_TTL - 60 <= book.redis.ttl(f"rq:job:{job.id}") <= DEFAULT_FAILURE_TTL
 
 
 def test_a_failed_job_can_be_requeued_by_stock_rq(client: Client, book: Book, ids: Fresh) -> None:
