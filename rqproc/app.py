@@ -23,6 +23,7 @@ from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
 from rqproc.resource import ResourceSpec
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
+from rqproc.stock import requester
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -71,7 +72,7 @@ class Resource(ResourceSpec, Generic[P, R]):
         self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.handler(*args, **kwargs)
+        return (requester(self) or self.handler)(*args, **kwargs)
 
     def with_options(
         self,

@@ -17,11 +17,11 @@ import pickle
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
 from rqproc.ids import Id, canonical, check_resource, parse_address
@@ -114,14 +114,18 @@ def decode_call(data: bytes, *, functions: Mapping[str, str]) -> DecodedCall:
     Raises:
         Unreadable: not readable, too large, or it names anything else.
     """
-    plain, serializer = _unpack(data)
+    plain, serializer = _unpack(data, functions)
     if not isinstance(plain, list | tuple) or len(plain) != 4:
         raise Unreadable("the job's data is not (function, instance, args, kwargs)")
     function, instance, args, kwargs = plain
+    if isinstance(instance, _Named) and function in ("__call__", "request"):
+        function, instance = instance.path, None
     if not isinstance(function, str) or instance is not None:
         raise Unreadable("rqproc runs no methods of instances that a job brings along")
     if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
         raise Unreadable("the job's arguments are malformed")
+    if serializer == "pickle" and _names_a_resource([args, kwargs]):
+        raise Unreadable("rqproc does not unpickle resources among arguments: pass plain values")
     if function in (REQUEST, INVALIDATE):
         return DecodedCall(function, _explicit(list(args), dict(kwargs)), serializer)
     if function not in functions:
@@ -181,13 +185,13 @@ def _id(value: object) -> Id:
         raise Unreadable(str(error)) from error
 
 
-def _unpack(data: bytes) -> tuple[Any, Serializer]:
+def _unpack(data: bytes, functions: Collection[str]) -> tuple[Any, Serializer]:
     raw = _inflate(data) if data[:1] == b"\x78" else data
     if len(raw) > MAX_ARGUMENT_BYTES:
         raise Unreadable(f"the job's data is over {MAX_ARGUMENT_BYTES} bytes")
     pickled = raw[:1] == b"\x80"
     try:
-        plain = _PlainUnpickler(io.BytesIO(raw)).load() if pickled else json.loads(raw)
+        plain = _Unpickler(io.BytesIO(raw), functions).load() if pickled else json.loads(raw)
     except Unreadable:
         raise
     except Exception as error:  # a hostile pickle can raise anything
@@ -204,17 +208,47 @@ def _inflate(data: bytes) -> bytes:
     return raw
 
 
-class _PlainUnpickler(pickle._Unpickler):
-    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it.
+class _Named(NamedTuple):
+    """A resource that is enqueued itself, as RQ pickles it: by the path of its handler, which is
+    looked up nowhere but in the list. There is nothing in it to be called or changed.
+    """
+
+    path: str
+
+
+class _Unpickler(pickle._Unpickler):
+    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it, but
+    the name of a resource.
 
     The one written in Python: the one in C makes room for whatever memo index a pickle names.
     """
 
+    def __init__(self, file: io.BytesIO, functions: Collection[str]) -> None:
+        super().__init__(file)
+        self._functions = functions
+
     def find_class(self, module: str, name: str) -> Any:
-        raise Unreadable(f"rqproc does not unpickle {module}.{name}: pass plain values")
+        path = f"{module}.{name}"
+        if path in self._functions:
+            return _Named(path)
+        raise Unreadable(f"rqproc does not unpickle {path[:200]}: pass plain values")
 
     def persistent_load(self, pid: object) -> Any:
         raise Unreadable("rqproc does not unpickle persistent ids: pass plain values")
+
+
+def _names_a_resource(value: object) -> bool:
+    """Whether a resource itself is anywhere in plain values, which may hold themselves."""
+    left, seen = [value], set()
+    while left:
+        found = left.pop()
+        if isinstance(found, _Named):
+            return True
+        if isinstance(found, dict | list | tuple | set | frozenset) and id(found) not in seen:
+            seen.add(id(found))
+            left += found
+            left += found.values() if isinstance(found, dict) else ()
+    return False
 
 
 # --- results ----------------------------------------------------------------------------------
