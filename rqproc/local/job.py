@@ -6,7 +6,6 @@ RQ nor a connection. It alone keeps its result: who drops the job drops that too
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from base64 import b64decode
@@ -18,6 +17,7 @@ from threading import Event
 from typing import Any
 
 from rqproc.ids import parse_address
+from rqproc.protocol.codec import PlainPickle
 from rqproc.protocol.messages import Sent
 
 RESULT_TTL_S = 500.0
@@ -142,7 +142,7 @@ class LocalJob:
         if report:
             self._end(ResultType.FAILED, exc_string=zlib.decompress(body).decode())
         else:
-            self._end(ResultType.SUCCESSFUL, return_value=json.loads(body))
+            self._end(ResultType.SUCCESSFUL, return_value=PlainPickle.loads(body))
 
     def refuse(self, place: int, report: bytes) -> None:
         """It was never handed out."""

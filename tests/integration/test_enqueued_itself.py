@@ -9,7 +9,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Fresh
 from integration.kit import Book
-from integration.test_rq_job import PICKLE
+from integration.test_rq_job import STOCK_WORKER
 
 from rqproc import Client
 
@@ -136,7 +136,7 @@ def test_a_stock_worker_that_has_the_code_asks_the_cluster_too(
     (id,) = ids(1)
     queue = f"stock-{token_hex(4)}"
     jobs = kit.script(STOCK, shop, "elsewhere", queue, str(id)).split()
-    kit.script(PICKLE, shop, "elsewhere", queue)
+    kit.script(STOCK_WORKER, shop, "elsewhere", queue)
     found = [Job.fetch(job, connection=book.redis) for job in jobs]
     value = client.request(id, "price")
     assert [job.return_value() for job in found] == [value] * 3
@@ -151,5 +151,5 @@ def test_a_job_of_another_queue_asks_where_its_environment_says(
     (id,) = ids(1)
     queue = Queue(f"mail.{token_hex(4)}", connection=book.redis)
     job = queue.enqueue("shop.ask", id)
-    kit.script(PICKLE, shop, "shop", queue.name)
+    kit.script(STOCK_WORKER, shop, "shop", queue.name)
     assert job.return_value(refresh=True) == client.request(id, "price")
