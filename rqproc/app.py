@@ -22,6 +22,7 @@ from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
 from rqproc.resource import ResourceSpec
+from rqproc.runtime import Once
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
 from rqproc.stock import requester
 
@@ -172,7 +173,7 @@ class App:
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
         self._in_process = InProcessNodes()
-        self._clients = _Clients()
+        self._clients = _Clients(self)
 
     def resource(
         self,
@@ -232,11 +233,8 @@ class App:
     @property
     def client(self) -> Client:
         """The client behind ``Resource.request``, made at its first use. Raises: ConfigError."""
-        clients = self._clients
-        if clients.blocking is None:
-            where, namespace = self._place
-            clients.blocking = Client(where, namespace=namespace, app=self, nearby=self._in_process)
-        return clients.blocking
+        blocking = self._clients.blocking
+        return blocking.made or blocking()
 
     @property
     def async_client(self) -> AsyncClient:
@@ -271,13 +269,13 @@ class App:
         """
         found = resolve_namespace(namespace)
         with self._entered(where, found) as place:
-            before, self._clients = self._clients, _Clients((place, found))
+            before, self._clients = self._clients, _Clients(self, (place, found))
             try:
                 yield
             finally:
                 there, self._clients = self._clients, before
-                if there.blocking:
-                    there.blocking.close()
+                if client := there.blocking.made:
+                    client.close()
 
     def _entered(
         self, where: str | Backend, namespace: str
@@ -339,19 +337,27 @@ class App:
     @property
     def _place(self) -> tuple[str | Backend, str]:
         """Server and namespace, found once: clients and node must not mean different ones."""
-        clients = self._clients
-        if clients.place is None:
-            clients.place = (resolve_url(self.url), resolve_namespace(self.namespace))
-        return clients.place
+        return self._clients.place()
 
 
 class _Clients:
-    """The clients of an app, and where they ask."""
+    """The clients of an app, and where they ask. Each is made at its first use, once."""
 
-    def __init__(self, place: tuple[str | Backend, str] | None = None) -> None:
-        self.place = place
-        self.blocking: Client | None = None
+    def __init__(self, app: App, place: tuple[str | Backend, str] | None = None) -> None:
+        self._app = app
+        self._given = place
+        self.place = Once(self._find_place)
+        self.blocking = Once(self._make)
         self.of_thread = threading.local()
+
+    def _find_place(self) -> tuple[str | Backend, str]:
+        app = self._app
+        return self._given or (resolve_url(app.url), resolve_namespace(app.namespace))
+
+    def _make(self) -> Client:
+        where, namespace = self.place()
+        app = self._app
+        return Client(where, namespace=namespace, app=app, nearby=app._in_process)
 
 
 def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:

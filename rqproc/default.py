@@ -7,12 +7,12 @@ function runs there as a client of the server that the job came from: the answer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from rqproc.client import Client
 from rqproc.ids import Id
 from rqproc.model import DEFAULT_RESOURCE, OnLost
+from rqproc.runtime import Once
 from rqproc.stock import client_for
 
 
@@ -32,14 +32,11 @@ def request(
     Raises:
         as ``Client.request``.
     """
-    client = client_for(request) or _shared()
+    client = client_for(request) or _shared.made or _shared()
     return client.request(id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost)
 
 
 # RQ names a function by its module: whoever enqueues this one writes the name that nodes know.
 request.__module__ = "rqproc"
 
-
-@cache
-def _shared() -> Client:
-    return Client()
+_shared = Once(Client)
