@@ -5,7 +5,6 @@ Knows handlers and clients; loads a node, or what serves ``local://``, where one
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +20,9 @@ from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
 from rqproc.resource import ResourceSpec, check_signature
+from rqproc.runtime import Once
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
+from rqproc.stock import requester
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -70,7 +71,7 @@ class Resource(ResourceSpec, Generic[P, R]):
         self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.handler(*args, **kwargs)
+        return (requester(self) or self.handler)(*args, **kwargs)
 
     def with_options(
         self,
@@ -168,7 +169,7 @@ class App:
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
         self._in_process = InProcessNodes()
-        self._clients = _Clients()
+        self._clients = _Clients(self)
 
     def resource(
         self,
@@ -228,28 +229,13 @@ class App:
     @property
     def client(self) -> Client:
         """The client behind ``Resource.request``, made at its first use. Raises: ConfigError."""
-        clients = self._clients
-        if clients.blocking is None:
-            where, namespace = self._place
-            clients.blocking = Client(where, namespace=namespace, app=self, nearby=self._in_process)
-        return clients.blocking
+        blocking = self._clients.blocking
+        return blocking.made or blocking()
 
     @property
     def async_client(self) -> AsyncClient:
-        """The client behind ``Resource.arequest``: one for each thread, as event loops are.
-
-        Raises:
-            ConfigError.
-        """
-        of_thread = self._clients.of_thread
-        if not hasattr(of_thread, "client"):
-            from rqproc.aio import AsyncClient
-
-            where, namespace = self._place
-            client = AsyncClient(where, namespace=namespace, app=self, nearby=self._in_process)
-            of_thread.client = client
-        found: AsyncClient = of_thread.client
-        return found
+        """The client behind ``Resource.arequest``, for all event loops; see ``client``."""
+        return self._clients.asyncio()
 
     @contextmanager
     def at(self, where: str | Backend, *, namespace: str | None = None) -> Iterator[None]:
@@ -267,13 +253,13 @@ class App:
         """
         found = resolve_namespace(namespace)
         with self._entered(where, found) as place:
-            before, self._clients = self._clients, _Clients((place, found))
+            before, self._clients = self._clients, _Clients(self, (place, found))
             try:
                 yield
             finally:
                 there, self._clients = self._clients, before
-                if there.blocking:
-                    there.blocking.close()
+                if client := there.blocking.made:
+                    client.close()
 
     def _entered(
         self, where: str | Backend, namespace: str
@@ -335,16 +321,31 @@ class App:
     @property
     def _place(self) -> tuple[str | Backend, str]:
         """Server and namespace, found once: clients and node must not mean different ones."""
-        clients = self._clients
-        if clients.place is None:
-            clients.place = (resolve_url(self.url), resolve_namespace(self.namespace))
-        return clients.place
+        return self._clients.place()
 
 
 class _Clients:
-    """The clients of an app, and where they ask."""
+    """The clients of an app, and where they ask. Each is made at its first use, once."""
 
-    def __init__(self, place: tuple[str | Backend, str] | None = None) -> None:
-        self.place = place
-        self.blocking: Client | None = None
-        self.of_thread = threading.local()
+    def __init__(self, app: App, place: tuple[str | Backend, str] | None = None) -> None:
+        self._app = app
+        self._given = place
+        self.place = Once(self._find_place)
+        self.blocking = Once(self._make)
+        self.asyncio = Once(self._make_async)
+
+    def _find_place(self) -> tuple[str | Backend, str]:
+        app = self._app
+        return self._given or (resolve_url(app.url), resolve_namespace(app.namespace))
+
+    def _make(self) -> Client:
+        where, namespace = self.place()
+        app = self._app
+        return Client(where, namespace=namespace, app=app, nearby=app._in_process)
+
+    def _make_async(self) -> AsyncClient:
+        from rqproc.aio import AsyncClient  # takes a while to import
+
+        where, namespace = self.place()
+        app = self._app
+        return AsyncClient(where, namespace=namespace, app=app, nearby=app._in_process)

@@ -6,15 +6,14 @@ function runs there as a client of the server that the job came from: the answer
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from rqproc.client import Client
 from rqproc.ids import Id
 from rqproc.model import DEFAULT_RESOURCE, OnLost
-from rqproc.protocol.keys import namespace_of_ingress
+from rqproc.runtime import Once
+from rqproc.stock import client_for
 
 
 def request(
@@ -33,27 +32,11 @@ def request(
     Raises:
         as ``Client.request``.
     """
-    return _client().request(
-        id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost
-    )
+    client = client_for(request) or _shared.made or _shared()
+    return client.request(id, resource, args=args, kwargs=kwargs, timeout=timeout, on_lost=on_lost)
 
 
-def _client() -> Client:
-    job = _rq_job()
-    if job is None:
-        return _shared()
-    return Client(job.connection, namespace=namespace_of_ingress(job.origin))
+# RQ names a function by its module: whoever enqueues this one writes the name that nodes know.
+request.__module__ = "rqproc"
 
-
-def _rq_job() -> Any:
-    """The RQ job that this process is in, None outside of a worker."""
-    if "rq.job" not in sys.modules:
-        return None
-    from rq import get_current_job
-
-    return get_current_job()
-
-
-@cache
-def _shared() -> Client:
-    return Client()
+_shared = Once(Client)

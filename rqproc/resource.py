@@ -6,9 +6,12 @@ Knows handlers. Must not know clients, apps or nodes.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import update_wrapper
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Protocol, Self
 
 from rqproc.errors import ConfigError
 from rqproc.model import OnLost
@@ -48,6 +51,28 @@ class ResourceSpec:
         if name == "handler":  # not there yet, as while it is being copied
             raise AttributeError(name)
         return getattr(self.handler, name)
+
+    def __reduce__(self) -> str:
+        """Pickle it by its name, as a function is: so RQ applications enqueue it itself.
+
+        Raises:
+            ConfigError: it cannot be found by its name.
+        """
+        name: str = self.__qualname__
+        with suppress(KeyError, AttributeError):
+            if attrgetter(name)(sys.modules[self.__module__]) is self:
+                return name
+        raise ConfigError(
+            f"the resource {self.name!r} cannot be pickled, as for Queue.enqueue: it is not what "
+            f"the module {self.__module__} has as {name}. A copy with options is not; "
+            f"any resource can be enqueued by its name, enqueue({self.name!r}, ID)"
+        )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"<Resource {self.name} ttl={self.ttl_s:g}>"

@@ -19,7 +19,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -238,6 +238,36 @@ _inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
 def renew_after_fork(thing: Inherited) -> None:
     """Have a thing's ``forget_parent`` called in each forked child, as long as it lives."""
     _inherited.add(thing)
+
+
+class Once(Generic[T]):
+    """A thing that is made at its first use: one, however many threads come at once.
+
+    Who comes while it is being made waits for it. What fails is tried again by who comes next. A
+    forked child has what its parent has made.
+
+    Attributes:
+        made: the thing; None before its first use.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self.made: T | None = None
+        self.forget_parent()
+        renew_after_fork(self)
+
+    def __call__(self) -> T:
+        """Return it. Raises: what making it raises."""
+        if self.made is None:
+            with self._making:
+                if self.made is None:
+                    made = self._make()
+                    self.made = self.made or made  # a signal's handler may have been here
+        return self.made
+
+    def forget_parent(self) -> None:
+        """In a forked child: a thread that is not here may have held the lock."""
+        self._making = threading.RLock()
 
 
 def after_fork(renew: Callable[[], None]) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rqproc.calls.retry import OUTAGE_S, Patience
 from rqproc.protocol import loading
 from rqproc.protocol.commands import Commands
-from rqproc.runtime import renew_after_fork
+from rqproc.runtime import Once, renew_after_fork
 from rqproc.settings import EMBEDDED, server_url
 from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
@@ -48,12 +48,14 @@ def connector(url: str | redis.Redis | None) -> Connector:
     return Connector(found)
 
 
-@cache
-def _embedded() -> Embedded:
-    """One for the process: each counts as a user of the server until it is released."""
+def _make_embedded() -> Embedded:
     from rqproc.server import Embedded
 
     return Embedded()
+
+
+# One for the process: each counts as a user of the server until it is released.
+_embedded = Once(_make_embedded)
 
 
 class FunctionCalls:
@@ -64,16 +66,17 @@ class FunctionCalls:
         self._commands = commands
         self._runtime = connector.runtime
         self._idle: deque[Connection] = deque()
+        self._redis = Once(lambda: connector.client())
         renew_after_fork(self)
 
     @property
     def server(self) -> str:
         return self.connector.server
 
-    @cached_property
+    @property
     def redis(self) -> redis.Redis:
         """An ordinary redis-py client of the same server, made at its first use."""
-        return self.connector.client()
+        return self._redis()
 
     def close(self) -> None:
         """Close all idle connections."""

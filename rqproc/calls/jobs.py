@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import Any
 
-from rqproc.calls.call import plain
 from rqproc.errors import RqprocError
 from rqproc.ids import Id, address, check_resource
 from rqproc.model import Request
@@ -28,13 +27,12 @@ def jobs_of(
         ConfigError: arguments that are not JSON. PayloadTooLarge: too large ones.
     """
     resource = check_resource(resource)
-    if not args and not kwargs:
-        return [Sent(token_hex(12), *plain(resource, id)[1:]) for id in ids]
+    given, named = tuple(args), kwargs or {}
     return [
         Sent(
             token_hex(12),
             address(resource, id),
-            codec.encode_request(Request(resource, id, tuple(args), kwargs or {})),
+            codec.encode_job(Request(resource, id, given, named)),
         )
         for id in ids
     ]

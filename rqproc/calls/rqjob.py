@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
 
 from rqproc.ids import parse_address
 from rqproc.protocol.keys import Keys
+from rqproc.protocol.pickles import PlainPickle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def queued(jobs: Sequence[Sent], keys: Keys, connection: redis.Redis) -> list[Job]:
     """Return jobs that were enqueued, much as ``Job.fetch`` would, without asking the server."""
-    blank = Job(connection=connection, serializer=JSONSerializer)
+    blank = Job(connection=connection, serializer=PlainPickle)
     blank.created_at = blank.enqueued_at = datetime.now(UTC)
     blank.origin = keys.ingress
     blank._status = JobStatus.QUEUED

@@ -6,7 +6,6 @@ RQ nor a connection. It alone keeps its result: who drops the job drops that too
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from base64 import b64decode
@@ -19,10 +18,11 @@ from typing import Any
 
 from rqproc.ids import parse_address
 from rqproc.protocol.messages import Sent
+from rqproc.protocol.pickles import PlainPickle
 
 RESULT_TTL_S = 500.0
-FAILURE_TTL_S = 86400.0
-"""What a cluster keeps results and failures of jobs where they do not say."""
+FAILURE_TTL_S = 365 * 86400.0
+"""What a cluster keeps results and failures of jobs where they do not say: RQ's own defaults."""
 
 SLICE_S = 0.25 if os.name == "nt" else 60.0
 """On Windows Ctrl-C wakes nobody who waits for a lock: it is heard in between."""
@@ -142,7 +142,7 @@ class LocalJob:
         if report:
             self._end(ResultType.FAILED, exc_string=zlib.decompress(body).decode())
         else:
-            self._end(ResultType.SUCCESSFUL, return_value=json.loads(body))
+            self._end(ResultType.SUCCESSFUL, return_value=PlainPickle.loads(body))
 
     def refuse(self, place: int, report: bytes) -> None:
         """It was never handed out."""

@@ -17,7 +17,7 @@ import pickle
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +27,8 @@ from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
 from rqproc.ids import Id, canonical, check_resource, parse_address
 from rqproc.ids import address as address_of
 from rqproc.model import DEFAULT_RESOURCE, Request
+from rqproc.protocol.pickles import PROTOCOL, JobUnpickler, NamedResource, names_a_resource
+from rqproc.protocol.pickles import Unreadable as Unreadable
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
@@ -43,10 +45,6 @@ INVALIDATE = "rqproc.invalidate"
 Serializer = Literal["json", "pickle"]
 
 _to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-
-
-class Unreadable(ValueError):
-    """A job's data is not a request that rqproc serves; the message says why."""
 
 
 class UnservableValue(TypeError):
@@ -99,6 +97,27 @@ def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
     return data
 
 
+def encode_job(request: Request) -> bytes:
+    """Return the ``data`` of a job that is looked up by RQ's rules, in RQ's default serializer.
+
+    Raises:
+        ConfigError: its arguments are not JSON. PayloadTooLarge: they are over the limit.
+    """
+    if request.args or request.kwargs:
+        function, instance, args, kwargs = json.loads(encode_request(request))
+    else:
+        function, instance, args, kwargs = (
+            REQUEST,
+            None,
+            [request.id],
+            {"resource": request.resource},
+        )
+    data = pickle.dumps((function, instance, tuple(args), kwargs), protocol=PROTOCOL)
+    if len(data) > MAX_ARGUMENT_BYTES:
+        raise PayloadTooLarge(len(data), MAX_ARGUMENT_BYTES)
+    return data
+
+
 @lru_cache(maxsize=64)
 def encode_many(resource: str) -> bytes:
     """Return the ``data`` of a job that carries many calls: what each asks for is its address."""
@@ -114,14 +133,18 @@ def decode_call(data: bytes, *, functions: Mapping[str, str]) -> DecodedCall:
     Raises:
         Unreadable: not readable, too large, or it names anything else.
     """
-    plain, serializer = _unpack(data)
+    plain, serializer = _unpack(data, functions)
     if not isinstance(plain, list | tuple) or len(plain) != 4:
         raise Unreadable("the job's data is not (function, instance, args, kwargs)")
     function, instance, args, kwargs = plain
+    if isinstance(instance, NamedResource) and function in ("__call__", "request"):
+        function, instance = instance.path, None
     if not isinstance(function, str) or instance is not None:
         raise Unreadable("rqproc runs no methods of instances that a job brings along")
     if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
         raise Unreadable("the job's arguments are malformed")
+    if serializer == "pickle" and names_a_resource([args, kwargs]):
+        raise Unreadable("rqproc does not unpickle resources among arguments: pass plain values")
     if function in (REQUEST, INVALIDATE):
         return DecodedCall(function, _explicit(list(args), dict(kwargs)), serializer)
     if function not in functions:
@@ -181,13 +204,13 @@ def _id(value: object) -> Id:
         raise Unreadable(str(error)) from error
 
 
-def _unpack(data: bytes) -> tuple[Any, Serializer]:
+def _unpack(data: bytes, functions: Collection[str]) -> tuple[Any, Serializer]:
     raw = _inflate(data) if data[:1] == b"\x78" else data
     if len(raw) > MAX_ARGUMENT_BYTES:
         raise Unreadable(f"the job's data is over {MAX_ARGUMENT_BYTES} bytes")
     pickled = raw[:1] == b"\x80"
     try:
-        plain = _PlainUnpickler(io.BytesIO(raw)).load() if pickled else json.loads(raw)
+        plain = JobUnpickler(io.BytesIO(raw), functions).load() if pickled else json.loads(raw)
     except Unreadable:
         raise
     except Exception as error:  # a hostile pickle can raise anything
@@ -202,19 +225,6 @@ def _inflate(data: bytes) -> bytes:
     except zlib.error as error:
         raise Unreadable("the job's data is neither JSON, pickle nor zlib") from error
     return raw
-
-
-class _PlainUnpickler(pickle._Unpickler):
-    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it.
-
-    The one written in Python: the one in C makes room for whatever memo index a pickle names.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise Unreadable(f"rqproc does not unpickle {module}.{name}: pass plain values")
-
-    def persistent_load(self, pid: object) -> Any:
-        raise Unreadable("rqproc does not unpickle persistent ids: pass plain values")
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -276,7 +286,9 @@ def _check_keys(found: dict[Any, Any]) -> None:
 
 def return_value(text: str, serializer: Serializer) -> str:
     """Return JSON text as RQ keeps a return value, in the serializer that its job came in."""
-    plain = text.encode() if serializer == "json" else pickle.dumps(json.loads(text))
+    plain = (
+        text.encode() if serializer == "json" else pickle.dumps(json.loads(text), protocol=PROTOCOL)
+    )
     return b64encode(plain).decode()
 
 

@@ -132,9 +132,10 @@ class Keys:
         return f"{self.ingress_queue}:intermediate"
 
 
-def namespace_of_ingress(queue: str) -> str:
-    """Return the namespace that an ingress queue's name stands for."""
-    return queue.partition(".")[2] or DEFAULT_NAMESPACE
+def namespace_of_ingress(queue: str) -> str | None:
+    """Return the namespace that a queue's name stands for; None where it is no ingress queue."""
+    name, _, namespace = queue.partition(".")
+    return (namespace or DEFAULT_NAMESPACE) if name == "rqproc" else None
 
 
 def job_key(job_id: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from integration.test_rq_job import PICKLE
+from integration.test_rq_job import STOCK_WORKER
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
@@ -159,7 +159,7 @@ def test_a_stock_worker_that_picks_the_job_up_answers_the_same(
         # Its origin is the ingress queue, but it lies where no node looks.
         book.redis.rpush(f"rq:queue:{stock}", job.id)
         jobs.append(job)
-    kit.script(PICKLE, shop, "elsewhere", stock)
+    kit.script(STOCK_WORKER, shop, "elsewhere", stock)
     good, bad = jobs
     assert good.get_status() == JobStatus.FINISHED
     assert good.return_value() == price

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import subprocess
 import sys
+from base64 import b64encode
+from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 from rq import Queue
+from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
-from rq.serializers import JSONSerializer
 
 from rqproc import Client
 from rqproc.errors import ConfigError, PayloadTooLarge
@@ -23,18 +26,16 @@ STOCK_WORKER = """
 import sys, os
 from redis import Redis
 from rq import Queue, SimpleWorker
-from rq.serializers import {serializer} as serializer
 connection = Redis.from_url(os.environ["RQPROC_REDIS_URL"])
-queue = Queue(sys.argv[1], connection=connection, serializer=serializer)
-SimpleWorker([queue], connection=connection, serializer=serializer).work(burst=True)
+queue = Queue(sys.argv[1], connection=connection)
+SimpleWorker([queue], connection=connection).work(burst=True)
 connection.close()
 """
-PICKLE = STOCK_WORKER.format(serializer="DefaultSerializer")
-JSON = STOCK_WORKER.format(serializer="JSONSerializer")
 
 
 def _fetched(book: Book, job: Job) -> Job:
-    return Job.fetch(job.id, connection=book.redis, serializer=JSONSerializer)
+    """As anyone does who has but its id: in RQ's default serializer."""
+    return Job.fetch(job.id, connection=book.redis)
 
 
 def _ended(job: Job) -> JobStatus:
@@ -96,7 +97,7 @@ def test_a_resource_passes_its_own_result_ttl_on(shop: str, book: Book, ids: Fre
     (id,) = ids(1)
     text = f"from shop import charge; print(charge.with_options(result_ttl=9).enqueue({id}).id)"
     job_id = kit.script(text, shop, "shop")
-    job = Job.fetch(job_id, connection=book.redis, serializer=JSONSerializer)
+    job = Job.fetch(job_id, connection=book.redis)
     _ended(job)
     assert 5 <= book.redis.ttl(f"rq:job:{job_id}") <= 9
 
@@ -122,15 +123,14 @@ def test_a_failed_job_is_read_by_stock_rq(client: Client, book: Book, ids: Fresh
     assert found.return_value() is None
     registry = FailedJobRegistry(queue=Queue("rqproc.shop", connection=book.redis))
     assert job.id in registry
-    assert 80000 <= book.redis.ttl(f"rq:job:{job.id}") <= 86400
+    assert DEFAULT_FAILURE_TTL - 60 <= book.redis.ttl(f"rq:job:{job.id}") <= DEFAULT_FAILURE_TTL
 
 
 def test_a_failed_job_can_be_requeued_by_stock_rq(client: Client, book: Book, ids: Fresh) -> None:
     (id,) = ids(1)
     job = client.enqueue(id, "fragile")
     assert _ended(job) == JobStatus.FAILED
-    queue = Queue("rqproc.shop", connection=book.redis, serializer=JSONSerializer)
-    registry = FailedJobRegistry(queue=queue, serializer=JSONSerializer)
+    registry = FailedJobRegistry(queue=Queue("rqproc.shop", connection=book.redis))
     registry.requeue(job.id)
     found = kit.eventually(
         lambda: next((j for j in [_fetched(book, job)] if j.get_status() == "finished"), None)
@@ -165,7 +165,7 @@ def test_a_stock_job_that_depends_on_ours_is_run_after_it(
     assert theirs.get_status() == JobStatus.DEFERRED
     book.release("gated", id)
     kit.eventually(lambda: theirs.get_status() == JobStatus.QUEUED, within_s=3)
-    kit.script(PICKLE, shop, "shop", after)
+    kit.script(STOCK_WORKER, shop, "shop", after)
     assert theirs.get_status() == JobStatus.FINISHED
     assert theirs.return_value() == 42
 
@@ -178,7 +178,7 @@ def test_ours_runs_after_a_stock_job_that_it_depends_on(shop: str, book: Book, i
         "rqproc.request", id, resource="charge", depends_on=first
     )
     assert ours.get_status() == JobStatus.DEFERRED
-    kit.script(PICKLE, shop, "shop", before)
+    kit.script(STOCK_WORKER, shop, "shop", before)
     assert _ended(ours) == JobStatus.FINISHED
     assert book.count("charge", id) == 1
 
@@ -251,10 +251,81 @@ def test_stock_rq_reads_the_nodes_as_workers(client: Client, book: Book, ids: Fr
     kit.eventually(beaten)
 
 
-def test_job_data_is_json(client: Client, book: Book, ids: Fresh) -> None:
+def test_a_job_shows_what_it_asks_for(client: Client, book: Book, ids: Fresh) -> None:
     (id,) = ids(1)
-    job = client.enqueue(id, "echo", args=(1,))
-    data = book.redis.hget(f"rq:job:{job.id}", "data")
-    assert json.loads(data) == [
-        "rqproc.request", None, [id], {"resource": "echo", "args": [1]},
-    ]  # fmt: skip
+    plain = client.enqueue(id, "charge")
+    given = client.enqueue(id, "echo", args=(1, (2,)), kwargs={"a": {3: None}})
+    for found in (plain, _fetched(book, plain)):
+        assert (found.func_name, found.instance) == ("rqproc.request", None)
+        assert (found.args, found.kwargs) == ((id,), {"resource": "charge"})
+    # As a request's they are JSON: a handler is given the same, however it is asked.
+    asked = {"args": [1, [2]], "kwargs": {"a": {"3": None}}}
+    assert _fetched(book, given).kwargs == {"resource": "echo", **asked}
+    result = given.latest_result(timeout=4)
+    assert result
+    assert {name: result.return_value[name] for name in asked} == asked
+
+
+def test_the_results_of_a_job_are_read_by_its_queue(client: Client, book: Book, ids: Fresh) -> None:
+    job = client.enqueue(ids(1)[0], "charge")
+    _ended(job)
+    queue = Queue("rqproc.shop", connection=book.redis)
+    found = queue.fetch_job(job.id)
+    assert found
+    assert found.return_value() == job.return_value()
+    assert [result.return_value for result in found.results()] == [job.return_value()]
+
+
+class Runs:
+    """Runs code where a pickle of it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_whoever_has_enqueued_a_job_reads_nothing_that_could_run(
+    client: Client, book: Book, ids: Fresh, tmp_path: Path
+) -> None:
+    """Whoever can write to the server could else make its callers run anything."""
+    job = client.enqueue(ids(1)[0], "charge")
+    _ended(job)
+    mark = tmp_path / "ran"
+    forged = b64encode(pickle.dumps(Runs(mark))).decode()
+    book.redis.xadd(f"rq:results:{job.id}", {"type": 1, "return_value": forged})
+    book.redis.hset(f"rq:job:{job.id}", "meta", pickle.dumps({"a": Runs(mark)}))
+    with pytest.raises(ValueError, match="does not pickle or unpickle"):
+        job.return_value(refresh=True)
+    job.refresh()
+    assert not mark.exists()
+    _fetched(book, job).return_value()
+    assert mark.exists(), "RQ's own reader runs it"
+
+
+def test_meta_of_plain_values_alone_is_saved(client: Client, book: Book, ids: Fresh) -> None:
+    job = client.enqueue(ids(1)[0], "charge")
+    _ended(job)
+    job.meta["order"] = {"lines": (1, 2)}
+    job.save_meta()
+    assert job.get_meta() == _fetched(book, job).meta == {"order": {"lines": (1, 2)}}
+    job.meta["order"] = Path("/")
+    with pytest.raises(ValueError, match="use plain values"):
+        job.save_meta()
+
+
+def test_a_stock_worker_runs_a_job_that_was_enqueued_by_name(
+    shop: str, client: Client, book: Book, ids: Fresh
+) -> None:
+    """As it may where one is requeued: its origin is the queue that any worker may serve."""
+    (id,) = ids(1)
+    price = client.request(id, "price")
+    data = book.redis.hget(f"rq:job:{client.enqueue(id, 'price').id}", "data")
+    stock = f"stock-{token_hex(4)}"
+    job = Job(connection=book.redis)
+    job.data, job.origin = data, "rqproc.shop"
+    job.save()
+    book.redis.rpush(f"rq:queue:{stock}", job.id)
+    kit.script(STOCK_WORKER, shop, "elsewhere", stock)
+    assert job.return_value(refresh=True) == price

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -69,6 +70,47 @@ def test_64_threads_share_three_connections(
     for id in asked[:32]:
         book.release("gated", id)
     assert [w.result()["n"] for w in waiting] == [1] * 32
+
+
+FORTY = """
+import os, sys, threading
+import rqproc
+from shop import gated
+
+barrier = threading.Barrier(40)
+how = {
+    "app": lambda: gated.request(id), "default": lambda: rqproc.request(id, "gated"),
+}[sys.argv[1]]
+id = int(sys.argv[2])
+
+def ask():
+    barrier.wait()
+    how()
+
+threads = [threading.Thread(target=ask) for _ in range(40)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("how", ["app", "default"])
+def test_40_threads_whose_first_requests_come_at_once_share_one_connection(
+    shop: str, named: Named, book: Book, ids: Fresh, how: str
+) -> None:
+    (id,) = ids(1)
+    asking = kit.Running(
+        (sys.executable, "-c", FORTY, how, str(id)), env=kit.environ(named.url, "shop")
+    )
+    with asking:
+        connections = set()
+        for _ in range(40):
+            book.started("gated", id)
+            connections.add(named.connections())
+            book.release("gated", id)
+        assert (asking.wait(), asking.stderr) == (0, "")
+    assert connections == {1}
 
 
 def test_500_tasks_share_four_connections(named: Named, ids: Fresh) -> None:

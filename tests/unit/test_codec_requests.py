@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
@@ -31,8 +32,31 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+class Global:
+    """What a module has under a name, as it is pickled, though there is no such module."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class Pickler(pickle._Pickler):
+    """Writes each ``Global`` as what it stands for."""
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if not isinstance(obj, Global):
+            super().save(obj, save_persistent_id)
+        elif (memo := self.memo.get(id(obj))) is not None:
+            self.write(self.get(memo[0]))
+        else:
+            module, _, name = obj.path.rpartition(".")
+            self.write(f"c{module}\n{name}\n".encode())
+            self.memoize(obj)
+
+
 def pickled(*parts: Any, protocol: int = pickle.HIGHEST_PROTOCOL) -> bytes:
-    return pickle.dumps(parts, protocol=protocol)
+    file = io.BytesIO()
+    Pickler(file, protocol).dump(parts)
+    return file.getvalue()
 
 
 def ask(*args: Any, function: str = codec.REQUEST, **kwargs: Any) -> bytes:
@@ -126,6 +150,72 @@ def test_rq_itself_writes_what_is_read() -> None:
 def test_a_resource_may_be_called_by_its_exact_name(data: bytes) -> None:
     call = decode_call(data, functions=FUNCTIONS)
     assert (call.function, call.request) == (codec.REQUEST, Request("price", 42, (7,), {"c": 1}))
+
+
+@pytest.mark.parametrize("called", ["__call__", "request"])
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_resource_may_be_enqueued_itself(called: str, protocol: int) -> None:
+    data = pickled(called, Global("shop.price"), (42, 7), {"c": 1}, protocol=protocol)
+    call = decode_call(data, functions=FUNCTIONS)
+    assert (call.function, call.request) == (codec.REQUEST, Request("price", 42, (7,), {"c": 1}))
+    assert call.serializer == "pickle"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("__call__", "shop.prices", (42,), {}),
+        ("__call__", "os.system", (42,), {}),
+        ("invalidate", "shop.price", (42,), {}),
+        ("__reduce__", "shop.price", (42,), {}),
+        ("path", "shop.price", (42,), {}),
+        ("", "shop.price", (42,), {}),
+    ],
+)
+def test_nothing_else_of_a_resource_is_run_nor_any_other_object(parts: tuple[Any, ...]) -> None:
+    function, name, args, kwargs = parts
+    with pytest.raises(Unreadable):
+        decode_call(pickled(function, Global(name), args, kwargs), functions=FUNCTIONS)
+
+
+@pytest.mark.parametrize("place", ["id", "args", "kwargs", "key", "set", "deep", "function"])
+def test_a_resource_is_no_argument(place: str) -> None:
+    price = Global("shop.price")
+    endless: list[Any] = [[price]]
+    endless.append(endless)
+    parts = {
+        "id": ("__call__", price, (price,), {}),
+        "args": ("rqproc.request", None, (42,), {"args": [price]}),
+        "kwargs": ("__call__", price, (42,), {"a": price}),
+        "key": ("__call__", price, (42, {price: 1}), {}),
+        "set": ("__call__", price, (42, {price}), {}),
+        "deep": ("__call__", price, (42, endless), {}),
+        "function": (price, None, (42,), {}),
+    }[place]
+    with pytest.raises(Unreadable):
+        decode_call(pickled(*parts), functions=FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b")R",  # called
+        b"(\x8c\x01xtR",
+        b")\x81",  # made
+        b")}\x92",
+        b"}\x8c\x04path\x8c\x02ossb",  # given other attributes
+        b"N}\x8c\x04path\x8c\x02oss\x86b",
+        b"(\x8c\x02ose",  # extended
+        b"\x8c\x01a\x8c\x01bs",
+    ],
+)
+def test_a_pickled_resource_can_be_called_or_changed_by_no_opcode(opcodes: bytes) -> None:
+    named = b"\x8c\x04shop\x8c\x05price\x93"
+    data = b"\x80\x04(\x8c\x08__call__" + named + opcodes + b"K*\x85}t."
+    with pytest.raises(Unreadable):
+        decode_call(data, functions=FUNCTIONS)
+    sound = data.replace(opcodes, b"")
+    assert decode_call(sound, functions=FUNCTIONS).request == Request("price", 42)
 
 
 def test_the_timeout_of_another_application_is_its_own_business() -> None:

@@ -62,6 +62,11 @@ def test_an_ingress_tells_its_namespace(namespace: str) -> None:
     assert namespace_of_ingress(Keys(namespace).ingress) == namespace
 
 
+@pytest.mark.parametrize("queue", ["default", "mail.fast", "rqprocs", "", "a.rqproc"])
+def test_another_queue_tells_no_namespace(queue: str) -> None:
+    assert namespace_of_ingress(queue) is None
+
+
 def test_no_nodes_queue_is_an_ingress() -> None:
     namespaces = [Keys(name) for name in ("default", "a", "b", "a-b")]
     ingresses = {keys.ingress for keys in namespaces}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
+import pytest
+
 from rqproc import App
+from rqproc.errors import ConfigError
 
 app = App("redis://nowhere")
 
@@ -51,4 +55,17 @@ def test_a_resource_of_a_resource_is_one_of_its_own() -> None:
 
 
 def test_a_resource_can_be_copied() -> None:
-    assert copy.copy(price).name == "price"
+    for found in (price, price.with_options(timeout=2.0)):
+        assert (copy.copy(found).name, copy.deepcopy([found])[0].name) == ("price", "price")
+
+
+def test_a_resource_is_pickled_by_its_name_as_a_function_is() -> None:
+    assert pickle.loads(pickle.dumps(price)) is price
+    assert pickle.loads(pickle.dumps(price.request)) == price.request
+
+
+def test_a_resource_that_its_module_does_not_have_is_not_pickled() -> None:
+    elsewhere = App("redis://nowhere").resource(ttl=5, name="elsewhere")(fetch)
+    for found in (price.with_options(timeout=2.0), elsewhere):
+        with pytest.raises(ConfigError, match=rf"enqueue\('{found.name}', ID\)"):
+            pickle.dumps(found)

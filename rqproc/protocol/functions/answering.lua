@@ -64,7 +64,7 @@ local function conclude(id, ok, body, report, worker, ended_at)
   local kept = call('HMGET', job, 'origin', ok and 'result_ttl' or 'failure_ttl')
   local ttl = tonumber(kept[2] or '')
   if not ttl or ttl ~= math.floor(ttl) or ttl < -1 or ttl > 2147483647 then
-    ttl = ok and 500 or 86400 -- RQ's default; a day, where RQ's is a year
+    ttl = ok and 500 or 31536000 -- RQ's defaults: a failure is kept for a year
   end
   local keys = { job, results, job .. ':dependents' }
   if ttl == 0 and call('EXISTS', keys[3]) == 1 then ttl = 60 end -- its dependents are read first
