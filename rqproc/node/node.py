@@ -117,7 +117,11 @@ class Node:
         own_entries = self.own_entries = OwnEntries(name, dispatcher.cache, lambda: worker.term)
         self._worker = worker
         ingress = Ingress(
-            self._connector, self._commands, functions(self._resources), failed=worker.fail
+            self._connector,
+            self._commands,
+            functions(self._resources),
+            incarnation=lambda: worker.term.incarnation,
+            failed=worker.fail,
         )
         heartbeat = self._make_heartbeat(worker, ingress)
         with self._runtime.threads(1, name="rqproc-dependents") as self._after:

@@ -85,7 +85,8 @@ class Taken:
         token: of its claim; 0 where it has none, since it joined a run.
         due: moment, on the dispatcher's clock, at which its caller gives up; None if that is
             unknown, or never.
-        serializer: of a job, in which it wants its value; None of a call.
+        serializer: of a job, in which it wants its value; None of a call. A job without a token
+            waits for its turn; then it is claimed.
         ended: it has its answer, which may still be on its way to the server.
         holds: it is a run that nobody is answered for any more, but keeps its id from others.
     """
@@ -126,6 +127,14 @@ class Run:
     overdue_at: float | None = None
     hold: Taken | None = None
     asks: int = 0
+
+    @property
+    def unclaimed(self) -> Taken | None:
+        """The job that is to be claimed before this starts; None where that need not be."""
+        if any(taken.token and not taken.ended for taken in self.waiting):
+            return None
+        jobs = (one for one in self.waiting if one.serializer is not None and not one.ended)
+        return next(jobs, None)
 
     @property
     def deadline(self) -> float | None:

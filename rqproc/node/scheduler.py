@@ -6,6 +6,7 @@ Pure: it starts nothing and sends nothing. All of it belongs to the worker's thr
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Collection
 
 from rqproc.model import Request
@@ -32,6 +33,7 @@ class Scheduler:
     Attributes:
         stuck: by address, runs that take too long: the address is refused until they end.
         left: ids that waited for a run which is not begun, and must be claimed on their own now.
+        turns: by the id of a job, runs that have their lane and begin when it is claimed.
         joined, misses: how many have joined a run, and how many runs were begun.
     """
 
@@ -49,8 +51,10 @@ class Scheduler:
         self._joinable: dict[bytes, Run] = {}
         self._running: set[Run] = set()
         self._timed: set[Run] = set()
+        self._ready: deque[Run] = deque()
         self.stuck: dict[bytes, Overdue] = {}
         self.left: list[bytes] = []
+        self.turns: dict[bytes, Run] = {}
         self.joined = self.misses = 0
 
     # --- who waits ---
@@ -77,12 +81,23 @@ class Scheduler:
         run.waiting.append(taken)
         return True
 
-    def add(self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool) -> None:
-        """Have a run made. ``keeps``: its value becomes an entry, and others may join it."""
+    def add(
+        self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool,
+        first: bool = False,
+    ) -> None:  # fmt: skip
+        """Have a run made.
+
+        Args:
+            keeps: its value becomes an entry, and others may join it.
+            first: before all that wait for the same id. So is a job that is started already, where
+                the first of these is not.
+        """
         run = Run(taken.address, taken.key, resource, request, taken.token, [taken], keeps)
         if keeps:
             self._joinable[run.key] = run
-        self._lanes.add(run.key, run)
+        head = self._lanes.head(run.key) if taken.token and taken.serializer else None
+        passes = head is not None and head.unclaimed is not None
+        self._lanes.add(run.key, run, first=first or passes)
 
     def part(self, key: bytes) -> bool:
         """Let nobody join what is being computed of an address, nor keep it; return whether it
@@ -111,25 +126,59 @@ class Scheduler:
         one that has lost its last claim so: those who had joined it are left to claim it
         themselves.
         """
-        while run := self._lanes.next():
-            now = self._clock()
-            for taken in run.waiting:
-                if taken.due is not None and taken.due <= now:
-                    self._outbox.nothing(taken, ":expired")
-            waiting = [taken for taken in run.waiting if not taken.ended]
-            claimed = [taken for taken in waiting if taken.token]
-            if claimed:
-                run.waiting = claimed + [taken for taken in waiting if not taken.token]
-                self._begin(run, now)
+        self.give_turns()
+        while self._ready:
+            run = self._ready.popleft()
+            self._let_expire(run)
+            if any(taken.token for taken in run.waiting):
+                self._begin(run)
                 return run
-            for taken in waiting:
-                self._unacknowledged.remove(taken.id)
-                self.left.append(taken.id)
             self._lanes.done(run.key)
             self._close_to_joiners(run)
+            for taken in run.waiting:
+                self._unacknowledged.remove(taken.id)
+                self.left.append(taken.id)
+            self.give_turns()
         return None
 
-    def _begin(self, run: Run, now: float) -> None:
+    def give_turns(self) -> None:
+        """Give lanes to the runs that may begin; those of jobs do when these are claimed."""
+        while run := self._lanes.next():
+            self._let_expire(run)
+            if job := run.unclaimed:
+                self.turns[job.id] = run
+            else:
+                self._ready.append(run)
+
+    def _let_expire(self, run: Run) -> None:
+        now = self._clock()
+        for taken in run.waiting:
+            if taken.due is not None and taken.due <= now and not taken.ended:
+                self._outbox.nothing(taken, ":expired")
+        run.waiting = [taken for taken in run.waiting if not taken.ended]
+
+    def has_turn(self, id: bytes, token: int, failure: RefusedRun | None = None) -> None:
+        """A job whose turn had come was claimed; or not, with the token 0: it waits no more, and
+        has failed where a ``failure`` says why.
+        """
+        run = self.turns.pop(id)
+        (job,) = (taken for taken in run.waiting if taken.id == id)
+        job.token = token
+        if not token:
+            run.waiting.remove(job)
+            if failure:
+                self._outbox.failure(job, failure)
+            else:
+                self._unacknowledged.remove(id)
+            if other := run.unclaimed:
+                self.turns[other.id] = run
+                return
+        self._ready.append(run)
+
+    def _begin(self, run: Run) -> None:
+        now = self._clock()
+        run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
+        run.token = run.waiting[0].token
         self.misses += 1
         self._running.add(run)
         if run.resource.timeout_s is not None:
@@ -224,6 +273,10 @@ class Scheduler:
         """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
         self._joinable.clear()
         self._lanes.clear()
+        for run in (*self._ready, *self.turns.values()):
+            self._lanes.done(run.key)
+        self._ready.clear()
+        self.turns.clear()
         self.left.clear()
         self._unacknowledged.clear()
         self._outbox.clear()
@@ -243,9 +296,9 @@ class Scheduler:
         return bool(self._running)
 
     @property
-    def is_full(self) -> bool:
-        """Whether a run of another id would have to wait for a lane."""
-        return self._lanes.is_full
+    def room(self) -> int:
+        """How many runs of other ids would not have to wait for a lane."""
+        return self._lanes.room
 
     @property
     def held_by_paused(self) -> int:

@@ -19,6 +19,7 @@ token                        integer  none                      join, claim, set
 waiting                      list     none                      whoever places a call while no
                                                                 node lives; taken over by join
 withdrawn:ID                 string   deadline and a minute     withdraw
+carrier                      string   0.1 s                     arrivals
 pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by answer, adopt
 waits:ADDRESS                hash     the asking call's timeout route, for a handler that asks; drop
@@ -39,8 +40,9 @@ and ``dropped``, where it publishes the address of each id that was invalidated.
 server's, of all its databases.
 
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
-``queue:NAME`` and ``queue:NAME:intermediate``, ``queues``, ``finished:NAME``, ``failed:NAME``,
-``workers``, ``workers:NAME``, ``worker:NAME``.
+``queue:NAME``, ``queues``, ``wip:NAME``, ``finished:NAME``, ``failed:NAME``, ``executions:ID``,
+``execution:ID:TOKEN``, ``workers``, ``workers:NAME``, ``worker:NAME``,
+``worker:NAME:executions``, and ``suspended``, which is read.
 
 ``drop`` is not a function of its own but the part of most that removes a node whose lease has run
 out, or, in leave, one that says so itself or whose parent does.
@@ -126,10 +128,6 @@ class Keys:
     @property
     def ingress_queue(self) -> str:
         return f"{RQ_PREFIX}:queue:{self.ingress}"
-
-    @property
-    def ingress_intermediate(self) -> str:
-        return f"{self.ingress_queue}:intermediate"
 
 
 def namespace_of_ingress(queue: str) -> str:

@@ -17,18 +17,18 @@ CONNECT = ("auth", "hello", "ping", "select")
 
 WITHIN: dict[Role, list[str]] = {
     "caller": (
-        "del exists get hdel hexists hget hgetall hincrby hlen hmget hset incrby llen "
-        "lpos lrange lrem pexpire pttl rpush set srem time zadd zcard zrange "
+        "del exists get hdel hexists hget hgetall hincrby hlen hmget hset incrby lindex llen "
+        "lpos lpush lrange lrem pexpire pttl rpush sadd set srem time zadd zcard zrange "
         "zrangebyscore zrem zscore"
     ).split(),
     "node": (
-        "del exists expire get hdel hexists hget hgetall hincrby hlen hmget hset hsetnx "
-        "incr incrby llen lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
+        "del exists expire get hdel hexists hget hgetall hincrby hlen hmget hset hsetnx incr "
+        "incrby lindex llen lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
         "set srem time xadd zadd zcard zrange zrangebyscore zrem zremrangebyscore zscore"
     ).split(),
     "operator": (
-        "del exists get hdel hget hgetall hincrby hlen hmget hset incrby llen lpos lrange "
-        "pexpire rpush srem time zadd zcard zrange zrangebyscore zrem zscore"
+        "del exists get hdel hget hgetall hincrby hlen hmget hset incrby llen lpos lpush "
+        "lrange pexpire rpush srem time zadd zcard zrange zrangebyscore zrem zscore"
     ).split(),
 }
 """Commands that the functions of a role run."""
@@ -64,7 +64,10 @@ def rules(role: Role, keys: Keys) -> tuple[str, ...]:
 
 def _patterns(keys: Keys) -> tuple[str, ...]:
     own = f"rqproc:{keys.namespace}:*"
-    rq = ("job:*", "results:*", "queues", "workers", "workers:*", "finished:*", "failed:*")
+    rq = (
+        "job:*", "results:*", "queues", "workers", "workers:*", "wip:*", "finished:*", "failed:*",
+        "execution:*", "executions:*", "suspended",
+    )  # fmt: skip
     return (
         own,
         *(f"{RQ_PREFIX}:{name}" for name in rq),

@@ -14,10 +14,18 @@ local function publish(id, payload, key)
   end
 end
 
+-- Whether a job may end now: it was started, or is taken off RQ's list for this. One that was canceled
+-- or deleted while it ran stays so.
+local function may_end(id)
+  local status = redis.pcall('HGET', K.job .. id, 'status')
+  return status == 'started' or status == 'queued' and take_off(id)
+end
+
 -- Takes a call or job out without an answer.
 local function discard(inc, id, is_job)
   if call('ZREM', K.open .. inc, id) == 0 then return end
   if is_job then
+    if not may_end(id) then return end
     call('HSET', K.job .. id, 'status', 'canceled')
     call('EXPIRE', K.job .. id, 500)
   else
@@ -48,12 +56,12 @@ local function end_group_here(inc, group, text, length)
   end
 end
 
--- Ends a job by RQ's rules; false where it is gone.
+-- Ends a job by RQ's rules; false where it may not end.
 --   ok      whether body is a return_value or an exc_string, both in RQ's encoding
 --   report  JSON that names the error
 local function conclude(id, ok, body, report, worker, ended_at)
   local job, results = K.job .. id, K.results .. id
-  if call('EXISTS', job) == 0 then return false end
+  if not may_end(id) then return false end
   if ok then
     call('XADD', results, '*', 'type', 1, 'worker_name', worker, 'return_value', body)
   else
@@ -61,6 +69,10 @@ local function conclude(id, ok, body, report, worker, ended_at)
       report)
   end
   call('HSET', job, 'status', ok and 'finished' or 'failed', 'ended_at', ended_at)
+  if not ok and call('HDEL', job, 'rqproc_lost') == 1 then call('HSET', job, 'rqproc_given_up', 1) end
+  if worker ~= '' and call('HSETNX', job, 'started_at', ended_at) == 1 then
+    call('HSET', job, 'worker_name', worker) -- it has joined another's run
+  end
   local kept = call('HMGET', job, 'origin', ok and 'result_ttl' or 'failure_ttl')
   local ttl = tonumber(kept[2] or '')
   if not ttl or ttl ~= math.floor(ttl) or ttl < -1 or ttl > 2147483647 then
@@ -142,7 +154,8 @@ local function answer(args)
   end
 
   local function finish(kind, outcome, id, address, payload, extra)
-    local ends = outcome ~= ':stuck'
+    local ends, claim = outcome ~= ':stuck', kind == 'job' and call('HGET', K.claims .. inc, id)
+    if claim then hide_execution(inc, id, claim) end
     local ran = ends and call('HDEL', K.claims .. inc, id) == 1
     if ran then
       release(address, inc)
