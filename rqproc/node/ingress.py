@@ -1,19 +1,24 @@
-"""The ingress: looks into jobs that lie in the list that any application may fill, and has them
-queued at their owners.
+"""The ingress: what RQ's applications and tools say to a node. It looks into jobs that lie in the
+list that any of them may fill, and has them queued at their owners; and it hears RQ's commands.
 
-Knows that list and how to read a foreign job. It has a connection of its own.
+Knows that list, how to read a foreign job, and the channel of commands. It has a connection of its
+own.
 
 Every node has one, and nothing is taken off the list for it:
   1. BLMOVE, from one end of the list to that same end, waits until something lies there.
   2. arrivals reads what no node has; the ingress of one node at a time is told of it.
   3. adopt queues a job at its owner, or fails it. It lies in the list until it is started.
 Where there is nothing new among what lies there, the list is looked at again after a pause.
+Commands are pushed on the same connection, while it blocks too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import hiredis
 
 from rqproc.errors import RedisUnavailable
 from rqproc.ids import address
@@ -22,7 +27,7 @@ from rqproc.protocol import codec
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Arrival
 from rqproc.transport.backoff import Backoff
-from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused
+from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
 from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
@@ -42,6 +47,8 @@ class Ingress:
     Args:
         functions: see ``codec.decode_call``.
         incarnation: gives the node's present one.
+        channel: where RQ's commands to this node are published.
+        hear: given each of them.
     """
 
     def __init__(
@@ -51,12 +58,16 @@ class Ingress:
         functions: Mapping[str, str],
         *,
         incarnation: Callable[[], str],
+        channel: str,
+        hear: Callable[[bytes], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._connector = connector
         self._commands = commands
         self._functions = functions
         self._incarnation = incarnation
+        self._channel = channel
+        self._hear = hear
         self._failed = failed
         runtime = connector.runtime
         self._monotonic = runtime.monotonic
@@ -94,13 +105,14 @@ class Ingress:
 
     def _serve(self) -> None:
         """Connect, and look until stopped."""
-        connection = self._connection = self._connector.connect()
+        connection = self._connection = self._connector.connect(pushes=True)
         try:
+            connection.send(pack((("SUBSCRIBE", self._channel),)), timeout_s=GRACE_S)
             while not self._stopped.is_set():
                 if not self._await(connection):
                     continue
                 if found := self._arrivals(connection):
-                    connection.exchange([self._sorted(one) for one in found], timeout_s=GRACE_S)
+                    self._exchange(connection, [self._sorted(one) for one in found])
                     self._backoff.reset()
                     self._pauses.reset()
                 else:
@@ -111,15 +123,34 @@ class Ingress:
     def _await(self, connection: Connection) -> bool:
         """Wait until something lies in the list; return whether it does."""
         command, since = self._commands.await_jobs(BLOCK_S), self._monotonic()
-        found = connection.exchange((command,), timeout_s=BLOCK_S + GRACE_S)[0]
+        (found,) = self._exchange(connection, (command,), timeout_s=BLOCK_S + GRACE_S)
         if self._monotonic() - since > SHORTEST_S:  # it was empty meanwhile
             self._pauses.reset()
         return found is not None
 
     def _arrivals(self, connection: Connection) -> list[Arrival]:
         command = self._commands.arrivals(self._incarnation(), most=MOST)
-        reply = connection.exchange((command,), timeout_s=GRACE_S)[0]
-        return self._commands.read_arrivals(reply)
+        return self._commands.read_arrivals(self._exchange(connection, (command,))[0])
+
+    def _exchange(
+        self, connection: Connection, commands: Sequence[Command], *, timeout_s: float = GRACE_S
+    ) -> list[Any]:
+        """Return the replies to commands, and hear what comes between them.
+
+        Raises:
+            ConnectionLost, Refused.
+        """
+        connection.send(pack(commands), timeout_s=timeout_s)
+        replies: list[Any] = []
+        while len(replies) < len(commands):
+            arrived, reply = connection.next_reply()
+            if not arrived:
+                connection.receive()
+            elif not isinstance(reply, hiredis.PushNotification):
+                replies.append(reply)
+            elif reply[0] == b"message":
+                self._hear(reply[2])
+        return replies
 
     def _sorted(self, job: Arrival) -> Command:
         """Return the command that queues a job at its owner, or refuses it."""

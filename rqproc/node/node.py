@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +27,7 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.lease import Heartbeat, Term
 from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
+from rqproc.node.rq_commands import obey
 from rqproc.node.runs import Run
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.worker import Worker
@@ -121,6 +122,8 @@ class Node:
             self._commands,
             functions(self._resources),
             incarnation=lambda: worker.term.incarnation,
+            channel=self._keys.commands(name),
+            hear=partial(obey, node=name, stop_job=worker.stop_job, shut_down=self.stop),
             failed=worker.fail,
         )
         heartbeat = self._make_heartbeat(worker, ingress)

@@ -58,6 +58,7 @@ class Runner:
         self._pid = os.getpid()
         self._stopping = False
         self._tasks: set[Future[None]] = set()  # a loop alone does not keep its tasks alive
+        self._coroutines: dict[Run, asyncio.Task[Any] | None] = {}
 
     def submit(self, work: Callable[[], None]) -> None:
         """Have a thread do something else than a run."""
@@ -80,6 +81,17 @@ class Runner:
             task.add_done_callback(self._tasks.discard)
         else:
             self._threads.submit(self._run, run)
+
+    def cancel(self, run: Run) -> None:
+        """Cancel a coroutine's run, soon."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._cancel, run)
+
+    def _cancel(self, run: Run) -> None:
+        if task := self._coroutines.get(run):
+            task.cancel()
+        elif self._loop and run in self._under_way:  # it is about to begin
+            self._loop.call_soon(self._cancel, run)
 
     def stop(self) -> None:
         """Take no more, and end the threads. Where a handler still runs none is waited for, but
@@ -115,12 +127,14 @@ class Runner:
         self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
+        self._coroutines[run] = asyncio.current_task()
         try:
             self._enter(run)  # in the context of this task alone
             outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
         except BaseException as error:  # noqa: BLE001
             self._leave_child(error)
             outcome = Failed(*answer_codec.told(error))
+        del self._coroutines[run]
         self._end(run, outcome)
 
     def _leave_child(self, error: BaseException | None) -> None:

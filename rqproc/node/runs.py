@@ -89,6 +89,7 @@ class Taken:
             waits for its turn; then it is claimed.
         ended: it has its answer, which may still be on its way to the server.
         holds: it is a run that nobody is answered for any more, but keeps its id from others.
+        stopped: a job that RQ has been told to stop: it ends so when its run does.
     """
 
     id: bytes
@@ -99,6 +100,7 @@ class Taken:
     serializer: Serializer | None = None
     ended: bool = False
     holds: bool = False
+    stopped: bool = False
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from rqproc.model import Request
 from rqproc.node.cache import Cache, Entry
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
-from rqproc.node.runs import Done, Outcome, Overdue, RefusedRun, Run, Slot, Taken
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
@@ -22,6 +22,9 @@ log = logging.getLogger("rqproc.node")
 
 MOST_PAUSED = 1024
 """Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
+
+STOPPED = "the job was stopped by RQ's command"
+STOPPED_LATE = f"{STOPPED}; its handler, which a thread runs, went on to its end"
 
 STUCK_AFTER_S = 0.2
 """Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
@@ -192,6 +195,7 @@ class Scheduler:
         overdue = self.stuck.pop(run.key, None)
         self._lanes.done(run.key)
         self._close_to_joiners(run)
+        self._end_stopped(run)
         if run.hold:
             self._release(run.hold, overdue)
         elif isinstance(outcome, Done):
@@ -199,6 +203,36 @@ class Scheduler:
         else:
             for taken in run.waiting:
                 self._outbox.failure(taken, outcome)
+
+    def stop(self, id: bytes) -> Run | None:
+        """End a job, as RQ was told: at once where it waits, else when its run ends.
+
+        Returns:
+            the run that is to be ended: a coroutine's, that nobody else waits for.
+        """
+        taken = self._unacknowledged.get(id)
+        if taken is None or taken.ended:
+            log.warning("%s: told to stop the job %r, which is not here", self._name, id)
+            return None
+        taken.stopped = True
+        run = next((run for run in self._running if taken in run.waiting), None)
+        if run is None:
+            self._outbox.failure(taken, Failed("Stopped", STOPPED, ""), ":stopped")
+            return None
+        if run.resource.is_async and all(other.stopped for other in run.waiting):
+            log.warning("%s: stopping the job %s", self._name, taken.name)
+            return run
+        why = "others wait for its value" if run.resource.is_async else "a thread cannot be ended"
+        text = "%s: the job %s is to stop, but %s: it is stopped when its handler returns"
+        log.warning(text, self._name, taken.name, why)
+        return None
+
+    def _end_stopped(self, run: Run) -> None:
+        for taken in run.waiting:
+            if taken.stopped and not taken.ended:
+                how = STOPPED if run.resource.is_async else STOPPED_LATE
+                self._outbox.failure(taken, Failed("Stopped", how, ""), ":stopped")
+        run.waiting = [taken for taken in run.waiting if not taken.ended]
 
     def _answer_all(self, run: Run, done: Done) -> None:
         now = self._clock()

@@ -110,6 +110,11 @@ class Worker:
         self._moved = True
         self._waker.wake()
 
+    def stop_job(self, id: bytes) -> None:
+        """RQ was told to stop a job."""
+        self._executor.stop_job(id)
+        self._waker.wake()
+
     def tally(self) -> Tally:
         """Return the counts as they were, up to a quarter of a second ago."""
         return self._tally[1]

@@ -40,7 +40,7 @@ MOST_TOGETHER = 256
 Ending = tuple[str | bytes, ...]
 """What ends a call or a job, as ``answer`` takes it: how, its id, and what follows."""
 
-Outcome = Literal["", ":dropped", ":expired", ":stuck", ":ended"]
+Outcome = Literal["", ":dropped", ":expired", ":stuck", ":ended", ":stopped"]
 """How a call or a job ends that has not been answered from an entry; see answering.lua."""
 
 # What is made for every call is a named tuple: a frozen dataclass takes three times as long.

@@ -36,8 +36,9 @@ was run, for its caller to ask for again: written by answer, deleted by callers.
 says which protocols have live nodes in a namespace.
 
 Channels with the same prefix: ``reply:CALLER``, where answer publishes the answers to one caller,
-and ``dropped``, where it publishes the address of each id that was invalidated. A channel is the
-server's, of all its databases.
+and ``dropped``, where it publishes the address of each id that was invalidated. Nodes listen to
+``pubsub:NAME`` of RQ's own prefix, for its commands. A channel is the server's, of all its
+databases.
 
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
 ``queue:NAME``, ``queues``, ``wip:NAME``, ``finished:NAME``, ``failed:NAME``, ``executions:ID``,
@@ -124,6 +125,10 @@ class Keys:
 
     def queue(self, node: str) -> str:
         return f"{RQ_PREFIX}:queue:{self.queue_name(node)}"
+
+    def commands(self, node: str) -> str:
+        """The channel where RQ publishes commands to a worker."""
+        return f"{RQ_PREFIX}:pubsub:{self.queue_name(node)}"
 
     @property
     def ingress_queue(self) -> str:

@@ -35,7 +35,7 @@ WITHIN: dict[Role, list[str]] = {
 
 BESIDE: dict[Role, tuple[str, ...]] = {
     "caller": ("fcall", "subscribe", "get"),
-    "node": ("fcall", "function|load", "info", "blmpop", "blmove", "lrange", "hget"),
+    "node": ("fcall", "function|load", "info", "blmpop", "blmove", "hget", "subscribe"),
     "operator": ("fcall",),
 }
 """Commands that it sends itself. Callers never publish, load functions or take from queues, and
@@ -58,6 +58,7 @@ def rules(role: Role, keys: Keys) -> tuple[str, ...]:
         *(f"+{command}" for command in commands),
         *(f"~{pattern}" for pattern in _patterns(keys)),
         *(f"&{keys.state}{name}" for name in ("reply:*", "dropped")),
+        *((f"&{keys.commands('*')}",) if role == "node" else ()),
         *((f"%R~{answers}", f"(+unlink ~{answers})") if role == "caller" else (f"~{answers}",)),
     )
 

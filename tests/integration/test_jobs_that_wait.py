@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from integration import kit
@@ -13,32 +12,11 @@ from integration.kit import Book
 from rq import Queue, Worker
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
-from rq.serializers import JSONSerializer
-
-
-@pytest.fixture
-def three(cluster: Cluster) -> Cluster:
-    """Three nodes of a namespace of their own."""
-    cluster.start("a", "b", "c")
-    return cluster
-
-
-@pytest.fixture
-def queue(cluster: Cluster, book: Book) -> Iterator[Queue]:
-    name = f"rqproc.{cluster.namespace}"
-    found = Queue(name, connection=book.redis, serializer=JSONSerializer)
-    yield found
-    book.redis.srem("rq:queues", found.key)
 
 
 def _gated(cluster: Cluster, id: int, count: int) -> list[Job]:
     """So many jobs of one id, in their order; the first runs until it is released."""
     return [cluster.client.enqueue(id, "gated", args=(tag,)) for tag in range(count)]
-
-
-def _ended(job: Job) -> JobStatus:
-    kit.eventually(lambda: job.get_status() not in (JobStatus.QUEUED, JobStatus.STARTED))
-    return job.get_status()
 
 
 def test_of_ten_jobs_of_one_id_one_runs_and_nine_wait_in_rqs_list(
@@ -56,7 +34,7 @@ def test_of_ten_jobs_of_one_id_one_runs_and_nine_wait_in_rqs_list(
     assert queue.started_job_registry.get_job_ids() == [first.id]
     assert first in queue.started_job_registry
     book.release("gated", id, times=10)
-    assert {_ended(job) for job in [first, *others]} == {JobStatus.FINISHED}
+    assert {kit.ended(job) for job in [first, *others]} == {JobStatus.FINISHED}
     assert book.order("gated", id) == [str(tag) for tag in range(10)]
     assert queue.count == queue.started_job_registry.count == 0
     left = book.redis.keys("rq:execution*")
@@ -78,7 +56,7 @@ def test_what_a_worker_runs_is_told_by_its_executions(
     assert [found.id for found in worker.get_current_executions()] == [execution.id]
     kit.eventually(lambda: Worker.find_by_key(worker.key, book.redis).get_state() == "busy")
     book.release("gated", id)
-    _ended(job)
+    kit.ended(job)
     assert worker.get_current_executions(refresh=True) == []
 
 
@@ -117,7 +95,7 @@ def test_what_is_cancelled_or_deleted_while_it_waits_is_never_run(
     deleted.delete()
     queue.remove(removed)
     book.release("gated", id, times=5)
-    assert (_ended(first), _ended(last)) == (JobStatus.FINISHED, JobStatus.FINISHED)
+    assert (kit.ended(first), kit.ended(last)) == (JobStatus.FINISHED, JobStatus.FINISHED)
     assert book.order("gated", id) == ["0", "4"]
     assert canceled.get_status() == JobStatus.CANCELED
     assert canceled.id in CanceledJobRegistry(queue=queue)
@@ -135,7 +113,7 @@ def test_a_queue_that_is_emptied_runs_nothing_of_what_waited(
     kit.eventually(lambda: queue.count == 4)
     assert queue.empty() == 4
     book.release("gated", id, times=5)
-    assert _ended(first) == JobStatus.FINISHED
+    assert kit.ended(first) == JobStatus.FINISHED
     kit.eventually(lambda: all(node.held == 0 for node in three.client.membership().nodes))
     assert book.order("gated", id) == ["0"]
 
@@ -150,7 +128,7 @@ def test_what_is_cancelled_or_deleted_while_it_runs_stays_so(
     getattr(first, how)()
     assert queue.started_job_registry.count == 0
     book.release("gated", id, times=2)
-    assert _ended(second) == JobStatus.FINISHED
+    assert kit.ended(second) == JobStatus.FINISHED
     if how == "cancel":
         assert first.get_status() == JobStatus.CANCELED
         assert first.id not in queue.finished_job_registry
@@ -168,7 +146,7 @@ def test_jobs_that_wait_are_counted_where_no_node_is_alive(
     assert queue.job_ids == [job.id for job in jobs]
     assert queue in Queue.all(connection=book.redis)
     cluster.start("a")
-    assert {_ended(job) for job in jobs} == {JobStatus.FINISHED}
+    assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
 
 
 def test_jobs_of_a_node_that_dies_wait_again_the_one_that_ran_first(
@@ -187,7 +165,7 @@ def test_jobs_of_a_node_that_dies_wait_again_the_one_that_ran_first(
     (execution,) = jobs[0].get_executions()
     assert execution.worker_name.endswith(".b")
     book.release("gated", id, times=3)
-    assert {_ended(job) for job in jobs} == {JobStatus.FINISHED}
+    assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
 
 
 def test_a_node_that_drains_gives_back_the_jobs_that_wait_there(
@@ -202,7 +180,7 @@ def test_a_node_that_drains_gives_back_the_jobs_that_wait_there(
     kit.eventually(lambda: len(three.client.members()) == 2)
     book.release("gated", id, times=4)
     assert owner.wait() == 0
-    assert {_ended(job) for job in jobs} == {JobStatus.FINISHED}
+    assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
     nodes = [where for what, _, where in book.log("gated", id) if what == "start"]
     assert nodes[0] not in nodes[1:]
 
@@ -216,7 +194,7 @@ def test_jobs_of_a_kept_value_are_answered_by_one_run_and_a_cancelled_one_is_not
     kit.eventually(lambda: queue.count == 2)
     canceled.cancel()
     book.release("slow_price", id)
-    assert (_ended(first), _ended(second)) == (JobStatus.FINISHED, JobStatus.FINISHED)
+    assert (kit.ended(first), kit.ended(second)) == (JobStatus.FINISHED, JobStatus.FINISHED)
     assert first.return_value() == second.return_value()
     second.refresh()
     assert second.started_at
@@ -240,7 +218,7 @@ def test_a_job_enqueued_at_the_front_runs_before_those_that_wait(
     )
     assert [job.get_position() for job in jobs] == [None, 2, 1, 0]
     book.release("gated", id, times=4)
-    assert {_ended(job) for job in jobs} == {JobStatus.FINISHED}
+    assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
     assert book.order("gated", id)[0] == "running"
     assert book.order("gated", id)[-1] == "last"
 
@@ -257,6 +235,6 @@ def test_a_stock_worker_and_nodes_share_what_waits_without_running_it_twice(
     with kit.Running(command, env=kit.environ(three.url, three.namespace)) as worker:
         kit.eventually(lambda: queue.count < 3)
         book.release("gated", id, times=4)
-        assert {_ended(job) for job in jobs} == {JobStatus.FINISHED}
+        assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
         assert worker.wait() == 0
     assert book.count("gated", id) == 4

@@ -136,3 +136,30 @@ def test_a_lease_that_is_lost_takes_the_turns_along(at: Jobs) -> None:
     assert at.dispatcher.idle
     at.receive("job", "job", token=9)
     assert at.run().token == 9
+
+
+# --- stopped by RQ's command ---
+
+
+def test_a_job_that_waits_is_stopped_at_once_and_has_no_turn(at: Jobs) -> None:
+    at.waiting("first", "second")
+    assert at.scheduler.stop(b"first") is None
+    assert [(end.id, end.how) for end in at.ends()] == [("first", "job:stopped")]
+    assert at.scheduler.next_run() is None
+    assert at.asked()[0] == ["second"]
+
+
+def test_a_job_that_runs_on_a_thread_is_stopped_when_it_returns(at: Jobs) -> None:
+    at.receive("job", "job", token=1)
+    run = at.run()
+    assert at.scheduler.stop(b"job") is None
+    assert at.ends() == []
+    at.done(run)
+    (end,) = at.ends()
+    assert (end.how, end.error["remote_type"]) == ("job:stopped", "Stopped")
+    assert at.dispatcher.idle
+
+
+def test_a_stop_of_what_is_not_here_is_said(at: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    assert at.scheduler.stop(b"elsewhere") is None
+    assert "not here" in caplog.text

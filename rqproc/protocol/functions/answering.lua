@@ -59,7 +59,8 @@ end
 -- Ends a job by RQ's rules; false where it may not end.
 --   ok      whether body is a return_value or an exc_string, both in RQ's encoding
 --   report  JSON that names the error
-local function conclude(id, ok, body, report, worker, ended_at)
+--   stopped  by RQ's command
+local function conclude(id, ok, body, report, worker, ended_at, stopped)
   local job, results = K.job .. id, K.results .. id
   if not may_end(id) then return false end
   if ok then
@@ -68,7 +69,8 @@ local function conclude(id, ok, body, report, worker, ended_at)
     call('XADD', results, '*', 'type', 2, 'worker_name', worker, 'exc_string', body, 'rqproc_error',
       report)
   end
-  call('HSET', job, 'status', ok and 'finished' or 'failed', 'ended_at', ended_at)
+  local status = ok and 'finished' or stopped and 'stopped' or 'failed'
+  call('HSET', job, 'status', status, 'ended_at', ended_at)
   if not ok and call('HDEL', job, 'rqproc_lost') == 1 then call('HSET', job, 'rqproc_given_up', 1) end
   if worker ~= '' and call('HSETNX', job, 'started_at', ended_at) == 1 then
     call('HSET', job, 'worker_name', worker) -- it has joined another's run
@@ -141,16 +143,16 @@ local function answer(args)
   local name, dependents = name_of(inc), {}
   local worker = K.names .. name
 
-  local function end_job(id, body, report)
+  local function end_job(id, body, report, stopped)
     if call('ZREM', K.open .. inc, id) == 0 then return end
-    if conclude(id, report == '', body, report, worker, at) and is_awaited(id) then
+    if conclude(id, report == '', body, report, worker, at, stopped) and is_awaited(id) then
       dependents[#dependents + 1] = id
     end
   end
 
   local function tell_again(id)
     local status = is_awaited(id) and call('HGET', K.job .. id, 'status')
-    if status == 'finished' or status == 'failed' then dependents[#dependents + 1] = id end
+    if status == 'finished' or status == 'failed' or status == 'stopped' then dependents[#dependents + 1] = id end
   end
 
   local function finish(kind, outcome, id, address, payload, extra)
@@ -165,7 +167,7 @@ local function answer(args)
       discard(inc, id, kind == 'job')
     elseif payload ~= '' and kind == 'job' then
       if ends and not ran then tell_again(id) end
-      end_job(id, payload, extra)
+      end_job(id, payload, extra, outcome == ':stopped')
     elseif payload ~= '' then
       local refused = outcome == ':dropped' and tell_drop(address)
       if refused then payload = id .. ' error 0 0 0 ' .. name .. ' ' .. refused end
