@@ -6,7 +6,8 @@ own.
 
 Every node has one, and nothing is taken off the list for it:
   1. BLMOVE, from one end of the list to that same end, waits until something lies there.
-  2. arrivals reads what no node has; the ingress of one node at a time is told of it.
+  2. arrivals enqueues what was scheduled for now, and reads what no node has; the ingress of one
+     node at a time is told of it.
   3. adopt queues a job at its owner, or fails it. It lies in the list until it is started.
 Where there is nothing new among what lies there, the list is looked at again after a pause.
 Commands are pushed on the same connection, while it blocks too.
@@ -32,7 +33,9 @@ from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
 
-BLOCK_S = 5.0
+BLOCK_S = 1.0
+"""So often it is looked whether the time of a scheduled job has come."""
+
 GRACE_S = 2.0
 MOST = 256
 
@@ -85,7 +88,7 @@ class Ingress:
         self._stopped.set()
         if self._connection:
             self._connection.interrupt()
-        self._thread.join(timeout=BLOCK_S)
+        self._thread.join(timeout=GRACE_S)
 
     def reconnect(self) -> None:
         """Connect anew: the server may be somewhere else by now."""
@@ -109,13 +112,12 @@ class Ingress:
         try:
             connection.send(pack((("SUBSCRIBE", self._channel),)), timeout_s=GRACE_S)
             while not self._stopped.is_set():
-                if not self._await(connection):
-                    continue
+                lies_any = self._await(connection)
                 if found := self._arrivals(connection):
                     self._exchange(connection, [self._sorted(one) for one in found])
                     self._backoff.reset()
                     self._pauses.reset()
-                else:
+                elif lies_any:
                     self._stopped.wait(self._pauses.next_s())
         finally:
             connection.close()
@@ -157,6 +159,8 @@ class Ingress:
         try:
             if CALL.fullmatch(job.id) or GROUP.fullmatch(job.id):
                 raise codec.Unreadable("its id is one of rqproc's own")
+            if job.wants:
+                raise codec.Unreadable(f"rqproc runs what its app declares, and so no {job.wants}")
             call = codec.decode_call(job.data, functions=self._functions)
             if call.function == codec.INVALIDATE:
                 raise codec.Unreadable("an invalidation is not a job")

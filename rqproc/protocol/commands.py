@@ -291,16 +291,16 @@ class Commands:
         return ("BLMOVE", queue, queue, "LEFT", "LEFT", str(block_s))
 
     def arrivals(self, inc: str, *, most: int) -> Command:
-        """Read jobs that lie in RQ's list and that no node has."""
-        return self._call("arrivals", inc, str(most))
+        """Enqueue what is due, and read jobs that lie in RQ's list and that no node has."""
+        return self._call("arrivals", inc, str(most), codec.utc())
 
     def read_arrivals(self, reply: Sequence[Any] | None) -> list[Arrival]:
         """In the order in which they are to be adopted."""
         if not reply:
             return []
         is_front = reply[0] == b"front"
-        pairs = zip(reply[1::2], reply[2::2], strict=True)
-        found = [Arrival(id, data, is_front) for id, data in pairs]
+        rows = zip(reply[1::3], reply[2::3], reply[3::3], strict=True)
+        found = [Arrival(id, data, is_front, wants.decode()) for id, data, wants in rows]
         return found[::-1] if is_front else found
 
     def adopt(self, job_id: bytes, address: str, *, is_front: bool = False) -> Command:

@@ -41,9 +41,9 @@ and ``dropped``, where it publishes the address of each id that was invalidated.
 databases.
 
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
-``queue:NAME``, ``queues``, ``wip:NAME``, ``finished:NAME``, ``failed:NAME``, ``executions:ID``,
-``execution:ID:TOKEN``, ``workers``, ``workers:NAME``, ``worker:NAME``,
-``worker:NAME:executions``, and ``suspended``, which is read.
+``queue:NAME``, ``queues``, ``wip:NAME``, ``finished:NAME``, ``failed:NAME``,
+``scheduled:NAME``, ``executions:ID``, ``execution:ID:TOKEN``, ``workers``, ``workers:NAME``,
+``worker:NAME``, ``worker:NAME:executions``, and ``suspended``, which is read.
 
 ``drop`` is not a function of its own but the part of most that removes a node whose lease has run
 out, or, in leave, one that says so itself or whose parent does.

@@ -75,11 +75,17 @@ class Claimed:
 
 
 class Arrival(NamedTuple):
-    """A job that no node has; ``is_front``: it was enqueued to be run before others."""
+    """A job that no node has.
+
+    Attributes:
+        is_front: it was enqueued to be run before others.
+        wants: names of what it wants of a worker and no node does; "" for none.
+    """
 
     id: bytes
     data: bytes
     is_front: bool
+    wants: str = ""
 
 
 class Known(NamedTuple):

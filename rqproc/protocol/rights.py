@@ -67,7 +67,7 @@ def _patterns(keys: Keys) -> tuple[str, ...]:
     own = f"rqproc:{keys.namespace}:*"
     rq = (
         "job:*", "results:*", "queues", "workers", "workers:*", "wip:*", "finished:*", "failed:*",
-        "execution:*", "executions:*", "suspended",
+        "scheduled:*", "execution:*", "executions:*", "suspended",
     )  # fmt: skip
     return (
         own,

@@ -56,13 +56,24 @@ local function end_group_here(inc, group, text, length)
   end
 end
 
--- Ends a job by RQ's rules; false where it may not end.
+-- Whether RQ's own code has something to do when a job has ended: others depend on it, or wait for its
+-- place under a rate limit.
+local function concerns_others(id)
+  if call('EXISTS', K.job .. id .. ':dependents') == 1 then return true end
+  local limit = call('HGET', K.job .. id, 'rate_limit_key')
+  return limit and limit ~= ''
+end
+
+-- Ends a job by RQ's rules, or has it run again; false where it may not end.
 --   ok      whether body is a return_value or an exc_string, both in RQ's encoding
 --   report  JSON that names the error
 --   stopped  by RQ's command
 local function conclude(id, ok, body, report, worker, ended_at, stopped)
   local job, results = K.job .. id, K.results .. id
   if not may_end(id) then return false end
+  -- What nodes die on is not tried again, nor what no node has run.
+  local is_lost = string.find(report, '"NodeLost"', 1, true)
+  if not (ok or stopped or is_lost or worker == '') and retries(id, ended_at) then return true end
   if ok then
     call('XADD', results, '*', 'type', 1, 'worker_name', worker, 'return_value', body)
   else
@@ -80,8 +91,14 @@ local function conclude(id, ok, body, report, worker, ended_at, stopped)
   if not ttl or ttl ~= math.floor(ttl) or ttl < -1 or ttl > 2147483647 then
     ttl = ok and 500 or 86400 -- RQ's default; a day, where RQ's is a year
   end
-  local keys = { job, results, job .. ':dependents' }
-  if ttl == 0 and call('EXISTS', keys[3]) == 1 then ttl = 60 end -- its dependents are read first
+  local keys = { results, job .. ':dependents', job }
+  local pause = ok and repeats_after(id)
+  if pause then
+    keys[3] = nil
+    run_again(id, pause, ended_at, 'RPUSH')
+  elseif ttl == 0 and concerns_others(id) then
+    ttl = 60 -- it is read first
+  end
   if ttl == 0 then
     call('DEL', unpack(keys))
     return true
@@ -104,8 +121,6 @@ local function tell_drop(address)
   local advice = told.err .. ' (the nodes publish on ' .. K.dropped .. ')'
   return cjson.encode({ type = 'HandlerFailed', remote_type = 'NotPublished', message = advice })
 end
-
-local function is_awaited(id) return call('EXISTS', K.job .. id .. ':dependents') == 1 end
 
 -- Answers a call that is open here, and keeps its answer: its caller may have to ask for it again.
 local function answer_call(inc, id, payload, keep_ms)
@@ -145,13 +160,13 @@ local function answer(args)
 
   local function end_job(id, body, report, stopped)
     if call('ZREM', K.open .. inc, id) == 0 then return end
-    if conclude(id, report == '', body, report, worker, at, stopped) and is_awaited(id) then
+    if conclude(id, report == '', body, report, worker, at, stopped) and concerns_others(id) then
       dependents[#dependents + 1] = id
     end
   end
 
   local function tell_again(id)
-    local status = is_awaited(id) and call('HGET', K.job .. id, 'status')
+    local status = concerns_others(id) and call('HGET', K.job .. id, 'status')
     if status == 'finished' or status == 'failed' or status == 'stopped' then dependents[#dependents + 1] = id end
   end
 
@@ -165,6 +180,7 @@ local function answer(args)
     end
     if outcome == ':expired' then
       discard(inc, id, kind == 'job')
+      if kind == 'job' and concerns_others(id) then dependents[#dependents + 1] = id end
     elseif payload ~= '' and kind == 'job' then
       if ends and not ran then tell_again(id) end
       end_job(id, payload, extra, outcome == ':stopped')

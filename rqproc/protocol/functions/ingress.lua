@@ -29,15 +29,30 @@ local function first_without_node(count)
   return found
 end
 
--- arrivals: reads jobs that lie in RQ's list and that no node has.
+-- What a job wants of its worker that no node does, as '' or names.
+local function wants(id)
+  local about = redis.pcall('HMGET', K.job .. id, 'success_callback_name', 'failure_callback_name',
+    'stopped_callback_name', 'webhooks')
+  local found = {}
+  for i, name in ipairs({ 'on_success', 'on_failure', 'on_stopped', 'webhooks' }) do
+    if not about.err and about[i] and about[i] ~= '' then found[#found + 1] = name end
+  end
+  return table.concat(found, ', ')
+end
+
+-- arrivals: reads jobs that lie in RQ's list and that no node has; before that it enqueues those whose
+-- time has come.
 --
--- args  2 incarnation  3 how many at most
--- returns 'front' or 'back', by where they lie, then of each its id and its data ('' where there is
---   none); nil where there is nothing to do
+-- args  2 incarnation  3 how many at most  4 time as RQ writes it
+-- returns 'front' or 'back', by where they lie, then of each its id, its data ('' where there is none),
+--   and the names of what it wants and no node does, or ''; nil where there is nothing to do
 local function arrivals(args)
-  reap((clock()))
+  local now = clock()
+  reap(now)
+  if are_suspended() then return nil end
+  enqueue_due(now, args[4])
   local count = call('LLEN', K.ingress_queue)
-  if count == 0 or are_suspended() or not carries(args[2]) then return nil end
+  if count == 0 or not carries(args[2]) then return nil end
   local first = first_without_node(count)
   if not first then return nil end
   local found = { 'back' }
@@ -49,6 +64,7 @@ local function arrivals(args)
     local data = redis.pcall('HGET', K.job .. id, 'data')
     found[#found + 1] = id
     found[#found + 1] = type(data) == 'string' and data or ''
+    found[#found + 1] = wants(id)
   end
   return found
 end

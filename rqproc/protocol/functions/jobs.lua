@@ -59,3 +59,59 @@ local function wait_again(id)
   call('HSET', K.job .. id, 'status', 'queued')
   call('LPUSH', K.ingress_queue, id)
 end
+
+-- RQ's pauses between runs, in s; `text` is a JSON array of them.
+local function pauses_in(text)
+  local fine, found = pcall(cjson.decode, text or '')
+  return fine and type(found) == 'table' and found or {}
+end
+
+-- A job is to run again: at once, or when its time has come, see enqueue_due.
+local function run_again(id, pause_s, at, push)
+  if pause_s > 0 then
+    call('HSET', K.job .. id, 'status', 'scheduled')
+    call('ZADD', K.scheduled, math.floor(clock() / 1000) + pause_s, id)
+  else
+    call('HSET', K.job .. id, 'status', 'queued', 'enqueued_at', at)
+    call(push, K.ingress_queue, id)
+  end
+end
+
+-- Has a job that has failed run again by RQ's rules; whether it will.
+local function retries(id, at)
+  local job = K.job .. id
+  local about = call('HMGET', job, 'retries_left', 'retry_intervals', 'enqueue_at_front_on_retry')
+  local left, pauses = tonumber(about[1] or '') or 0, pauses_in(about[2])
+  if left < 1 then return false end
+  call('HSET', job, 'retries_left', left - 1)
+  local pause = tonumber(pauses[math.max(#pauses - left, 0) + 1]) or 0
+  run_again(id, pause, at, about[3] == '1' and 'LPUSH' or 'RPUSH')
+  return true
+end
+
+-- The pause after which a job that has finished runs once more by RQ's rules; nil where it does not.
+local function repeats_after(id)
+  local job = K.job .. id
+  local about = call('HMGET', job, 'repeats_left', 'repeat_intervals')
+  local left, pauses = tonumber(about[1] or '') or 0, pauses_in(about[2])
+  if left < 1 then return nil end
+  call('HSET', job, 'repeats_left', left - 1)
+  local pause = tonumber(table.remove(pauses, 1)) or 0
+  if #pauses > 0 then call('HSET', job, 'repeat_intervals', cjson.encode(pauses)) end
+  return pause
+end
+
+-- Enqueues jobs whose time has come. Those with a rate limit are left to RQ's own scheduler.
+local function enqueue_due(now, at)
+  local due = call('ZRANGEBYSCORE', K.scheduled, '-inf', math.floor(now / 1000), 'LIMIT', 0, 100)
+  for _, id in ipairs(due) do
+    local about = redis.pcall('HMGET', K.job .. id, 'status', 'enqueue_at_front', 'rate_limit_key')
+    local is_limited = not about.err and about[3] and about[3] ~= ''
+    if not is_limited then
+      call('ZREM', K.scheduled, id)
+      if not about.err and about[1] == 'scheduled' then
+        run_again(id, 0, at, about[2] == '1' and 'LPUSH' or 'RPUSH')
+      end
+    end
+  end
+end
