@@ -39,18 +39,21 @@ class Runner:
     ``report`` is called with the outcome of each, once, and before that when it gives back its slot
     or wants it again; from whichever thread it runs on.
 
-    ``has_tokens``: whether handlers are told the tokens of their runs, else 0.
+    ``has_tokens``: whether handlers are told the tokens of their runs, else 0. ``logs``: whether
+    what they raise is logged, since who has asked is somewhere else.
     """
 
     def __init__(
         self, node: str, namespace: str, *, runtime: Runtime, report: Report,
-        has_tokens: bool = True,
+        has_tokens: bool = True, logs: bool = False,
     ) -> None:  # fmt: skip
         self._runtime = runtime
         self._node = node
         self._namespace = namespace
         self._report = report
         self._has_tokens = has_tokens
+        self._logs = logs
+        self._cancelled: set[Run] = set()
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
@@ -89,6 +92,7 @@ class Runner:
 
     def _cancel(self, run: Run) -> None:
         if task := self._coroutines.get(run):
+            self._cancelled.add(run)
             task.cancel()
         elif self._loop and run in self._under_way:  # it is about to begin
             self._loop.call_soon(self._cancel, run)
@@ -122,8 +126,7 @@ class Runner:
                 at=self._runtime.suspend_proof(), text=codec.encode_value(value)
             )
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            self._leave_child(error)
-            outcome = Failed(*answer_codec.told(error))
+            outcome = self._failed(run, error)
         self._end(run, outcome)
 
     async def _run_async(self, run: Run) -> None:
@@ -132,10 +135,20 @@ class Runner:
             self._enter(run)  # in the context of this task alone
             outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
         except BaseException as error:  # noqa: BLE001
-            self._leave_child(error)
-            outcome = Failed(*answer_codec.told(error))
+            outcome = self._failed(run, error)
         del self._coroutines[run]
+        self._cancelled.discard(run)
         self._end(run, outcome)
+
+    def _failed(self, run: Run, error: BaseException) -> Failed:
+        """Log what a handler has raised, once, for people and for those who report errors."""
+        self._leave_child(error)
+        if self._logs and run not in self._cancelled and not self._stopping:
+            _, _, id = parse_address(run.address)
+            about = {"node": self._node, "resource": run.resource.name, "id": id, "job": run.job}
+            what = f"{run.resource.name} {id}" + (f", job {run.job}" if run.job else "")
+            log.error("%s %s: the handler has failed", self._node, what, exc_info=error, extra=about)
+        return Failed(*answer_codec.told(error))
 
     def _leave_child(self, error: BaseException | None) -> None:
         """End the process, if it is a child that the handler has forked: its way out of the handler

@@ -116,6 +116,7 @@ class Run:
         keeps: its value becomes an entry.
         overdue_at: moment at which it counts as stuck; None for never.
         asks: how many requests of its own it waits for.
+        job: id of the job that it was started for; "" where that was a call.
         hold: what is released when it ends, where everyone has been answered or forgotten before.
     """
 
@@ -127,6 +128,7 @@ class Run:
     waiting: list[Taken] = field(default_factory=list)
     keeps: bool = True
     overdue_at: float | None = None
+    job: str = ""
     hold: Taken | None = None
     asks: int = 0
 

@@ -181,7 +181,8 @@ class Scheduler:
     def _begin(self, run: Run) -> None:
         now = self._clock()
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
-        run.token = run.waiting[0].token
+        first = run.waiting[0]
+        run.token, run.job = first.token, first.name if first.serializer is not None else ""
         self.misses += 1
         self._running.add(run)
         if run.resource.timeout_s is not None:

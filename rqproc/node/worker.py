@@ -77,7 +77,9 @@ class Worker:
         self._leaders = Leaders(
             runtime, serve=self._serve, work_off=self._work_off, close=self._close_session
         )
-        runner = Runner(node, commands.keys.namespace, runtime=runtime, report=self._report)
+        runner = Runner(
+            node, commands.keys.namespace, runtime=runtime, report=self._report, logs=True
+        )
         self._leaders.runner = runner
         self._waker = self._leaders.waker
         self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
