@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rqproc.calls.functions import FunctionCalls
 from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import NameTaken, RedisUnavailable
+from rqproc.node import current_job
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.ingress import Ingress
@@ -265,6 +266,7 @@ class Node:
             join=lambda: self._join(name)[1],
             ended=self._enqueue_dependents,
             watch=self._watch,
+            find_job=partial(current_job.find, connection=lambda: self._redis),
         )
 
     def _make_heartbeat(self, worker: Worker, ingress: Ingress) -> Heartbeat:

@@ -116,7 +116,7 @@ class Run:
         keeps: its value becomes an entry.
         overdue_at: moment at which it counts as stuck; None for never.
         asks: how many requests of its own it waits for.
-        job: id of the job that it was started for; "" where that was a call.
+        job: what it was started for; None where that was a call.
         hold: what is released when it ends, where everyone has been answered or forgotten before.
     """
 
@@ -128,7 +128,7 @@ class Run:
     waiting: list[Taken] = field(default_factory=list)
     keeps: bool = True
     overdue_at: float | None = None
-    job: str = ""
+    job: Taken | None = None
     hold: Taken | None = None
     asks: int = 0
 

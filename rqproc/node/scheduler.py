@@ -182,7 +182,7 @@ class Scheduler:
         now = self._clock()
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
         first = run.waiting[0]
-        run.token, run.job = first.token, first.name if first.serializer is not None else ""
+        run.token, run.job = first.token, first if first.serializer is not None else None
         self.misses += 1
         self._running.add(run)
         if run.resource.timeout_s is not None:

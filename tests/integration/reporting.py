@@ -15,7 +15,7 @@ class Reporter(logging.Handler):
         if record.exc_info and record.exc_info[0]:
             about = record.__dict__
             what = f"{record.exc_info[0].__name__} of {about['resource']} in {about['node']}"
-            print("reported:", what, file=sys.stderr, flush=True)
+            sys.stderr.write(f"reported: {what}\n")
 
 
 logging.getLogger("rqproc").addHandler(Reporter(logging.ERROR))

@@ -272,16 +272,17 @@ class World:
         return found
 
     def dump(self) -> dict[bytes, bytes]:
-        """Return every key with its value, to tell whether anything has changed; but for those that
-        change with time.
-        """
-        moving = (b":node:tick", b":carrier")
-        names = [name for name in self.run(("KEYS", "*")) if not name.endswith(moving)]
+        """Return every key but the clock's with its value, to tell whether anything has changed."""
+        names = [name for name in self._names() if not name.endswith(b":node:tick")]
         return dict(zip(names, self.tell(*(("DUMP", name) for name in names)), strict=True))
+
+    def _names(self) -> list[bytes]:
+        """Return all keys, but the one that is there for a moment of the real clock."""
+        return [name for name in self.run(("KEYS", "*")) if not name.endswith(b":carrier")]
 
     def snapshot(self) -> list[Command]:
         """Return what makes the server's keys again as they are."""
-        names = self.run(("KEYS", "*"))
+        names = self._names()
         values = self.tell(*(("DUMP", name) for name in names))
         left_ms = self.tell(*(("PTTL", name) for name in names))
         return [
