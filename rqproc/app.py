@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
 from rqproc.calls.call import check_result_ttl, check_timeout
 from rqproc.calls.fallback import check_on_lost
+from rqproc.calls.jobs import JobOptions, check_options
 from rqproc.calls.lookup import InProcessNodes, ServingNode
 from rqproc.client import Client
 from rqproc.connect import Backend
@@ -42,6 +43,7 @@ class Options:
     timeout: float | None = None
     result_ttl: int | None = None
     on_lost: OnLost | None = None
+    job: JobOptions = field(default_factory=JobOptions)
 
 
 class RequestOptions(TypedDict):
@@ -79,6 +81,7 @@ class Resource(ResourceSpec, Generic[P, R]):
         timeout: float | None = None,
         result_ttl: int | None = None,
         on_lost: OnLost | None = None,
+        **job: Unpack[JobOptions],
     ) -> Resource[P, R]:
         """Return this resource with other options; all arguments of ``request`` are the handler's.
 
@@ -86,9 +89,10 @@ class Resource(ResourceSpec, Generic[P, R]):
             timeout: seconds to wait for an answer.
             result_ttl: seconds that the result of ``enqueue`` is kept.
             on_lost: what to do where no node can answer; see ``Client``.
+            job: options of RQ's own for ``enqueue``; see ``Client.enqueue``.
 
         Raises:
-            ConfigError: out of bounds.
+            ConfigError: out of bounds, or no such option.
         """
         options = self._options
         if timeout is not None:
@@ -97,6 +101,9 @@ class Resource(ResourceSpec, Generic[P, R]):
             options = replace(options, result_ttl=check_result_ttl(result_ttl))
         if on_lost is not None:
             options = replace(options, on_lost=check_on_lost(on_lost))
+        if job:
+            check_options(job)
+            options = replace(options, job=options.job | job)
         return Resource(
             self.app, self.handler, name=self.name, ttl_s=self.ttl_s, options=options,
             timeout_s=self.timeout_s, near=self.near,
@@ -133,11 +140,18 @@ class Resource(ResourceSpec, Generic[P, R]):
     def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
         return self.app.client.enqueue(
-            id, self.name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl
-        )
+            id, self.name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl,
+            **self._options.job,
+        )  # fmt: skip
 
     def enqueue_many(self, ids: Iterable[Id]) -> list[RqJob]:
-        """Enqueue a request of each id; return their jobs. Raises: as ``Client.enqueue_many``."""
+        """Enqueue a request of each id; return their jobs.
+
+        Raises:
+            as ``Client.enqueue_many``; ConfigError: with RQ's own options, which are for one job.
+        """
+        if self._options.job:
+            raise ConfigError(f"options of one job: {', '.join(self._options.job)}; use enqueue()")
         jobs: list[Any] = self.app.client.enqueue_many(
             ids, self.name, result_ttl=self._options.result_ttl
         )

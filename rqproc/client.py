@@ -11,10 +11,10 @@ answering.lua publishes the answer -> one thread of the client reads for all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rqproc.calls.call import Call, check_result_ttl
-from rqproc.calls.jobs import jobs_of
+from rqproc.calls.jobs import JobOptions, check_options, jobs_of
 from rqproc.calls.lookup import Nearby
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
@@ -223,6 +223,7 @@ class Client(BaseClient):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         result_ttl: int | None = None,
+        **options: Unpack[JobOptions],
     ) -> RqJob:
         """Enqueue a request and return its ``rq.job.Job`` without waiting.
 
@@ -230,9 +231,19 @@ class Client(BaseClient):
         for none, -1 for ever (RQ's default: 500), in RQ's default serializer. Of ``local://`` it
         has ``id``, ``get_status()``, ``latest_result()``, ``return_value()`` and ``exc_info``.
 
+        ``options`` are RQ's own, as ``rq.Queue.enqueue`` takes them: job_id, meta, description,
+        depends_on, ttl, failure_ttl, at_front, retry, repeat, rate_limit, unique. With any of them
+        RQ's own code enqueues the job.
+
         Raises:
-            Overloaded, RedisUnavailable, InvalidId, ConfigError.
+            Overloaded, RedisUnavailable, InvalidId, ConfigError;
+            rq.exceptions.DuplicateJobError: with ``unique``.
         """
+        if options:
+            check_options(options)
+            (asked,) = jobs_of([canonical(id)], resource, args, kwargs)
+            ttl_s = check_result_ttl(result_ttl)
+            return self._backend.enqueue_by_rq(asked, options, result_ttl_s=ttl_s)
         (job,) = self._enqueue([canonical(id)], resource, args, kwargs, result_ttl)
         if isinstance(job, RqprocError):
             raise job

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
 from rqproc.calls.functions import FunctionCalls, connector
-from rqproc.calls.jobs import refusal
+from rqproc.calls.jobs import JobOptions, refusal
 from rqproc.calls.lookup import Nearby
 from rqproc.calls.requests import Requests
 from rqproc.calls.threads import Threads
@@ -89,6 +89,9 @@ class Backend(Askers, Protocol):
     ) -> list[RqJob | RqprocError]:
         """Enqueue jobs; return each, or why it was refused. Raises: RedisUnavailable."""
 
+    def enqueue_by_rq(self, job: Sent, options: JobOptions, *, result_ttl_s: int | None) -> RqJob:
+        """Enqueue a job with options of RQ's own. Raises: RedisUnavailable, ConfigError."""
+
     def membership(self) -> Membership: ...
     def locate(self, resource: str, ids: Sequence[Id]) -> list[Location]: ...
     def drain(self, node: str) -> bool: ...
@@ -148,6 +151,14 @@ class ServerBackend:
             refusal(report, resource, id, self._keys.namespace) if report else job
             for report, id, job in zip(told, ids, made, strict=True)
         ]
+
+    def enqueue_by_rq(self, job: Sent, options: JobOptions, *, result_ttl_s: int | None) -> RqJob:
+        from rqproc.calls import rqjob
+
+        redis = self._functions.redis
+        return rqjob.enqueue(
+            job, options, self._keys, redis, server=self.server, result_ttl=result_ttl_s
+        )
 
     def membership(self) -> Membership:
         return self._commands.read_survey(self._run(self._commands.survey()))

@@ -8,14 +8,42 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from rqproc.errors import RqprocError
+from rqproc.errors import ConfigError, RqprocError
 from rqproc.ids import Id, address, check_resource
 from rqproc.model import Request
 from rqproc.protocol import codec
 from rqproc.protocol.messages import Sent
 from rqproc.protocol.reports import from_remote
+
+if TYPE_CHECKING:
+    from rq import Repeat, Retry
+    from rq.rate_limit import RateLimit
+    from rq.types import JobDependencyType
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of RQ's own for a job, as ``rq.Queue.enqueue`` takes them."""
+
+    job_id: str
+    meta: dict[str, Any]
+    description: str
+    depends_on: JobDependencyType
+    ttl: int
+    failure_ttl: int
+    at_front: bool
+    retry: Retry
+    repeat: Repeat
+    rate_limit: RateLimit
+    unique: bool
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises: ConfigError: RQ has no such option, or no node does what it asks for."""
+    if unknown := sorted(options.keys() - JobOptions.__annotations__.keys()):
+        known = ", ".join(JobOptions.__annotations__)
+        raise ConfigError(f"no option of a job: {', '.join(unknown)}; there are {known}")
 
 
 def jobs_of(

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from copy import copy
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+from rq import Queue
 from rq.job import Job, JobStatus
 
+from rqproc.errors import ConfigError, RedisUnavailable
 from rqproc.ids import parse_address
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.pickles import PlainPickle
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from rqproc.calls.jobs import JobOptions
     from rqproc.protocol.messages import Sent
 
 
@@ -30,6 +34,31 @@ def queued(jobs: Sequence[Sent], keys: Keys, connection: redis.Redis) -> list[Jo
     blank.origin = keys.ingress
     blank._status = JobStatus.QUEUED
     return [_job(job, blank) for job in jobs]
+
+
+def enqueue(
+    sent: Sent, options: JobOptions, keys: Keys, connection: redis.Redis, *, server: str,
+    result_ttl: int | None,
+) -> Job:  # fmt: skip
+    """Enqueue a request by RQ's own code, which does what its options ask for.
+
+    Raises:
+        ConfigError: RQ refuses an option's value. RedisUnavailable.
+        rq.exceptions.DuplicateJobError: with ``unique``.
+    """
+    data = sent.data.encode() if isinstance(sent.data, str) else sent.data
+    function, _, args, kwargs = PlainPickle.loads(data)
+    _, resource, id = parse_address(sent.address)
+    wanted: dict[str, Any] = {"description": f"{resource}:{id}", **options}
+    queue = Queue(keys.ingress, connection=connection, serializer=PlainPickle)
+    try:
+        return queue.enqueue_call(
+            function, args, kwargs, timeout=-1, result_ttl=result_ttl, **wanted
+        )
+    except RedisError as error:
+        raise RedisUnavailable(server, str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"RQ refuses the job's options: {error}") from error
 
 
 def _job(sent: Sent, blank: Job) -> Job:

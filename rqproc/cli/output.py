@@ -22,7 +22,9 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the traceback if there is one."""
+    """One JSON object a line: time, level, logger, message; of a handler's error node, resource, id
+    and job (of a request ""); and the traceback if there is one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -31,6 +33,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        for name in ("node", "resource", "id", "job"):
+            if hasattr(record, name):
+                line[name] = getattr(record, name)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -39,11 +39,13 @@ IMPATIENT_S = 1.0
 """A signal that comes so long after the first is a second word, and not the same once more."""
 
 
-def say(text: str) -> None:
-    """Tell on stderr, in the form that the logs have; nobody reading it changes nothing."""
+def say(text: str, level: int = logging.INFO) -> None:
+    """Tell on stderr, in the form that the logs have and whatever their level is; nobody reading it
+    changes nothing.
+    """
     with suppress(OSError):
         if any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers):
-            log.warning("%s", text)
+            log.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None))
         else:
             click.echo(text, err=True)
 
@@ -76,12 +78,16 @@ def serve(
     try:
         if node.run(ready=ready):
             return 0
-        say("stopped with requests unfinished: other nodes run them when the lease has run out")
+        say(
+            "stopped with requests unfinished: other nodes run them when the lease has run out",
+            logging.WARNING,
+        )
         code = STOPPED_HARD
     except Exception as error:
         if not node.has_served:
             raise
-        say(f"error: {error}" if isinstance(error, RqprocError) else traceback.format_exc())
+        text = f"error: {error}" if isinstance(error, RqprocError) else traceback.format_exc()
+        say(text, logging.ERROR)
         code = getattr(error, "exit_code", STOPPED_HARD)
     logging.shutdown()
     os._exit(code)  # a handler that never ends would keep its thread, and us

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
-from rqproc.calls.jobs import refusal
+from rqproc.calls.jobs import JobOptions, refusal
 from rqproc.calls.loops import running_loop
 from rqproc.context import ASKING
 from rqproc.errors import OWN_TIMEOUT, ConfigError, RqprocError
@@ -99,6 +99,10 @@ class LocalBackend:
             refusal(report, resource, id, self._keys.namespace) if report else cast("RqJob", job)
             for report, id, job in zip(told, ids, made, strict=True)
         ]
+
+    def enqueue_by_rq(self, job: Sent, options: JobOptions, *, result_ttl_s: int | None) -> RqJob:
+        """Raises: ConfigError."""
+        raise ConfigError(f"{LOCAL} has no RQ, whose options these are: {', '.join(options)}")
 
     def membership(self) -> Membership:
         tally, held, _, _ = self._place.worker.survey()

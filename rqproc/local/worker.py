@@ -289,7 +289,7 @@ class LocalWorker:
         queued = waiting - limits.max_queue
         if queued >= limits.max_queue:
             return self._too_many("Overloaded", queued, limits.max_queue)
-        if not (queues or held) and dispatcher.scheduler.is_full:
+        if not (queues or held or dispatcher.scheduler.room):
             return self._too_many("LocallyOverloaded", limits.concurrency, limits.concurrency)
         return None
 

@@ -1,6 +1,7 @@
-"""Enqueues the jobs that wait for a finished one, by RQ's own rules.
+"""Enqueues the jobs that wait for one that has ended, by RQ's own rules: those that depend on it,
+and the next ones under its rate limit.
 
-Knows ``rq.Queue``; imported with the first job that anyone depends on.
+Knows ``rq.Queue``; imported with the first such job.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
+from rq.rate_limit import release_slot
 from rq.serializers import JSONSerializer
 
 from rqproc.transport.backoff import Backoff
@@ -26,7 +29,7 @@ PATIENCE_S = 20.0
 
 
 def enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
-    """Enqueue all dependents of these jobs whose other dependencies are met; once each.
+    """Enqueue all that wait for these jobs alone; once each.
 
     Raises:
         redis.RedisError: the server was away for long.
@@ -44,5 +47,9 @@ def enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
 
 def _enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
     for job_id in job_ids:
-        job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
+        try:
+            job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
+        except NoSuchJobError:  # deleted since, with all that RQ has of it
+            continue
         Queue(job.origin, connection=connection).enqueue_dependents(job)
+        release_slot(job)

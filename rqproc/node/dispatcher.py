@@ -70,8 +70,14 @@ class Dispatcher:
     # --- what was claimed ---
 
     def receive(self, claim: Claim, *, due: float | None) -> None:
-        """Take in what came of claiming; one that is known already is left alone."""
+        """Take in what came of claiming; one that is known already is left alone, but for a job
+        whose turn had come.
+        """
         id = claim.id.encode(errors="surrogateescape")
+        if id in self.scheduler.turns:
+            lost = _lost(claim.deadline_ms) if claim.what == "lost" else None
+            self.scheduler.has_turn(id, claim.token, lost)
+            return
         if claim.what == "gone" or id in self._unacknowledged.ids:
             return
         key = claim.address.encode(errors="surrogateescape")
@@ -80,9 +86,7 @@ class Dispatcher:
         if not (claim.what == "call" or _call(id)):
             taken.serializer = "json"
         if claim.what == "lost":
-            deaths = claim.deadline_ms
-            text = f"NodeLost: too many nodes died ({deaths}) while they held this request\n"
-            self._outbox.failure(taken, RefusedRun(node_lost(deaths), text))
+            self._outbox.failure(taken, _lost(claim.deadline_ms))
             return
         try:
             call = self._reader.read(taken, claim.data)
@@ -92,9 +96,9 @@ class Dispatcher:
         if taken.serializer is not None:
             taken.serializer = call.serializer
         if self.scheduler.accepts(taken):
-            self._serve(taken, call)
+            self._serve(taken, call, first=claim.what == "first")
 
-    def _serve(self, taken: Taken, call: codec.DecodedCall) -> None:
+    def _serve(self, taken: Taken, call: codec.DecodedCall, *, first: bool) -> None:
         request = call.request
         resource = self._resources.get(request.resource)
         if resource is None:
@@ -106,14 +110,14 @@ class Dispatcher:
         elif stuck := self.scheduler.stuck.get(taken.key):
             self._outbox.failure(taken, stuck)
         elif resource.ttl_s <= 0:
-            self.scheduler.add(taken, resource, request, keeps=False)
+            self.scheduler.add(taken, resource, request, keeps=False, first=first)
         elif request.args or request.kwargs:
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._outbox.failure(taken, Failed("TypeError", reason, ""))
         elif entry := self.cache.get(taken.key, self._clock()):
             self._outbox.value(taken, entry, "hit")
         elif not self.scheduler.join(taken):
-            self.scheduler.add(taken, resource, request, keeps=True)
+            self.scheduler.add(taken, resource, request, keeps=True, first=first)
 
     def _invalidate(self, taken: Taken) -> None:
         """Drop the entry, and let nobody who comes later join or keep what is being computed."""
@@ -207,3 +211,8 @@ class Dispatcher:
             failed=outbox.failed,
             stuck=len(scheduler.stuck),
         )
+
+
+def _lost(deaths: int) -> RefusedRun:
+    text = f"NodeLost: too many nodes died ({deaths}) while they held this request\n"
+    return RefusedRun(node_lost(deaths), text)

@@ -16,7 +16,7 @@ from rqproc.node.watchdog import Watch
 
 
 class Executor:
-    """But for ``hear``, used by whoever holds the worker's lock.
+    """But for ``hear`` and ``stop_job``, used by whoever holds the worker's lock.
 
     Args:
         watch: told whether handlers run.
@@ -31,6 +31,7 @@ class Executor:
         self._watch = watch
         self._term = term
         self._news: deque[tuple[Run, Outcome | Slot]] = deque()
+        self._stops: deque[bytes] = deque()
 
     def start_runs(self, *, leave_one: bool = False) -> Run | None:
         """Start what may run while the lease may be relied on.
@@ -57,11 +58,18 @@ class Executor:
         """A handler has come to something. From any thread."""
         self._news.append((run, news))
 
+    def stop_job(self, id: bytes) -> None:
+        """RQ was told to stop a job. From any thread."""
+        self._stops.append(id)
+
     @property
     def has_news(self) -> bool:
         return bool(self._news)
 
     def take_in_news(self) -> None:
+        while self._stops:
+            if stopped := self._scheduler.stop(self._stops.popleft()):
+                self._runner.cancel(stopped)
         while self._news:
             run, news = self._news.popleft()
             if isinstance(news, str):

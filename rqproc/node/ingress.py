@@ -1,38 +1,58 @@
-"""The ingress: carries jobs from the queue that any application may fill to their owners.
+"""The ingress: what RQ's applications and tools say to a node. It looks into jobs that lie in the
+list that any of them may fill, and has them queued at their owners; and it hears RQ's commands.
 
-Knows the ingress queue and how to read a foreign job. It has a connection of its own.
+Knows that list, how to read a foreign job, and the channel of commands. It has a connection of its
+own.
 
-Every node has one, and a job is safe at each step:
-  1. BLMOVE puts the id on the intermediate list, and gives it to one node.
-  2. The node reads the job's data: what it asks for, and so its address.
-  3. adopt takes the id off that list and queues it at its target, or fails the job.
-A node that dies between 1 and 3 leaves the id on the list. Any other finds it there within
-seconds; whoever comes first in step 3 acts, and for everyone else it changes nothing.
+Every node has one, and nothing is taken off the list for it:
+  1. BLMOVE, from one end of the list to that same end, waits until something lies there.
+  2. arrivals enqueues what was scheduled for now, and reads what no node has; the ingress of one
+     node at a time is told of it.
+  3. adopt queues a job at its owner, or fails it. It lies in the list until it is started.
+Where there is nothing new among what lies there, the list is looked at again after a pause.
+Commands are pushed on the same connection, while it blocks too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import hiredis
 
 from rqproc.errors import RedisUnavailable
 from rqproc.ids import address
 from rqproc.node.reader import CALL, GROUP
 from rqproc.protocol import codec
 from rqproc.protocol.commands import Commands
+from rqproc.protocol.messages import Arrival
 from rqproc.transport.backoff import Backoff
-from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused
+from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
 from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
 
-BLOCK_S = 5.0
+BLOCK_S = 1.0
+"""So often it is looked whether the time of a scheduled job has come."""
+
 GRACE_S = 2.0
-SWEEP_MOST = 256
+MOST = 256
+
+SHORTEST_S = 0.002
+LONGEST_S = 0.05
+"""Pauses between looks at a list with nothing new: most jobs are started at once, and are gone."""
 
 
 class Ingress:
-    """Serves one namespace's ingress queue. ``functions``: see ``codec.decode_call``."""
+    """Serves one namespace's ingress queue.
+
+    Args:
+        functions: see ``codec.decode_call``.
+        incarnation: gives the node's present one.
+        channel: where RQ's commands to this node are published.
+        hear: given each of them.
+    """
 
     def __init__(
         self,
@@ -40,17 +60,24 @@ class Ingress:
         commands: Commands,
         functions: Mapping[str, str],
         *,
+        incarnation: Callable[[], str],
+        channel: str,
+        hear: Callable[[bytes], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._connector = connector
         self._commands = commands
         self._functions = functions
+        self._incarnation = incarnation
+        self._channel = channel
+        self._hear = hear
         self._failed = failed
         runtime = connector.runtime
         self._monotonic = runtime.monotonic
         self._stopped = runtime.event()
         self._connection: Connection | None = None
         self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=runtime.chance)
+        self._pauses = Backoff(shortest_s=SHORTEST_S, longest_s=LONGEST_S, chance=runtime.chance)
         self._thread = runtime.thread(self._run, name="rqproc-ingress")
 
     def start(self) -> None:
@@ -61,7 +88,7 @@ class Ingress:
         self._stopped.set()
         if self._connection:
             self._connection.interrupt()
-        self._thread.join(timeout=BLOCK_S)
+        self._thread.join(timeout=GRACE_S)
 
     def reconnect(self) -> None:
         """Connect anew: the server may be somewhere else by now."""
@@ -80,57 +107,65 @@ class Ingress:
             self._failed(error)
 
     def _serve(self) -> None:
-        """Connect, and carry until stopped."""
-        connection = self._connection = self._connector.connect()
+        """Connect, and look until stopped."""
+        connection = self._connection = self._connector.connect(pushes=True)
         try:
-            sweep_at = self._monotonic()
+            connection.send(pack((("SUBSCRIBE", self._channel),)), timeout_s=GRACE_S)
             while not self._stopped.is_set():
-                if self._monotonic() >= sweep_at:
-                    self._sweep(connection)
-                    sweep_at = self._monotonic() + BLOCK_S
-                if moved := self._next(connection):
-                    self._carry(connection, [moved])
+                lies_any = self._await(connection)
+                if found := self._arrivals(connection):
+                    self._exchange(connection, [self._sorted(one) for one in found])
                     self._backoff.reset()
+                    self._pauses.reset()
+                elif lies_any:
+                    self._stopped.wait(self._pauses.next_s())
         finally:
             connection.close()
 
-    def _next(self, connection: Connection) -> bytes | None:
-        keys = self._commands.keys
-        move: Command = (
-            "BLMOVE", keys.ingress_queue, keys.ingress_intermediate, "LEFT", "RIGHT",
-            str(BLOCK_S),
-        )  # fmt: skip
-        moved: bytes | None = connection.exchange((move,), timeout_s=BLOCK_S + GRACE_S)[0]
-        return moved
+    def _await(self, connection: Connection) -> bool:
+        """Wait until something lies in the list; return whether it does."""
+        command, since = self._commands.await_jobs(BLOCK_S), self._monotonic()
+        (found,) = self._exchange(connection, (command,), timeout_s=BLOCK_S + GRACE_S)
+        if self._monotonic() - since > SHORTEST_S:  # it was empty meanwhile
+            self._pauses.reset()
+        return found is not None
 
-    def _sweep(self, connection: Connection) -> None:
-        """Carry what a node that died has left."""
-        left: Command = (
-            "LRANGE",
-            self._commands.keys.ingress_intermediate,
-            "0",
-            str(SWEEP_MOST - 1),
-        )
-        self._carry(connection, connection.exchange((left,), timeout_s=GRACE_S)[0])
+    def _arrivals(self, connection: Connection) -> list[Arrival]:
+        command = self._commands.arrivals(self._incarnation(), most=MOST)
+        return self._commands.read_arrivals(self._exchange(connection, (command,))[0])
 
-    def _carry(self, connection: Connection, ids: list[bytes]) -> None:
-        if not ids:
-            return
-        found = connection.exchange((self._commands.inspect(ids),), timeout_s=GRACE_S)[0]
-        connection.exchange(
-            [self._sorted(id, data) for id, data in zip(ids, found, strict=True)],
-            timeout_s=GRACE_S,
-        )
+    def _exchange(
+        self, connection: Connection, commands: Sequence[Command], *, timeout_s: float = GRACE_S
+    ) -> list[Any]:
+        """Return the replies to commands, and hear what comes between them.
 
-    def _sorted(self, job_id: bytes, data: bytes) -> Command:
-        """The command that ends this job's stay: adopted by its target, or refused."""
+        Raises:
+            ConnectionLost, Refused.
+        """
+        connection.send(pack(commands), timeout_s=timeout_s)
+        replies: list[Any] = []
+        while len(replies) < len(commands):
+            arrived, reply = connection.next_reply()
+            if not arrived:
+                connection.receive()
+            elif not isinstance(reply, hiredis.PushNotification):
+                replies.append(reply)
+            elif reply[0] == b"message":
+                self._hear(reply[2])
+        return replies
+
+    def _sorted(self, job: Arrival) -> Command:
+        """Return the command that queues a job at its owner, or refuses it."""
         try:
-            if CALL.fullmatch(job_id) or GROUP.fullmatch(job_id):
+            if CALL.fullmatch(job.id) or GROUP.fullmatch(job.id):
                 raise codec.Unreadable("its id is one of rqproc's own")
-            call = codec.decode_call(data, functions=self._functions)
+            if job.wants:
+                raise codec.Unreadable(f"rqproc runs what its app declares, and so no {job.wants}")
+            call = codec.decode_call(job.data, functions=self._functions)
             if call.function == codec.INVALIDATE:
                 raise codec.Unreadable("an invalidation is not a job")
         except codec.Unreadable as error:
-            log.warning("ingress: job %r refused: %s", job_id, error)
-            return self._commands.refuse(job_id, str(error))
-        return self._commands.adopt(job_id, address(call.request.resource, call.request.id))
+            log.warning("ingress: job %r refused: %s", job.id, error)
+            return self._commands.refuse(job.id, str(error))
+        place = address(call.request.resource, call.request.id)
+        return self._commands.adopt(job.id, place, is_front=job.is_front)

@@ -50,12 +50,16 @@ class Asks(NamedTuple):
     Attributes:
         settles: groups to be settled.
         claims: to be claimed; where there are none, the view of the members is asked for.
+        turns: so many of them, the first, are of jobs whose turn has come.
+        room: so many others may be started at once, if they are jobs.
         wants_view: whether it is.
-        last: whatever is answered, there will be nothing more to ask.
+        last: whatever is answered, nothing that waits for it will have to be asked for.
     """
 
     settles: Sequence[Settle]
     claims: Sequence[bytes]
+    turns: int
+    room: int
     wants_view: bool
     last: bool
 
@@ -87,6 +91,7 @@ class Intake:
         self._behind: dict[bytes, list[bytes]] = {}
         self._rest: Sequence[bytes] = ()
         self._wants_view = False
+        self._asked_turns: set[bytes] = set()
 
     def distrust_entries(self, for_s: float) -> None:
         """For so many seconds what has an entry is claimed before it is answered: a mark of changed
@@ -162,7 +167,7 @@ class Intake:
         """Whether anything is to be asked."""
         return bool(
             self._claims or self._groups or self._settles or self._wants_view
-            or self._scheduler.left
+            or self._scheduler.left or self._scheduler.turns.keys() - self._asked_turns
         )  # fmt: skip
 
     def groups(self) -> Sequence[bytes]:
@@ -179,12 +184,19 @@ class Intake:
             left, self._scheduler.left = self._scheduler.left, []
             self.take(left)
         last = not (self._groups or self._behind or self._rest)
-        asks = Asks(self._settles, list(self._claims), self._wants_view, last)
+        scheduler = self._scheduler
+        scheduler.give_turns()  # before others of their ids are claimed
+        turns = [id for id in scheduler.turns if id not in self._asked_turns]
+        self._asked_turns.update(turns)
+        room = scheduler.room - sum(_call(id) is not None for id in self._claims)
+        claims = [*turns, *self._claims]
+        asks = Asks(self._settles, claims, len(turns), max(0, room), self._wants_view, last)
         self._settles, self._claims, self._wants_view = [], {}, False
         return asks
 
     def go_on(self) -> None:
         """Look at what has waited for the answers to what was asked."""
+        self._asked_turns &= self._scheduler.turns.keys()
         behind, rest = self._behind, self._rest
         self._behind, self._rest = {}, ()
         self._claimed_keys.clear()

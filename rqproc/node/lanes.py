@@ -22,10 +22,14 @@ class Lanes(Generic[T]):
         self._paused: set[Hashable] = set()
         self._ready: deque[Hashable] = deque()
 
-    def add(self, key: Hashable, item: T) -> None:
+    def add(self, key: Hashable, item: T, *, first: bool = False) -> None:
+        """Put an item behind those of its key, or before them."""
         lane = self._waiting.get(key)
         if lane is not None:
-            lane.append(item)
+            if first:
+                lane.appendleft(item)
+            else:
+                lane.append(item)
             return
         self._waiting[key] = deque([item])
         if key not in self._running:
@@ -49,6 +53,11 @@ class Lanes(Generic[T]):
         if key in self._waiting:
             self._ready.append(key)
 
+    def head(self, key: Hashable) -> T | None:
+        """Return what waits first for this key."""
+        lane = self._waiting.get(key)
+        return lane[0] if lane else None
+
     def pause(self, key: Hashable) -> None:
         """What runs here does nothing for now: it counts no more towards the limit."""
         self._paused.add(key)
@@ -71,9 +80,10 @@ class Lanes(Generic[T]):
         self._ready.clear()
 
     @property
-    def is_full(self) -> bool:
-        """Whether the limit is reached by what runs and what is ready to."""
-        return len(self._running) - len(self._paused) + len(self._ready) >= self._limit
+    def room(self) -> int:
+        """How many more keys may run, besides what runs and what is ready to."""
+        taken = len(self._running) - len(self._paused) + len(self._ready)
+        return max(0, self._limit - taken)
 
     @property
     def paused(self) -> Collection[Any]:

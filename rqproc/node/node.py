@@ -13,13 +13,14 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
 from rqproc.calls.functions import FunctionCalls
 from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import NameTaken, RedisUnavailable
+from rqproc.node import current_job
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.ingress import Ingress
@@ -27,6 +28,7 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.lease import Heartbeat, Term
 from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
+from rqproc.node.rq_commands import obey
 from rqproc.node.runs import Run
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.worker import Worker
@@ -117,7 +119,13 @@ class Node:
         own_entries = self.own_entries = OwnEntries(name, dispatcher.cache, lambda: worker.term)
         self._worker = worker
         ingress = Ingress(
-            self._connector, self._commands, functions(self._resources), failed=worker.fail
+            self._connector,
+            self._commands,
+            functions(self._resources),
+            incarnation=lambda: worker.term.incarnation,
+            channel=self._keys.commands(name),
+            hear=partial(obey, node=name, stop_job=worker.stop_job, shut_down=self.stop),
+            failed=worker.fail,
         )
         heartbeat = self._make_heartbeat(worker, ingress)
         with self._runtime.threads(1, name="rqproc-dependents") as self._after:
@@ -258,6 +266,7 @@ class Node:
             join=lambda: self._join(name)[1],
             ended=self._enqueue_dependents,
             watch=self._watch,
+            find_job=partial(current_job.find, connection=lambda: self._redis),
         )
 
     def _make_heartbeat(self, worker: Worker, ingress: Ingress) -> Heartbeat:

@@ -18,13 +18,15 @@ from typing import Any
 
 from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.ids import parse_address
-from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Taken
 from rqproc.protocol import answer_codec, codec
 from rqproc.runtime import Clock, Runtime, Thread
 
 log = logging.getLogger("rqproc.node")
 
 Report = Callable[[Run, Outcome | Slot], None]
+Enter = Callable[[], object]
+"""Changes the context that it is called in."""
 
 MOST_THREADS = 4096
 """Lanes bound how many handlers run; those that wait for other ids, or are stuck, come on top."""
@@ -39,18 +41,24 @@ class Runner:
     ``report`` is called with the outcome of each, once, and before that when it gives back its slot
     or wants it again; from whichever thread it runs on.
 
-    ``has_tokens``: whether handlers are told the tokens of their runs, else 0.
+    ``has_tokens``: whether handlers are told the tokens of their runs, else 0. ``logs``: whether
+    what they raise is logged, since who has asked is somewhere else. ``find_job``: returns what
+    makes a job known to RQ as the one that is run; it may have to be asked for.
     """
 
     def __init__(
         self, node: str, namespace: str, *, runtime: Runtime, report: Report,
-        has_tokens: bool = True,
+        has_tokens: bool = True, logs: bool = False,
+        find_job: Callable[[Taken], Enter | None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._runtime = runtime
         self._node = node
         self._namespace = namespace
         self._report = report
         self._has_tokens = has_tokens
+        self._logs = logs
+        self._cancelled: set[Run] = set()
+        self._find_job = find_job
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
@@ -58,6 +66,7 @@ class Runner:
         self._pid = os.getpid()
         self._stopping = False
         self._tasks: set[Future[None]] = set()  # a loop alone does not keep its tasks alive
+        self._coroutines: dict[Run, asyncio.Task[Any] | None] = {}
 
     def submit(self, work: Callable[[], None]) -> None:
         """Have a thread do something else than a run."""
@@ -74,12 +83,31 @@ class Runner:
     def start(self, run: Run) -> None:
         """Have a run begun by another thread, or by the event loop."""
         self._under_way.add(run)
-        if run.resource.is_async:
-            task = asyncio.run_coroutine_threadsafe(self._run_async(run), self._event_loop())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        else:
+        if not run.resource.is_async:
             self._threads.submit(self._run, run)
+        elif run.job:  # to find it may block: not on the loop
+            self._threads.submit(self._begin, run, self._event_loop())
+        else:
+            self._begin(run, self._event_loop())
+
+    def _begin(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a coroutine begin."""
+        enter = self._find_job(run.job) if run.job else None
+        task = asyncio.run_coroutine_threadsafe(self._run_async(run, enter), loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self, run: Run) -> None:
+        """Cancel a coroutine's run, soon."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._cancel, run)
+
+    def _cancel(self, run: Run) -> None:
+        if task := self._coroutines.get(run):
+            self._cancelled.add(run)
+            task.cancel()
+        elif self._loop and run in self._under_way:  # it is about to begin
+            self._loop.call_soon(self._cancel, run)
 
     def stop(self) -> None:
         """Take no more, and end the threads. Where a handler still runs none is waited for, but
@@ -105,23 +133,40 @@ class Runner:
         context = contextvars.copy_context()
         try:
             context.run(self._enter, run)
+            if run.job and (enter := self._find_job(run.job)):
+                context.run(enter)
             value = context.run(_call, run)
             outcome: Outcome = Done(
                 at=self._runtime.suspend_proof(), text=codec.encode_value(value)
             )
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            self._leave_child(error)
-            outcome = Failed(*answer_codec.told(error))
+            outcome = self._failed(run, error)
         self._end(run, outcome)
 
-    async def _run_async(self, run: Run) -> None:
+    async def _run_async(self, run: Run, enter: Enter | None) -> None:
+        self._coroutines[run] = asyncio.current_task()
         try:
             self._enter(run)  # in the context of this task alone
+            if enter:
+                enter()
             outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
         except BaseException as error:  # noqa: BLE001
-            self._leave_child(error)
-            outcome = Failed(*answer_codec.told(error))
+            outcome = self._failed(run, error)
+        del self._coroutines[run]
+        self._cancelled.discard(run)
         self._end(run, outcome)
+
+    def _failed(self, run: Run, error: BaseException) -> Failed:
+        """Log what a handler has raised, once, for people and for those who report errors."""
+        self._leave_child(error)
+        if self._logs and run not in self._cancelled and not self._stopping:
+            _, _, id = parse_address(run.address)
+            job = run.job.name if run.job else ""
+            about = {"node": self._node, "resource": run.resource.name, "id": id, "job": job}
+            what = f"{run.resource.name} {id}" + (f", job {job}" if job else "")
+            text = "%s %s: the handler has failed"
+            log.error(text, self._node, what, exc_info=error, extra=about)
+        return Failed(*answer_codec.told(error))
 
     def _leave_child(self, error: BaseException | None) -> None:
         """End the process, if it is a child that the handler has forked: its way out of the handler

@@ -85,9 +85,11 @@ class Taken:
         token: of its claim; 0 where it has none, since it joined a run.
         due: moment, on the dispatcher's clock, at which its caller gives up; None if that is
             unknown, or never.
-        serializer: of a job, in which it wants its value; None of a call.
+        serializer: of a job, in which it wants its value; None of a call. A job without a token
+            waits for its turn; then it is claimed.
         ended: it has its answer, which may still be on its way to the server.
         holds: it is a run that nobody is answered for any more, but keeps its id from others.
+        stopped: a job that RQ has been told to stop: it ends so when its run does.
     """
 
     id: bytes
@@ -98,6 +100,7 @@ class Taken:
     serializer: Serializer | None = None
     ended: bool = False
     holds: bool = False
+    stopped: bool = False
 
     @property
     def name(self) -> str:
@@ -113,6 +116,7 @@ class Run:
         keeps: its value becomes an entry.
         overdue_at: moment at which it counts as stuck; None for never.
         asks: how many requests of its own it waits for.
+        job: what it was started for; None where that was a call.
         hold: what is released when it ends, where everyone has been answered or forgotten before.
     """
 
@@ -124,8 +128,17 @@ class Run:
     waiting: list[Taken] = field(default_factory=list)
     keeps: bool = True
     overdue_at: float | None = None
+    job: Taken | None = None
     hold: Taken | None = None
     asks: int = 0
+
+    @property
+    def unclaimed(self) -> Taken | None:
+        """The job that is to be claimed before this starts; None where that need not be."""
+        if any(taken.token and not taken.ended for taken in self.waiting):
+            return None
+        jobs = (one for one in self.waiting if one.serializer is not None and not one.ended)
+        return next(jobs, None)
 
     @property
     def deadline(self) -> float | None:

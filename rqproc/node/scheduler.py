@@ -6,13 +6,14 @@ Pure: it starts nothing and sends nothing. All of it belongs to the worker's thr
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Collection
 
 from rqproc.model import Request
 from rqproc.node.cache import Cache, Entry
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
-from rqproc.node.runs import Done, Outcome, Overdue, RefusedRun, Run, Slot, Taken
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
@@ -21,6 +22,9 @@ log = logging.getLogger("rqproc.node")
 
 MOST_PAUSED = 1024
 """Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
+
+STOPPED = "the job was stopped by RQ's command"
+STOPPED_LATE = f"{STOPPED}; its handler, which a thread runs, went on to its end"
 
 STUCK_AFTER_S = 0.2
 """Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
@@ -32,6 +36,7 @@ class Scheduler:
     Attributes:
         stuck: by address, runs that take too long: the address is refused until they end.
         left: ids that waited for a run which is not begun, and must be claimed on their own now.
+        turns: by the id of a job, runs that have their lane and begin when it is claimed.
         joined, misses: how many have joined a run, and how many runs were begun.
     """
 
@@ -49,8 +54,10 @@ class Scheduler:
         self._joinable: dict[bytes, Run] = {}
         self._running: set[Run] = set()
         self._timed: set[Run] = set()
+        self._ready: deque[Run] = deque()
         self.stuck: dict[bytes, Overdue] = {}
         self.left: list[bytes] = []
+        self.turns: dict[bytes, Run] = {}
         self.joined = self.misses = 0
 
     # --- who waits ---
@@ -77,12 +84,23 @@ class Scheduler:
         run.waiting.append(taken)
         return True
 
-    def add(self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool) -> None:
-        """Have a run made. ``keeps``: its value becomes an entry, and others may join it."""
+    def add(
+        self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool,
+        first: bool = False,
+    ) -> None:  # fmt: skip
+        """Have a run made.
+
+        Args:
+            keeps: its value becomes an entry, and others may join it.
+            first: before all that wait for the same id. So is a job that is started already, where
+                the first of these is not.
+        """
         run = Run(taken.address, taken.key, resource, request, taken.token, [taken], keeps)
         if keeps:
             self._joinable[run.key] = run
-        self._lanes.add(run.key, run)
+        head = self._lanes.head(run.key) if taken.token and taken.serializer else None
+        passes = head is not None and head.unclaimed is not None
+        self._lanes.add(run.key, run, first=first or passes)
 
     def part(self, key: bytes) -> bool:
         """Let nobody join what is being computed of an address, nor keep it; return whether it
@@ -111,25 +129,60 @@ class Scheduler:
         one that has lost its last claim so: those who had joined it are left to claim it
         themselves.
         """
-        while run := self._lanes.next():
-            now = self._clock()
-            for taken in run.waiting:
-                if taken.due is not None and taken.due <= now:
-                    self._outbox.nothing(taken, ":expired")
-            waiting = [taken for taken in run.waiting if not taken.ended]
-            claimed = [taken for taken in waiting if taken.token]
-            if claimed:
-                run.waiting = claimed + [taken for taken in waiting if not taken.token]
-                self._begin(run, now)
+        self.give_turns()
+        while self._ready:
+            run = self._ready.popleft()
+            self._let_expire(run)
+            if any(taken.token for taken in run.waiting):
+                self._begin(run)
                 return run
-            for taken in waiting:
-                self._unacknowledged.remove(taken.id)
-                self.left.append(taken.id)
             self._lanes.done(run.key)
             self._close_to_joiners(run)
+            for taken in run.waiting:
+                self._unacknowledged.remove(taken.id)
+                self.left.append(taken.id)
+            self.give_turns()
         return None
 
-    def _begin(self, run: Run, now: float) -> None:
+    def give_turns(self) -> None:
+        """Give lanes to the runs that may begin; those of jobs do when these are claimed."""
+        while run := self._lanes.next():
+            self._let_expire(run)
+            if job := run.unclaimed:
+                self.turns[job.id] = run
+            else:
+                self._ready.append(run)
+
+    def _let_expire(self, run: Run) -> None:
+        now = self._clock()
+        for taken in run.waiting:
+            if taken.due is not None and taken.due <= now and not taken.ended:
+                self._outbox.nothing(taken, ":expired")
+        run.waiting = [taken for taken in run.waiting if not taken.ended]
+
+    def has_turn(self, id: bytes, token: int, failure: RefusedRun | None = None) -> None:
+        """A job whose turn had come was claimed; or not, with the token 0: it waits no more, and
+        has failed where a ``failure`` says why.
+        """
+        run = self.turns.pop(id)
+        (job,) = (taken for taken in run.waiting if taken.id == id)
+        job.token = token
+        if not token:
+            run.waiting.remove(job)
+            if failure:
+                self._outbox.failure(job, failure)
+            else:
+                self._unacknowledged.remove(id)
+            if other := run.unclaimed:
+                self.turns[other.id] = run
+                return
+        self._ready.append(run)
+
+    def _begin(self, run: Run) -> None:
+        now = self._clock()
+        run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
+        first = run.waiting[0]
+        run.token, run.job = first.token, first if first.serializer is not None else None
         self.misses += 1
         self._running.add(run)
         if run.resource.timeout_s is not None:
@@ -143,6 +196,7 @@ class Scheduler:
         overdue = self.stuck.pop(run.key, None)
         self._lanes.done(run.key)
         self._close_to_joiners(run)
+        self._end_stopped(run)
         if run.hold:
             self._release(run.hold, overdue)
         elif isinstance(outcome, Done):
@@ -150,6 +204,36 @@ class Scheduler:
         else:
             for taken in run.waiting:
                 self._outbox.failure(taken, outcome)
+
+    def stop(self, id: bytes) -> Run | None:
+        """End a job, as RQ was told: at once where it waits, else when its run ends.
+
+        Returns:
+            the run that is to be ended: a coroutine's, that nobody else waits for.
+        """
+        taken = self._unacknowledged.get(id)
+        if taken is None or taken.ended:
+            log.warning("%s: told to stop the job %r, which is not here", self._name, id)
+            return None
+        taken.stopped = True
+        run = next((run for run in self._running if taken in run.waiting), None)
+        if run is None:
+            self._outbox.failure(taken, Failed("Stopped", STOPPED, ""), ":stopped")
+            return None
+        if run.resource.is_async and all(other.stopped for other in run.waiting):
+            log.warning("%s: stopping the job %s", self._name, taken.name)
+            return run
+        why = "others wait for its value" if run.resource.is_async else "a thread cannot be ended"
+        text = "%s: the job %s is to stop, but %s: it is stopped when its handler returns"
+        log.warning(text, self._name, taken.name, why)
+        return None
+
+    def _end_stopped(self, run: Run) -> None:
+        for taken in run.waiting:
+            if taken.stopped and not taken.ended:
+                how = STOPPED if run.resource.is_async else STOPPED_LATE
+                self._outbox.failure(taken, Failed("Stopped", how, ""), ":stopped")
+        run.waiting = [taken for taken in run.waiting if not taken.ended]
 
     def _answer_all(self, run: Run, done: Done) -> None:
         now = self._clock()
@@ -224,6 +308,10 @@ class Scheduler:
         """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
         self._joinable.clear()
         self._lanes.clear()
+        for run in (*self._ready, *self.turns.values()):
+            self._lanes.done(run.key)
+        self._ready.clear()
+        self.turns.clear()
         self.left.clear()
         self._unacknowledged.clear()
         self._outbox.clear()
@@ -243,9 +331,9 @@ class Scheduler:
         return bool(self._running)
 
     @property
-    def is_full(self) -> bool:
-        """Whether a run of another id would have to wait for a lane."""
-        return self._lanes.is_full
+    def room(self) -> int:
+        """How many runs of other ids would not have to wait for a lane."""
+        return self._lanes.room
 
     @property
     def held_by_paused(self) -> int:

@@ -160,7 +160,9 @@ class Session:
                 self._read_groups(groups)
             asks = dispatcher.intake.asks()
             most = max(0, most - len(asks.claims))
-            self._ask(asks, most if asks.last and self._settles_at is None else 0)
+            # What a pop has brought already is looked at before the next one.
+            pops = asks.last and self._settles_at is None and not self._connections.has_ids
+            self._ask(asks, most if pops else 0)
         if dispatcher.has_endings:
             self.push_out()
 
@@ -210,13 +212,13 @@ class Session:
                 for settle in asks.settles
             ]
         if asks.claims or asks.wants_view:
-            packet.append(self._claim(asks.claims))
+            packet.append(self._claim(asks.claims, asks.turns, asks.room))
         return packet
 
-    def _claim(self, ids: Sequence[bytes]) -> Command:
+    def _claim(self, ids: Sequence[bytes], turns: int = 0, room: int = 0) -> Command:
         return self._commands.claim(
             self._term.incarnation, ids, session=self._connections.number,
-            epoch=self._dispatcher.cache.epoch, at=codec.utc(),
+            epoch=self._dispatcher.cache.epoch, at=codec.utc(), turns=turns, room=room,
         )  # fmt: skip
 
     def _take_in(self, reply: Any) -> None:

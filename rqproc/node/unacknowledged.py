@@ -24,6 +24,9 @@ class Unacknowledged:
     def ids(self) -> Collection[bytes]:
         return self._taken
 
+    def get(self, id: bytes) -> Taken | None:
+        return self._taken.get(id)
+
     def add(self, taken: Taken) -> None:
         """Raises: ValueError: this id is known."""
         if taken.id in self._taken:

@@ -27,8 +27,8 @@ from rqproc.node.executor import Executor
 from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
 from rqproc.node.outage import Outage
-from rqproc.node.runner import Runner
-from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.node.runner import Enter, Runner
+from rqproc.node.runs import Outcome, Run, Slot, Taken
 from rqproc.node.session import ACKNOWLEDGED_S, Session
 from rqproc.node.watchdog import Watch
 from rqproc.protocol.commands import Commands
@@ -57,12 +57,14 @@ class Worker:
         join: begins a new term; called whenever a lease was lost.
         ended: called with the ids of finished jobs that others depend on.
         watch: told whether handlers run.
+        find_job: see ``Runner``.
     """
 
     def __init__(
         self, connector: Connector, commands: Commands, dispatcher: Dispatcher, *,
         settings: NodeSettings, node: str, term: Term, join: Callable[[], Term],
         ended: Callable[[Sequence[str]], None], watch: Watch,
+        find_job: Callable[[Taken], Enter | None],
     ) -> None:  # fmt: skip
         self._connector = connector
         runtime = connector.runtime
@@ -77,7 +79,10 @@ class Worker:
         self._leaders = Leaders(
             runtime, serve=self._serve, work_off=self._work_off, close=self._close_session
         )
-        runner = Runner(node, commands.keys.namespace, runtime=runtime, report=self._report)
+        runner = Runner(
+            node, commands.keys.namespace, runtime=runtime, report=self._report, logs=True,
+            find_job=find_job,
+        )  # fmt: skip
         self._leaders.runner = runner
         self._waker = self._leaders.waker
         self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
@@ -108,6 +113,11 @@ class Worker:
         """
         self._bare = self._bare or bare
         self._moved = True
+        self._waker.wake()
+
+    def stop_job(self, id: bytes) -> None:
+        """RQ was told to stop a job."""
+        self._executor.stop_job(id)
         self._waker.wake()
 
     def tally(self) -> Tally:

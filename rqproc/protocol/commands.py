@@ -18,6 +18,7 @@ from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.keys import RQ_PREFIX, Keys
 from rqproc.protocol.library import Library, library
 from rqproc.protocol.messages import (
+    Arrival,
     Beaten,
     Claim,
     Claimed,
@@ -39,7 +40,7 @@ MOST_TOGETHER = 256
 Ending = tuple[str | bytes, ...]
 """What ends a call or a job, as ``answer`` takes it: how, its id, and what follows."""
 
-Outcome = Literal["", ":dropped", ":expired", ":stuck", ":ended"]
+Outcome = Literal["", ":dropped", ":expired", ":stuck", ":ended", ":stopped"]
 """How a call or a job ends that has not been answered from an entry; see answering.lua."""
 
 # What is made for every call is a named tuple: a frozen dataclass takes three times as long.
@@ -190,12 +191,18 @@ class Commands:
         return ("HGET", key, inc)
 
     def claim(
-        self, inc: str, ids: Iterable[str | bytes], *, session: int, epoch: int, at: str
-    ) -> Command:
-        """``at``: when the node began to wait, as RQ writes times. Without ids it tells the
-        epoch.
+        self, inc: str, ids: Iterable[str | bytes], *, session: int, epoch: int, at: str,
+        turns: int = 0, room: int = 0,
+    ) -> Command:  # fmt: skip
+        """Without ids it tells the epoch.
+
+        Args:
+            at: when the node began to wait, as RQ writes times.
+            turns: how many of the ids, the first of them, are of jobs whose turn has come.
+            room: how many other jobs may be started.
         """
-        return self._call("claim", inc, str(session), str(epoch), at, *ids)
+        about = (inc, str(session), str(epoch), at, str(turns), str(room))
+        return self._call("claim", *about, *ids)
 
     def settle(
         self, inc: str, group: str, length: int, answers: str, runs: Iterable[tuple[str, bytes]], *,
@@ -278,17 +285,32 @@ class Commands:
         """The word of a parent that has seen its child die."""
         return self._call("leave", name, "", str(pid), host)
 
-    def inspect(self, job_ids: Iterable[bytes]) -> Command:
-        """Its reply has each job's data, empty where there is none."""
-        return self._call("inspect", *job_ids)
+    def await_jobs(self, block_s: float) -> Command:
+        """Wait until something lies in RQ's list: its first job is put where it was."""
+        queue = self.keys.ingress_queue
+        return ("BLMOVE", queue, queue, "LEFT", "LEFT", str(block_s))
 
-    def adopt(self, job_id: bytes, address: str) -> Command:
-        return self._call("adopt", job_id, address, "", "", codec.utc())
+    def arrivals(self, inc: str, *, most: int) -> Command:
+        """Enqueue what is due, and read jobs that lie in RQ's list and that no node has."""
+        return self._call("arrivals", inc, str(most), codec.utc())
+
+    def read_arrivals(self, reply: Sequence[Any] | None) -> list[Arrival]:
+        """In the order in which they are to be adopted."""
+        if not reply:
+            return []
+        is_front = reply[0] == b"front"
+        rows = zip(reply[1::3], reply[2::3], reply[3::3], strict=True)
+        found = [Arrival(id, data, is_front, wants.decode()) for id, data, wants in rows]
+        return found[::-1] if is_front else found
+
+    def adopt(self, job_id: bytes, address: str, *, is_front: bool = False) -> Command:
+        where = "front" if is_front else "back"
+        return self._call("adopt", job_id, address, "", "", codec.utc(), where)
 
     def refuse(self, job_id: bytes, reason: str) -> Command:
         report = answer_codec.failure_report("Unreadable", reason)
         text = codec.exc_string(reason + "\n")
-        return self._call("adopt", job_id, "", report, text, codec.utc())
+        return self._call("adopt", job_id, "", report, text, codec.utc(), "back")
 
 
 def _flat(calls: Iterable[Sent]) -> Iterable[Arg]:

@@ -19,6 +19,7 @@ token                        integer  none                      join, claim, set
 waiting                      list     none                      whoever places a call while no
                                                                 node lives; taken over by join
 withdrawn:ID                 string   deadline and a minute     withdraw
+carrier                      string   0.1 s                     arrivals
 pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by answer, adopt
 waits:ADDRESS                hash     the asking call's timeout route, for a handler that asks; drop
@@ -35,12 +36,14 @@ was run, for its caller to ask for again: written by answer, deleted by callers.
 says which protocols have live nodes in a namespace.
 
 Channels with the same prefix: ``reply:CALLER``, where answer publishes the answers to one caller,
-and ``dropped``, where it publishes the address of each id that was invalidated. A channel is the
-server's, of all its databases.
+and ``dropped``, where it publishes the address of each id that was invalidated. Nodes listen to
+``pubsub:NAME`` of RQ's own prefix, for its commands. A channel is the server's, of all its
+databases.
 
 Keys of RQ's own (prefix ``RQ_KEY_PREFIX``, "rq"), in RQ's own shapes: ``job:ID``, ``results:ID``,
-``queue:NAME`` and ``queue:NAME:intermediate``, ``queues``, ``finished:NAME``, ``failed:NAME``,
-``workers``, ``workers:NAME``, ``worker:NAME``.
+``queue:NAME``, ``queues``, ``wip:NAME``, ``finished:NAME``, ``failed:NAME``,
+``scheduled:NAME``, ``executions:ID``, ``execution:ID:TOKEN``, ``workers``, ``workers:NAME``,
+``worker:NAME``, ``worker:NAME:executions``, and ``suspended``, which is read.
 
 ``drop`` is not a function of its own but the part of most that removes a node whose lease has run
 out, or, in leave, one that says so itself or whose parent does.
@@ -123,13 +126,13 @@ class Keys:
     def queue(self, node: str) -> str:
         return f"{RQ_PREFIX}:queue:{self.queue_name(node)}"
 
+    def commands(self, node: str) -> str:
+        """The channel where RQ publishes commands to a worker."""
+        return f"{RQ_PREFIX}:pubsub:{self.queue_name(node)}"
+
     @property
     def ingress_queue(self) -> str:
         return f"{RQ_PREFIX}:queue:{self.ingress}"
-
-    @property
-    def ingress_intermediate(self) -> str:
-        return f"{self.ingress_queue}:intermediate"
 
 
 def namespace_of_ingress(queue: str) -> str | None:

@@ -49,14 +49,15 @@ class Claim(NamedTuple):
     """What came of claiming a call or a job.
 
     Attributes:
-        what: "call" or "job": it is to be run here; "lost": too many nodes died on it; "gone": it
-            is for this node no more.
+        what: "call" or "job": it is to be run here; "waits": a job that is not claimed until its
+            turn comes; "first": the same, before others; "lost": too many nodes died on it; "gone":
+            it is for this node no more.
         token: fencing token; higher than that of any earlier claim in the cluster.
         deadline_ms: on the server's clock, 0 for none; of what is lost, how many nodes.
     """
 
     id: str
-    what: Literal["call", "job", "lost", "gone"]
+    what: Literal["call", "job", "waits", "first", "lost", "gone"]
     address: str
     token: int
     deadline_ms: int
@@ -71,6 +72,20 @@ class Claimed:
     epoch: int
     members: tuple[str, ...] | None
     claims: tuple[Claim, ...]
+
+
+class Arrival(NamedTuple):
+    """A job that no node has.
+
+    Attributes:
+        is_front: it was enqueued to be run before others.
+        wants: names of what it wants of a worker and no node does; "" for none.
+    """
+
+    id: bytes
+    data: bytes
+    is_front: bool
+    wants: str = ""
 
 
 class Known(NamedTuple):

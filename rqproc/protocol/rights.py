@@ -17,25 +17,25 @@ CONNECT = ("auth", "hello", "ping", "select")
 
 WITHIN: dict[Role, list[str]] = {
     "caller": (
-        "del exists get hdel hexists hget hgetall hincrby hlen hmget hset incrby llen "
-        "lpos lrange lrem pexpire pttl rpush set srem time zadd zcard zrange "
+        "del exists get hdel hexists hget hgetall hincrby hlen hmget hset incrby lindex llen "
+        "lpos lpush lrange lrem pexpire pttl rpush sadd set srem time zadd zcard zrange "
         "zrangebyscore zrem zscore"
     ).split(),
     "node": (
-        "del exists expire get hdel hexists hget hgetall hincrby hlen hmget hset hsetnx "
-        "incr incrby llen lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
+        "del exists expire get hdel hexists hget hgetall hincrby hlen hmget hset hsetnx incr "
+        "incrby lindex llen lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
         "set srem time xadd zadd zcard zrange zrangebyscore zrem zremrangebyscore zscore"
     ).split(),
     "operator": (
-        "del exists get hdel hget hgetall hincrby hlen hmget hset incrby llen lpos lrange "
-        "pexpire rpush srem time zadd zcard zrange zrangebyscore zrem zscore"
+        "del exists get hdel hget hgetall hincrby hlen hmget hset incrby llen lpos lpush "
+        "lrange pexpire rpush srem time zadd zcard zrange zrangebyscore zrem zscore"
     ).split(),
 }
 """Commands that the functions of a role run."""
 
 BESIDE: dict[Role, tuple[str, ...]] = {
     "caller": ("fcall", "subscribe", "get"),
-    "node": ("fcall", "function|load", "info", "blmpop", "blmove", "lrange", "hget"),
+    "node": ("fcall", "function|load", "info", "blmpop", "blmove", "hget", "subscribe"),
     "operator": ("fcall",),
 }
 """Commands that it sends itself. Callers never publish, load functions or take from queues, and
@@ -58,13 +58,17 @@ def rules(role: Role, keys: Keys) -> tuple[str, ...]:
         *(f"+{command}" for command in commands),
         *(f"~{pattern}" for pattern in _patterns(keys)),
         *(f"&{keys.state}{name}" for name in ("reply:*", "dropped")),
+        *((f"&{keys.commands('*')}",) if role == "node" else ()),
         *((f"%R~{answers}", f"(+unlink ~{answers})") if role == "caller" else (f"~{answers}",)),
     )
 
 
 def _patterns(keys: Keys) -> tuple[str, ...]:
     own = f"rqproc:{keys.namespace}:*"
-    rq = ("job:*", "results:*", "queues", "workers", "workers:*", "finished:*", "failed:*")
+    rq = (
+        "job:*", "results:*", "queues", "workers", "workers:*", "wip:*", "finished:*", "failed:*",
+        "scheduled:*", "execution:*", "executions:*", "suspended",
+    )  # fmt: skip
     return (
         own,
         *(f"{RQ_PREFIX}:{name}" for name in rq),

@@ -7,7 +7,15 @@ from contextlib import ExitStack
 
 import pytest
 from integration import kit
-from integration.fixtures import book, cluster, ids, shop_redis, shop_server  # noqa: F401
+from integration.fixtures import (  # noqa: F401
+    book,
+    cluster,
+    ids,
+    queue,
+    shop_redis,
+    shop_server,
+    three,
+)
 
 from rqproc import Client
 from rqproc.lab.servers import ServerProcess

@@ -11,6 +11,8 @@ import pytest
 import redis
 from integration import kit
 from integration.kit import Book, Running
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from rqproc import Client
 from rqproc.lab.servers import ServerProcess
@@ -98,3 +100,18 @@ def cluster(shop_server: ServerProcess) -> Iterator[Cluster]:
     """A namespace without nodes yet; those that the test starts are ended after it."""
     with ExitStack() as stack:
         yield Cluster(stack, shop_server.url, f"t{token_hex(4)}")
+
+
+@pytest.fixture
+def three(cluster: Cluster) -> Cluster:
+    """Three nodes of a namespace of their own."""
+    cluster.start("a", "b", "c")
+    return cluster
+
+
+@pytest.fixture
+def queue(cluster: Cluster, book: Book) -> Iterator[Queue]:
+    name = f"rqproc.{cluster.namespace}"
+    found = Queue(name, connection=book.redis, serializer=JSONSerializer)
+    yield found
+    book.redis.srem("rq:queues", found.key)

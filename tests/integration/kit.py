@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 import redis
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 import rqproc
 from rqproc import Client, cli
@@ -89,6 +89,13 @@ def fill(client: Client, id: int) -> tuple[list[Job], Overloaded]:
     refused = eventually(refusal, what="a full node")
     assert refused
     return accepted, refused
+
+
+def ended(job: Job) -> JobStatus:
+    """Wait until a job waits and runs no more; return its status."""
+    left = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.READY_TO_ENQUEUE)
+    eventually(lambda: job.get_status() not in left, what=f"the end of {job.id}")
+    return job.get_status()
 
 
 class Running(ChildProcess):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -197,6 +198,7 @@ def test_a_handler_may_ask_the_cluster_for_another_value(client: Client, ids: Fr
 
 LOOPS = """
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from shop import price
 print(asyncio.run(price.arequest(1))["node"] == asyncio.run(price.arequest(1))["node"])
@@ -223,3 +225,36 @@ def test_a_value_that_cannot_be_carried_fails_its_own_caller_alone(
     assert found[3:] == [[1]] * 3
     assert [getattr(error, "type", None) for error in found[:3]] == ["UnservableValue"] * 3
     assert "cannot tell apart" in str(found[2])
+
+
+def test_what_a_handler_raises_is_logged_once_with_its_traceback_and_whose_it_was(
+    cluster: Cluster, book: Book, ids: Fresh
+) -> None:
+    asked, enqueued = ids(2)
+    (node,) = cluster.start("a", options=("--json-logs",))
+    with pytest.raises(HandlerFailed):
+        cluster.client.request(asked, "explode")
+    job = cluster.client.enqueue(enqueued, "explode")
+    kit.ended(job)
+    errors = [json.loads(line) for line in node.lines if '"level": "error"' in line]
+    found = [(one["node"], one["resource"], one["id"], one["job"]) for one in errors]
+    assert found == [("a", "explode", asked, ""), ("a", "explode", enqueued, job.id)]
+    for one, id in zip(errors, (asked, enqueued), strict=True):
+        assert one["traceback"].endswith(f"ValueError: no such id: {id}")
+        assert "in explode" in one["traceback"]
+        assert f"explode {id}" in one["message"]
+
+
+def test_a_node_that_is_ready_says_so_without_a_warning(cluster: Cluster) -> None:
+    (node,) = cluster.start("a", options=("--json-logs", "--log-level", "error"))
+    (line,) = [json.loads(line) for line in node.lines]
+    assert (line["level"], line["message"][:12]) == ("info", "node a ready")
+
+
+def test_an_error_reporter_that_listens_to_the_log_has_the_exception(
+    cluster: Cluster, ids: Fresh
+) -> None:
+    (node,) = cluster.start("a", app="reporting:app")
+    with pytest.raises(HandlerFailed):
+        cluster.client.request(ids(1)[0], "explode")
+    node.says("reported: ValueError of explode in a")

@@ -333,8 +333,8 @@ OPEN: dict[str, tuple[bytes, Written, str]] = {
     "a group of a place beyond": (GROUP, {OWN: f"{ENDLESS} {HERE}"}, ""),
     "a group that is nowhere": (GROUP, {"data": GOOD}, "queued"),
 }
-"""What is open at a node, as ``put`` in placement.lua leaves it, and was written to since, with the
-status that it has in the end; "" where nothing is left that has one."""
+"""What is open at a node, as ``put`` in placement.lua leaves it (and a job in RQ's list), and was
+written to since, with the status that it has in the end; "" where nothing is left that has one."""
 
 
 @pytest.mark.usefixtures("clean")
@@ -351,6 +351,8 @@ def test_what_is_open_at_a_node_and_malformed_fails_alone(
         _write(pipe, job_id, fields, incarnation=incarnation)
         _write(pipe, b"good", _charge(good))
         pipe.zadd(opened, {job_id: 1, b"good": 2})
+        lying = [id for id in (job_id, b"good") if not id.startswith(b"r")]
+        pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}", *lying)
         pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}.a", job_id, "good")
         pipe.execute()
     kit.eventually(lambda: book.count("charge", good) == 1, within_s=WITHIN_S, what="the other")
@@ -423,6 +425,7 @@ def test_what_is_open_at_a_dead_node_and_malformed_loses_nothing_else(
         _write(pipe, b"odd", odd)
         _write(pipe, b"good", _charge(id))
         pipe.zadd(opened, {b"odd": 1, b"good": 2})
+        pipe.rpush(f"rq:queue:rqproc.{cluster.namespace}", "odd", "good")
         pipe.execute()
     kit.eventually(lambda: "a" not in _members(cluster), within_s=4)
     kit.eventually(lambda: book.count("charge", id) == 1, within_s=WITHIN_S)

@@ -167,30 +167,3 @@ def test_a_stock_worker_that_picks_the_job_up_answers_the_same(
     result = bad.latest_result()
     assert result
     assert "no such id" in str(result.exc_string)
-
-
-def test_an_orphan_of_a_dead_nodes_ingress_is_served_though_other_jobs_keep_coming(
-    cluster: Cluster, book: Book, ids: Fresh
-) -> None:
-    queue = Queue(f"rqproc.{cluster.namespace}", connection=book.redis)
-    orphan, *others = ids(200)
-    cluster.start("a")
-    coming = iter(others)
-
-    def ask() -> None:
-        job = queue.enqueue("rqproc.request", next(coming), resource="charge")
-        assert job.latest_result(timeout=4)
-
-    ask()  # the ingress is past its first look at what others have left
-    job = Job.create(
-        "rqproc.request", (orphan,), {"resource": "charge"}, connection=book.redis,
-        origin=queue.name, status=JobStatus.QUEUED,
-    )  # fmt: skip
-    job.save()
-    book.redis.rpush(f"{queue.key}:intermediate", job.id)  # as an ingress leaves it that is killed
-
-    def served() -> bool:
-        ask()
-        return job.get_status() == JobStatus.FINISHED
-
-    kit.eventually(served, within_s=7, every_s=0.1)

@@ -62,7 +62,8 @@ class Protocol(Outside):
         return node if node in self.stage.nodes else self.node(pick)
 
     def claim_all(self, node: SimNode) -> None:
-        self.stage.claim(node, [id for id in node.taken if not is_group(id)])
+        ids = [id for id in node.taken if not is_group(id)]
+        self.stage.claim(node, ids, turns=list(node.waiting))
         for group in [id for id in node.taken if is_group(id)]:
             if node in self.stage.nodes:
                 self.settle_one(node, group, 0)
@@ -165,12 +166,18 @@ class Protocol(Outside):
         self.feed(node)
         self.stage.pop(node, most, lost=lost != "no", notices=lost == "lost")
 
-    @rule(pick=picks, mask=st.sampled_from((15, 15, 5, 10)), lost=seldom)
-    def claim(self, pick: int, mask: int, lost: bool) -> None:
+    @rule(
+        pick=picks,
+        mask=st.sampled_from((15, 15, 5, 10)),
+        room=st.sampled_from((1000, 1000, 1, 0)),
+        lost=seldom,
+    )
+    def claim(self, pick: int, mask: int, room: int, lost: bool) -> None:
         node = self.taking_node(pick)
         ids = [id for id in node.taken if not is_group(id)]
         ids = [id for place, id in enumerate(ids) if mask >> place % 4 & 1]
-        self.stage.claim(node, ids, lost=lost)
+        turns = list(node.waiting)[: mask % 3]
+        self.stage.claim(node, ids, turns=turns, room=room, lost=lost)
 
     @rule(pick=picks)
     def a_node_reads_a_group(self, pick: int) -> None:
@@ -212,10 +219,14 @@ class Protocol(Outside):
         places = {claim.address for claim in node.known.values()}
         wanted = [self.stage.ledger.by_id.get(id) for id in node.taken]
         joined = [w for w in wanted if w and w.kind != "job" and w.address in places]
-        if joined:
-            self.stage.answer(node, [node.joined(w.id, w.address) for w in joined])
+        jobs = [claim for claim in node.waiting.values() if claim.address in places]
+        if joined or jobs:
+            endings = [node.joined(w.id, w.address) for w in joined]
+            self.stage.answer(node, endings + [node.ending(claim) for claim in jobs])
             for w in joined:
                 del node.taken[w.id]
+            for claim in jobs:
+                del node.waiting[claim.id]
 
     @rule(pick=picks, forgets=coin)
     def reconnect(self, pick: int, forgets: bool) -> None:

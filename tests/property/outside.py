@@ -11,7 +11,7 @@ from stage import HOST, IDS
 from world import MARK, NODE_NAMES, Mutation
 
 from rqproc.ids import Id, address, owner, slot
-from rqproc.protocol.keys import job_key
+from rqproc.protocol.keys import RQ_PREFIX, job_key
 from rqproc.protocol.messages import Sent
 
 picks = st.integers(0, 7)
@@ -132,6 +132,9 @@ class Outside(RuleBasedStateMachine):
         stage = self.stage
         sent = [Sent(job.id, job.address, job.data) for job in jobs]
         told = stage.function(stage.commands.enqueue(sent, timeout_s=timeout_s))
+        last = stage.before.ingress[-1:]
+        seen = not last or any(last[0] in ids for ids in stage.view.open.values())
+        placed = seen and stage.view.members and not stage.view.suspended
         for job, report in zip(jobs, told, strict=True):
             known = job.state not in ("unsent", "refused")
             if known:
@@ -139,8 +142,8 @@ class Outside(RuleBasedStateMachine):
             elif b"NodeLost" in report:
                 assert stage.ledger.kills(job.address, stage.now)
                 job.state = "refused"
-            elif not report and not stage.view.members:
-                assert job.id in stage.view.waiting, "a job waits for a node"
+            elif not report and not placed:
+                assert job.id not in stage.view.places(), "a job waits for a node"
                 job.state, job.deadline_ms = "open", self._deadline(timeout_s)
             else:
                 assert not stage.ledger.kills(job.address, stage.now), "what kills is refused"
@@ -187,9 +190,14 @@ class Outside(RuleBasedStateMachine):
     def a_node_carries(self, refuse: bool) -> None:
         self.stage.carry(refuse=refuse)
 
-    @rule(pick=picks, deletes=coin)
-    def a_job_is_cancelled(self, pick: int, deletes: bool) -> None:
-        """As RQ does it: by its status, or by deleting the hash, which also may have expired."""
+    @rule()
+    def rq_is_suspended_or_resumed(self) -> None:
+        key = f"{RQ_PREFIX}:suspended"
+        self.stage.look(("DEL", key) if self.stage.view.suspended else ("SET", key, "1"))
+
+    @rule(pick=picks, how=st.sampled_from(("cancel", "delete", "expire", "remove")))
+    def a_job_is_cancelled(self, pick: int, how: str) -> None:
+        """By its status or hash and its place in the list, as RQ does it; or by one of them."""
         stage = self.stage
         runs = {id for ids in stage.view.claims.values() for id in ids}
         found = [
@@ -202,9 +210,15 @@ class Outside(RuleBasedStateMachine):
             self.enqueue([pick % len(IDS)], 0.0, twice=False)
             return
         wanted = found[pick // 2 % len(found)]
-        wanted.state = "over"
-        key = job_key(wanted.id)
-        stage.look(("DEL", key) if deletes else ("HSET", key, "status", "canceled"))
+        key, queue = job_key(wanted.id), stage.world.keys.ingress_queue
+        if how != "remove" or wanted.id in stage.view.ingress:  # what runs is not there
+            wanted.state = "over"
+        if how != "expire":
+            stage.look(("LREM", queue, "0", wanted.id))
+        if how == "cancel":
+            stage.look(("HSET", key, "status", "canceled"))
+        elif how != "remove":
+            stage.look(("DEL", key))
 
     @precondition(lambda self: self.stage.orders)
     @rule(pick=picks)

@@ -6,7 +6,7 @@ from callers import Callers
 from simnode import SimNode, is_group
 from world import MARK
 
-from rqproc.protocol.keys import job_key, results_key
+from rqproc.protocol.keys import RQ_PREFIX, job_key, results_key
 
 
 def come_to_rest(stage: Callers) -> None:
@@ -14,6 +14,7 @@ def come_to_rest(stage: Callers) -> None:
     for inc in list(stage.roll.leases):
         stage.leave(inc)
     stage.nodes.clear()
+    stage.look(("DEL", f"{RQ_PREFIX}:suspended"))
     stage.check()
     last = stage.start_node("z")
     assert last
@@ -33,7 +34,7 @@ def come_to_rest(stage: Callers) -> None:
 
 def is_idle(stage: Callers) -> bool:
     view = stage.view
-    return not (view.waiting or view.ingress or any(view.queues.values()))
+    return not (view.waiting or view.ingress or view.wip or any(view.queues.values()))
 
 
 def serve(stage: Callers, node: SimNode) -> int:
@@ -41,7 +42,7 @@ def serve(stage: Callers, node: SimNode) -> int:
     count = stage.pop(node, 3)
     ids = [id for id in node.taken if not is_group(id)]
     groups = [id for id in node.taken if is_group(id)]
-    stage.claim(node, ids)
+    stage.claim(node, ids, turns=list(node.waiting))
     for group in groups:
         if stage.read_group(node, group):
             stage.settle(node, group, 1)

@@ -94,7 +94,7 @@ class Serving(Stage):
             self._drop_strays(node, ids)
             return len(ids)
         for id in ids:
-            if id not in node.runs:
+            if id not in node.runs and id not in node.waiting:
                 node.taken[id] = None
                 node.texts.pop(id, None)
         return len(ids)
@@ -107,23 +107,37 @@ class Serving(Stage):
 
     # --- claims ---
 
-    def claim(self, node: SimNode, ids: Sequence[str], *, lost: bool = False) -> Claimed | Refusal:
-        """Claim what has been taken; with ``lost`` the node does not see the reply."""
-        told = self.ask_to_claim(node, ids, session=node.session)
+    def claim(
+        self, node: SimNode, ids: Sequence[str], *, turns: Sequence[str] = (), room: int = 1000,
+        lost: bool = False,
+    ) -> Claimed | Refusal:  # fmt: skip
+        """Claim what has been taken, and jobs whose turn has come.
+
+        Args:
+            room: how many jobs may be started whose turn has not.
+            lost: the node does not see the reply.
+        """
+        both = [*turns, *ids]
+        told = self.ask_to_claim(node, both, session=node.session, turns=len(turns), room=room)
         if not self._is_given(node, told):
             return told
         assert isinstance(told, Claimed)
         self._expect_claims(node, told.claims)
-        assert [claim.id for claim in told.claims] == list(ids)
+        self._expect_waiting(node, told.claims, turns, room)
+        assert [claim.id for claim in told.claims] == both
         if lost:
             node.blind = True
         else:
             self._learn(node, told)
         return told
 
-    def ask_to_claim(self, node: SimNode, ids: Sequence[str], *, session: int) -> Claimed | Refusal:
+    def ask_to_claim(
+        self, node: SimNode, ids: Sequence[str], *, session: int, turns: int = 0, room: int = 1000
+    ) -> Claimed | Refusal:
         raw = [id.encode(errors="surrogateescape") for id in ids]
-        command = self.commands.claim(node.inc, raw, session=session, epoch=node.epoch, at=AT)
+        command = self.commands.claim(
+            node.inc, raw, session=session, epoch=node.epoch, at=AT, turns=turns, room=room
+        )
         return self._read(self.function(command))
 
     def _read(self, reply: Any) -> Claimed | Refusal:
@@ -154,6 +168,8 @@ class Serving(Stage):
             elif claim.id in self.before.claims[node.inc]:
                 was_given = self.before.claims[node.inc][claim.id]
                 assert (claim.token, claim.address) == was_given, "it is answered as the first time"
+            elif claim.what in ("waits", "first"):
+                continue  # see _expect_waiting
             elif claim.what in ("call", "job"):
                 self.ledger.claimed(claim, self.now)
                 assert node.inc in self.view.members, "a draining node is given nothing new"
@@ -169,6 +185,23 @@ class Serving(Stage):
             else:
                 self._expect_gone(node, wanted)
 
+    def _expect_waiting(
+        self, node: SimNode, claims: Iterable[Claim], turns: Sequence[str], room: int
+    ) -> None:
+        """A job waits for its turn, or for room."""
+        started = 0
+        for claim in claims:
+            new = claim.id not in self.before.claims[node.inc] and claim.id not in turns
+            started += claim.what == "job" and new
+            assert claim.what != "job" or not new or started <= room, "there is room for it"
+            if claim.what in ("waits", "first"):
+                assert self.ledger[claim.id].open_at(self.now)
+                assert not claim.token, "it is not claimed"
+                assert claim.id not in turns, "its turn has come"
+                assert claim.id in self.view.open[node.inc], "it waits here"
+                busy = self.view.holder(claim.address) == node.inc
+                assert busy or started >= room, "nothing keeps it from being started"
+
     def _expect_gone(self, node: SimNode, wanted: Wanted) -> None:
         if wanted.id in self.view.open[node.inc]:
             assert node.inc not in self.view.members, "what is its own is given"
@@ -180,7 +213,9 @@ class Serving(Stage):
                 wanted.state = "over"
             return
         target = self.view.target(wanted.address)
-        if wanted.id in self.before.open[node.inc]:
+        if wanted.kind == "job" and (self.view.suspended or target is None):
+            assert wanted.id in self.view.ingress, "it waits where all jobs do"
+        elif wanted.id in self.before.open[node.inc]:
             assert target != node.inc, "what is its own is given"
             assert target is None or wanted.id in self.view.open[target], "it is sent on"
         wanted.adrift = wanted.adrift and wanted.id not in self.view.ingress
@@ -190,7 +225,10 @@ class Serving(Stage):
         lost = []
         for claim in told.claims:
             node.taken.pop(claim.id, None)
-            if claim.what in ("call", "job"):
+            node.waiting.pop(claim.id, None)
+            if claim.what in ("waits", "first"):
+                node.waiting[claim.id] = claim
+            elif claim.what in ("call", "job"):
                 node.known[claim.id] = claim
             elif claim.what == "lost":
                 lost.append(node.lost(claim))
@@ -299,8 +337,6 @@ class Serving(Stage):
             said = self._word(ending, how)
             if wanted.state != "over" or wanted.kind != "job":
                 wanted.tell(said, "hit" if how == "hit" else "answered")
-            else:
-                wanted.due.append(said)
 
     @staticmethod
     def _word(ending: Ending, how: str) -> str:
@@ -318,6 +354,11 @@ class Serving(Stage):
 
     # --- the ingress queue ---
 
+    def _placed_before(self) -> Iterable[str]:
+        """What the nodes had that live now."""
+        live = self.roll.leases.keys() & self.before.open.keys()
+        return {id for inc in live for id in self.before.open[inc]}
+
     def put(self, wanted: Wanted, queue: str, fields: dict[str, str | bytes]) -> None:
         """Another application writes a job hash and queues it."""
         id = self.ledger.add(wanted).id
@@ -328,32 +369,36 @@ class Serving(Stage):
         self.look(("RPUSH", queue, id))
 
     def carry(self, *, refuse: bool = False) -> bool:
-        """What two nodes do with one job of the ingress queue; False where there is none."""
-        keys = self.world.keys
-        lists = (keys.ingress_queue, keys.ingress_intermediate)
-        self.look(("LMOVE", *lists, "LEFT", "RIGHT"))
-        if not (left := self.view.intermediate):
-            return False
-        self.adopt(left[-1], refuse=refuse)
-        self.adopt(left[-1], refuse=refuse)
-        return True
+        """What two nodes do with what no node has; False where there is nothing."""
+        reply = self.function(self.commands.arrivals("carrier", most=3))
+        found = self.commands.read_arrivals(reply)
+        placed, lying = self.view.places(), self.view.ingress
+        ends = {*lying[:1], *lying[-1:]}
+        due = not self.view.suspended and not ends <= placed.keys()
+        assert bool(found) == due, "what lies at an end and has no node is found"
+        for one in found:
+            id = one.id.decode(errors="surrogateescape")
+            assert id in lying, "it lies there"
+            assert id not in placed, "no node has it"
+            for _ in range(2):
+                self.adopt(id, refuse=refuse, is_front=one.is_front)
+        return bool(found)
 
-    def adopt(self, id: str, *, refuse: bool) -> None:
+    def adopt(self, id: str, *, refuse: bool, is_front: bool = False) -> None:
         wanted = self.ledger[id]
         refuse = refuse or bool(wanted.junk)
-        adopt = self.commands.adopt(id.encode(), wanted.address)
+        adopt = self.commands.adopt(id.encode(), wanted.address, is_front=is_front)
         reply = self.function(self.commands.refuse(id.encode(), "no") if refuse else adopt)
         was = self.before.about.get(id)
-        recovered = self.view.about.get(id) if self.before.leases != self.roll.leases else None
-        queued = "queued" in (was and was.status, recovered and recovered.status)
-        acts = id in self.before.intermediate and queued
-        assert reply == int(acts), "the first to take it off the list acts"
+        queued = was is not None and was.status == "queued"
+        acts = queued and not self.view.suspended and id not in self._placed_before()
+        acts = acts and (not refuse or id in self.before.ingress)
+        assert reply == int(acts), "the first acts"
+        copies = self.before.ingress.count(id) - self.view.ingress.count(id)
+        assert queued or copies == min(1, self.before.ingress.count(id)), "it waits no more"
         if acts and refuse:
             wanted.tell("no", "answered")
         elif acts:
-            if wanted.lost:
-                self.ledger.ended(wanted.address)
-            wanted.lost = 0
             wanted.adrift = False
             wanted.deadline_ms = int(self.world.run(("HGET", job_key(id), "rqproc_deadline")))
             assert 0 <= wanted.deadline_ms <= self.now + wanted.ttl_s * 1000, "its ttl"

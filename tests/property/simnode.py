@@ -27,6 +27,7 @@ class SimNode:
         taken: what it has taken from its queue and not claimed.
         texts: what it has read of the groups among them.
         sent_texts: what it had read of groups that it has answered as a whole.
+        waiting: jobs that it has looked into and not claimed.
         known: what it runs.
         unsure: what it has said of some of these, without an answer: it will say so again.
         stuck: answered, but their runs go on; and with what they were answered.
@@ -45,6 +46,7 @@ class SimNode:
     taken: dict[str, None] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     sent_texts: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, Claim] = field(default_factory=dict)
     known: dict[str, Claim] = field(default_factory=dict)
     unsure: dict[str, Ending] = field(default_factory=dict)
     stuck: dict[str, tuple[Claim, Ending]] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class SimNode:
 
     @property
     def busy(self) -> bool:
-        return bool(self.taken or self.known or self.stuck or self.zombies)
+        return bool(self.taken or self.waiting or self.known or self.stuck or self.zombies)
 
     @property
     def runs(self) -> dict[str, Claim]:
@@ -79,7 +81,7 @@ class SimNode:
 
     def to_name(self) -> list[Known]:
         """What it tells a server."""
-        waiting = [Known(id, 0, "") for id in self.taken]
+        waiting = [Known(id, 0, "") for id in (*self.taken, *self.waiting)]
         return waiting + [Known(id, claim.token, claim.address) for id, claim in self.runs.items()]
 
     def word(self, claim: Claim, how: str = "") -> str:
@@ -113,7 +115,7 @@ class SimNode:
         report = "" if ok else answer_codec.failure_report("ValueError", self.word(claim, how))
         if outcome == ":expired":
             text = report = ""
-        if claim.what == "job":
+        if not claim.id.startswith(("r", "~")):
             body = text and (codec.return_value(text, "json") if ok else codec.exc_string("no"))
             return Commands.job(outcome, claim.id, claim.address, body, report)  # type: ignore[arg-type]
         source, body = ("miss", text) if ok else ("error", report)

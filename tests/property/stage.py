@@ -110,7 +110,7 @@ class Stage:
         assert held.keys() <= runs.keys(), "what is held runs"
         mine = node.known.keys() | node.stuck.keys()
         assert mine - node.unsure.keys() <= held.keys(), "what runs is held"
-        found = {*view.queue_of(node.inc), *node.taken, *runs, *node.swallowed}
+        found = {*view.queue_of(node.inc), *node.taken, *node.waiting, *runs, *node.swallowed}
         assert view.open[node.inc].keys() <= found, "what is open is queued, or known to its node"
 
     # --- nodes ---

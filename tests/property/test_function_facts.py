@@ -118,6 +118,7 @@ def test_a_call_is_kept_a_minute_past_its_deadline(stage: Callers) -> None:
 def killed(stage: Callers, name: str) -> None:
     """A node claims what there is, and dies."""
     node = started(stage, name)
+    stage.carry()
     taken(stage, node)
     stage.nodes.remove(node)
     stage.report_death(node)
@@ -129,6 +130,7 @@ def test_a_call_on_which_three_nodes_died_is_told_so(stage: Callers) -> None:
     for name in ("a", "B", "n9"):
         killed(stage, name)
     last = started(stage, "n10")
+    stage.carry()
     taken(stage, last)
     assert job.due == ["NodeLost"]
     stage.check()
@@ -161,6 +163,7 @@ def test_a_run_that_ends_clears_an_id_that_nodes_have_died_on(stage: Callers) ->
     for name in ("a", "B"):
         killed(stage, name)
     node = started(stage, "n9")
+    stage.carry()
     assert state(stage, "suspects")
     ended(stage, node)
     assert not state(stage, "suspects")
@@ -172,12 +175,12 @@ def test_a_job_that_failed_and_is_requeued_has_all_its_attempts_again(
     job = enqueued(stage)
     for name in ("a", "B", "n9"):
         killed(stage, name)
-    taken(stage, started(stage, "n10"))
+    last = started(stage, "n10")
+    stage.carry()
+    taken(stage, last)
     registry = FailedJobRegistry(stage.world.keys.ingress, connection=server.client())
     assert registry.get_job_ids() == [job.id]
     registry.requeue(job.id)
-    lists = (stage.world.keys.ingress_queue, stage.world.keys.ingress_intermediate)
-    stage.world.run(("LMOVE", *lists, "LEFT", "RIGHT"))
     assert stage.world.run(stage.commands.adopt(job.id.encode(), job.address)) == 1
     assert not state(stage, "suspects")
     assert stage.world.run(("HGET", job_key(job.id), "rqproc_lost")) is None
@@ -218,7 +221,7 @@ def test_a_running_job_that_is_enqueued_again_survives_its_node(stage: Callers) 
     stage.carry()
     stage.world.run(stage.commands.report_death("a", pid=node.pid, host=HOST))
     stage.look()
-    assert stage.view.waiting == [job.id]
+    assert stage.view.ingress == [job.id]
 
 
 def test_an_end_without_an_answer_of_what_another_has_leaves_it_alone(stage: Callers) -> None:

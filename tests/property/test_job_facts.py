@@ -11,11 +11,11 @@ from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from serving import started
-from steps import ended, enqueued, taken
+from steps import called, ended, enqueued, state, taken
 
 from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.keys import job_key, results_key
-from rqproc.protocol.messages import Sent
+from rqproc.protocol.messages import Claimed, Sent
 
 
 def fetched(server: ServerProcess, job: Wanted) -> RqJob:
@@ -114,17 +114,145 @@ def test_a_jobs_ttl_goes_on_while_it_waits_to_be_adopted(stage: Callers) -> None
 
 
 @pytest.mark.parametrize("text", [None, "text"])
-def test_inspect_reads_what_there_is(stage: Callers, text: str | None) -> None:
-    job = enqueued_raw(stage, "good")
+def test_arrivals_read_what_there_is_and_take_nothing(stage: Callers, text: str | None) -> None:
+    ids, list_ = ["bad", "good", "\udcff"], stage.world.keys.ingress_queue
+    stage.world.run(("HSET", job_key("good"), "data", "data"))
     if text:
         stage.world.run(("SET", job_key("bad"), text))
-    found = stage.world.run(stage.commands.inspect([b"bad", job.encode(), b"\xff"]))
-    assert found == [b"", b"data", b""]
+    raw = [id.encode(errors="surrogateescape") for id in ids]
+    stage.world.run(("RPUSH", list_, *raw))
+    found = stage.world.run(stage.commands.arrivals("a#1", most=9))
+    read = stage.commands.read_arrivals(found)
+    assert [(one.id, one.data) for one in read] == [
+        (raw[0], b""), (raw[1], b"data"), (raw[2], b""),
+    ]  # fmt: skip
+    assert stage.world.run(("LRANGE", list_, "0", "-1")) == raw
 
 
-def enqueued_raw(stage: Callers, id: str) -> str:
-    stage.world.run(("HSET", job_key(id), "data", "data"))
-    return id
+def test_one_node_looks_into_arrivals_at_a_time(stage: Callers) -> None:
+    stage.world.run(("RPUSH", stage.world.keys.ingress_queue, "job"))
+    assert stage.world.run(stage.commands.arrivals("a#1", most=9))
+    assert stage.world.run(stage.commands.arrivals("a#1", most=9)), "it looks again"
+    key = f"{stage.world.keys.state}carrier"
+    stage.world.run(("PERSIST", key))
+    assert not stage.world.run(stage.commands.arrivals("b#2", most=9))
+    stage.world.run(("DEL", key))
+    assert stage.world.run(stage.commands.arrivals("b#2", most=9)), "where the other has gone"
+
+
+@pytest.mark.parametrize("before", [0, 1, 6, 7])
+def test_what_no_node_has_is_found_behind_what_nodes_have(stage: Callers, before: int) -> None:
+    started(stage)
+    for _ in range(before):
+        enqueued(stage)
+    new = [f"new{n}" for n in range(9)]
+    stage.world.run(("RPUSH", stage.world.keys.ingress_queue, *new))
+    found = stage.commands.read_arrivals(stage.world.run(stage.commands.arrivals("a#1", most=4)))
+    assert [one.id.decode() for one in found] == new[:4]
+    assert not any(one.is_front for one in found)
+
+
+def test_what_is_enqueued_at_the_front_is_adopted_last_first(stage: Callers) -> None:
+    started(stage)
+    enqueued(stage)
+    stage.world.run(("LPUSH", stage.world.keys.ingress_queue, "earlier", "later"))
+    found = stage.commands.read_arrivals(stage.world.run(stage.commands.arrivals("a#1", most=4)))
+    assert [(one.id, one.is_front) for one in found] == [(b"earlier", True), (b"later", True)]
+
+
+def test_a_job_behind_what_no_node_has_looked_into_is_left_to_be_found(stage: Callers) -> None:
+    node = started(stage)
+    stage.world.run(("RPUSH", stage.world.keys.ingress_queue, "foreign"))
+    (report,) = stage.world.run(stage.commands.enqueue([Sent("job", *stage.new_call(0))]))
+    assert report == b""
+    assert not state(stage, f"open:{node.inc}")
+    assert stage.world.run(("LRANGE", stage.world.keys.ingress_queue, "0", "-1"))[1] == b"job"
+
+
+def test_a_job_waits_for_its_turn_and_is_started_then(
+    stage: Callers, server: ServerProcess
+) -> None:
+    node = started(stage)
+    first, second = enqueued(stage), enqueued(stage)
+    stage.pop(node, 100)
+    told = stage.claim(node, list(node.taken))
+    assert isinstance(told, Claimed)
+    assert [claim.what for claim in told.claims] == ["job", "waits"]
+    assert fetched(server, second).get_status() is JobStatus.QUEUED
+    assert stage.view.ingress == [second.id]
+    stage.answer(node, [node.ending(node.known.pop(first.id))])
+    told = stage.claim(node, [], turns=[second.id])
+    assert isinstance(told, Claimed)
+    assert [claim.what for claim in told.claims] == ["job"]
+    assert stage.view.ingress == []
+    stage.check()
+
+
+def test_no_more_jobs_are_started_than_there_is_room_for(stage: Callers) -> None:
+    node = started(stage)
+    for pick in range(3):
+        place, data = stage.new_call(pick)
+        job = stage.ledger.add(Wanted(f"job{pick}", place, "job", data))
+        stage.function(stage.commands.enqueue([Sent(job.id, place, data)]))
+        job.state = "open"
+    stage.pop(node, 100)
+    told = stage.claim(node, list(node.taken), room=2)
+    assert isinstance(told, Claimed)
+    assert [claim.what for claim in told.claims] == ["job", "job", "waits"]
+
+
+def test_while_rq_is_suspended_jobs_are_given_back_and_calls_are_run(stage: Callers) -> None:
+    node = started(stage)
+    job, call = enqueued(stage), called(stage)
+    stage.look(("SET", "rq:suspended", "1"))
+    assert [claim.id for claim in taken(stage, node)] == [call.id]
+    assert stage.view.ingress == [job.id]
+    assert job.id not in stage.view.open[node.inc]
+    assert not stage.carry()
+    late = enqueued(stage, placed=False)
+    assert stage.view.ingress == [job.id, late.id]
+    stage.look(("DEL", "rq:suspended"))
+    assert stage.carry()
+    assert {job.id, late.id} <= stage.view.open[node.inc].keys()
+
+
+def test_what_had_been_started_by_a_dead_node_waits_before_all_others(stage: Callers) -> None:
+    node = started(stage)
+    jobs = [enqueued(stage) for _ in range(3)]
+    for _ in range(2):
+        stage.pop(node, 1)
+        stage.claim(node, list(node.taken), turns=list(node.waiting))
+    stage.claim(node, [], turns=list(node.waiting))
+    assert stage.view.ingress == [jobs[2].id]
+    stage.nodes.remove(node)
+    stage.report_death(node)
+    assert stage.view.ingress == [job.id for job in jobs]
+    assert not stage.view.wip
+    stage.check()
+
+
+def test_an_end_of_a_job_that_was_cancelled_while_it_ran_is_not_kept(stage: Callers) -> None:
+    node = started(stage)
+    job = enqueued(stage)
+    (claim,) = taken(stage, node)
+    stage.world.run(("HSET", job_key(job.id), "status", "canceled"))
+    stage.world.run(stage.commands.answer(node.inc, [node.ending(claim)]))
+    assert stage.world.run(("HGET", job_key(job.id), "status")) == b"canceled"
+    assert stage.world.run(("XLEN", results_key(job.id))) == 0
+    assert not state(stage, "holders")
+
+
+def test_what_waits_and_is_taken_off_the_list_ends_no_more(stage: Callers) -> None:
+    """1. A job waits for a run that it has joined. 2. It is cancelled. 3. The run answers it."""
+    node = started(stage)
+    enqueued(stage)
+    second = enqueued(stage)
+    stage.pop(node, 100)
+    stage.claim(node, list(node.taken))
+    ending = node.ending(node.waiting[second.id])
+    stage.world.run(("LREM", stage.world.keys.ingress_queue, "1", second.id))
+    stage.world.run(stage.commands.answer(node.inc, [ending]))
+    assert stage.world.run(("XLEN", results_key(second.id))) == 0
 
 
 def test_a_job_that_was_cancelled_is_not_run(stage: Callers) -> None:
@@ -154,11 +282,31 @@ def test_an_end_of_a_job_that_arrives_twice_adds_no_result(stage: Callers) -> No
     assert stage.world.run(("XLEN", results_key(job.id))) == 1
 
 
+def test_a_late_end_of_a_job_that_another_node_runs_by_now_changes_nothing(
+    stage: Callers,
+) -> None:
+    paused, other = started(stage, "a"), started(stage, "B")
+    job = enqueued(stage)
+    first, second = (paused, other) if stage.view.open[paused.inc] else (other, paused)
+    (late,) = taken(stage, first)
+    stage.nodes.remove(first)
+    stage.report_death(first)
+    (claim,) = taken(stage, second)
+    stage.world.run(stage.commands.answer(first.inc, [first.ending(late)]))
+    assert stage.world.run(("HGET", job_key(job.id), "status")) == b"started"
+    assert len(stage.world.run(("ZRANGE", f"rq:wip:{stage.world.keys.ingress}", "0", "-1"))) == 1
+    stage.answer(second, [second.ending(claim)])
+    assert job.heard == [second.word(claim)]
+
+
 def test_a_job_that_was_cancelled_while_it_ran_is_not_recovered(stage: Callers) -> None:
     node = started(stage)
     job = enqueued(stage)
     taken(stage, node)
+    other = started(stage, "B")
     stage.world.run(("HSET", job_key(job.id), "status", "canceled"))
+    job.state = "over"
     stage.report_death(node)
-    assert not stage.view.waiting
+    assert job.id not in stage.view.open[other.inc]
+    assert not stage.view.ingress
     assert stage.world.run(("HGET", job_key(job.id), "status")) == b"canceled"

@@ -69,9 +69,11 @@ MUTANTS = {
     "a death is marked behind what was its own": Mutation("recovery",
         "if changes > 0 then epoch_changed(changes) end\n  table.sort(open, function(a, b)"
         " return tonumber(a.moment) < tonumber(b.moment) end)\n"
-        "  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end",
+        "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
+        "  end\n  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end",
         "table.sort(open, function(a, b) return tonumber(a.moment) < tonumber(b.moment) end)\n"
-        "  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end\n"
+        "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
+        "  end\n  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end\n"
         "  if changes > 0 then epoch_changed(changes) end"),
     "the dead keep their holds": Mutation("recovery", "call('HDEL', K.holders, address)", ""),
     "the dead keep what was open": Mutation("recovery",
@@ -89,8 +91,12 @@ MUTANTS = {
     "more is blamed than could run": Mutation("recovery", "if lanes > 0 then", "if true then"),
     "attempts are not counted": Mutation("recovery",
         "if ran then add(K.job .. id, 'rqproc_lost', 1) end", ""),
-    "a recovered job stays started": Mutation("recovery",
-        "call('HSET', K.job .. id, 'status', 'queued')", ""),
+    "a recovered job stays started": Mutation("jobs",
+        "  call('HSET', K.job .. id, 'status', 'queued')\n", ""),
+    "a recovered job waits nowhere": Mutation("jobs",
+        "  call('LPUSH', K.ingress_queue, id)\n", ""),
+    "the dead keep their executions": Mutation("recovery",
+        "if is_id_of_job(flat[i]) then hide_execution(inc, flat[i], flat[i + 1]) end", ""),
     "a dead node's groups are lost": Mutation("recovery",
         "place_parts_again(entry.inc, id, entry.moment)", ""),
 
@@ -105,8 +111,7 @@ MUTANTS = {
         "math.fmod(tonumber(string.match(address, '^%d+')), #members) + 1", "1"),
     "one end releases all holds": Mutation("placement", "if count > 1 then", "if false then"),
     "what nobody serves is lost": Mutation("placement",
-        "  else\n    call('RPUSH', K.waiting, id)\n  end\nend\n\n-- The calls",
-        "  end\nend\n\n-- The calls"),
+        "  elseif address_of_call(id) then\n    call('RPUSH', K.waiting, id)\n  end", "  end"),
     "what is queued is not open": Mutation("placement",
         "call('ZADD', keys.open, moment, id)", ""),
     "a group's calls take the place of others": Mutation("placement",
@@ -143,7 +148,12 @@ MUTANTS = {
     "refused calls of a group are queued": Mutation("routing",
         "    else\n      fields[#fields + 1] = inc",
         "    end\n    do\n      fields[#fields + 1] = inc"),
-    "a job does not wait": Mutation("routing", "        call('RPUSH', K.waiting, id)\n", ""),
+    "a job does not wait": Mutation("routing",
+        "      if not report then call('RPUSH', K.ingress_queue, id) end\n", ""),
+    "a job passes what no node has": Mutation("routing",
+        "if last and not has_node(last) or are_suspended()", "if are_suspended()"),
+    "a job is placed though RQ is suspended": Mutation("routing",
+        "not has_node(last) or are_suspended() then", "not has_node(last) then"),
     "a job that runs out has no deadline": Mutation("routing",
         "timeout_ms > 0 and now + timeout_ms or 0", "0"),
 
@@ -168,10 +178,18 @@ MUTANTS = {
         "    place(id, address, moment)\n    return gone(id)", "    return gone(id)"),
     "claim does not count holds": Mutation("running", "inc .. ' ' .. (count + 1)", "inc .. ' 1'"),
     "tokens are given twice": Mutation("running",
-        "claim_one(inc, args[5 + i], now, token + i, at, has_marks)",
-        "claim_one(inc, args[5 + i], now, token + 1, at, has_marks)"),
-    "a job that runs seems to wait": Mutation("running", "'status', 'started', 'started_at'",
+        "claim_one(inc, args[7 + i], now, token + i, at, has_marks, starts)",
+        "claim_one(inc, args[7 + i], now, token + 1, at, has_marks, starts)"),
+    "a job that runs seems to wait": Mutation("jobs", "'status', 'started', 'started_at'",
         "'started_at'"),
+    "a job is started that lies nowhere": Mutation("running",
+        "    if not take_off(id) then\n", "    take_off(id)\n    if false then\n"),
+    "a job is started before its turn": Mutation("running",
+        "(holder == inc or starts ~= 'free')", "starts ~= 'free'"),
+    "more jobs are started than there is room for": Mutation("running",
+        "then room = room - 1 end", "then room = room end"),
+    "a job is started though RQ is suspended": Mutation("running",
+        "    if are_suspended() then\n", "    if false then\n"),
     "settle does not answer": Mutation("running",
         "if args[8] ~= '' then publish(group, args[8], K.answer .. group .. '/' .. inc) end", ""),
     "a group that is settled stays": Mutation("running",
@@ -198,6 +216,10 @@ MUTANTS = {
     "an answer is kept for ever": Mutation("answering",
         "call('SET', K.answer .. id, payload, 'PX', keep_ms)",
         "call('SET', K.answer .. id, payload)"),
+    "an execution stays": Mutation("answering",
+        "    if claim then hide_execution(inc, id, claim) end\n", ""),
+    "a job ends that lies nowhere": Mutation("answering",
+        "status == 'queued' and take_off(id)", "status == 'queued'"),
     "an end releases nothing": Mutation("answering", "      release(address, inc)\n", ""),
     "an end releases what is not claimed": Mutation("answering",
         "call('HDEL', K.claims .. inc, id) == 1", "call('HDEL', K.claims .. inc, id) >= 0"),
@@ -226,6 +248,8 @@ MUTANTS = {
     "one who has spoken speaks for all": Mutation("sessions",
         "~= server then return false", "== false then return false"),
     "all never speak": Mutation("sessions", "    call('DEL', K.settling)\n", ""),
+    "the execution of a lost claim stays": Mutation("sessions",
+        "        hide_execution(inc, id, flat[i + 1])\n", ""),
     "what still runs is not held": Mutation("sessions",
         "call('HSET', K.holders, address, inc .. ' ' .. (count + 1))", ""),
     "what still runs is taken from its holder": Mutation("sessions",
@@ -238,10 +262,14 @@ MUTANTS = {
         "        call('SET', K.withdrawn .. id, payload, 'PX', keep_ms)\n", ""),
     "withdraw knows nothing of groups": Mutation("members",
         "string.find(' ' .. flat[i + 1] .. ' ', part, 1, true)", "false"),
-    "two nodes adopt": Mutation("ingress", "== 0 then return 0 end", "== -1 then return 0 end"),
-    "what runs is adopted again": Mutation("ingress",
-        "if status ~= 'queued' then return 0 end", "if not status then return 0 end"),
-    "what is adopted goes nowhere": Mutation("ingress", "  place(id, address, moment)\n", ""),
+    "two nodes adopt": Mutation("ingress",
+        "if has_node(id) or are_suspended() then", "if are_suspended() then"),
+    "what waits no more is adopted": Mutation("ingress",
+        "if redis.pcall('HGET', job, 'status') ~= 'queued' then", "if false then"),
+    "what is adopted goes nowhere": Mutation("ingress",
+        "  place(id, address, moment, is_front and 'LPUSH' or 'RPUSH')\n", ""),
+    "what lies at the end is not found": Mutation("ingress",
+        "  if known(count - 1) then return nil end\n", "  do return nil end\n"),
 }
 # fmt: on
 
@@ -369,7 +397,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         Mutation("routing",
         "elseif call('EXISTS', job, K.results .. id) == 0 then", "else")),
     "jobs are concluded twice": (
-        jobs.test_an_end_of_a_job_that_arrives_twice_adds_no_result,
+        jobs.test_a_late_end_of_a_job_that_another_node_runs_by_now_changes_nothing,
         Mutation("answering",
         "if call('ZREM', K.open .. inc, id) == 0 then return end\n    if conclude",
         "call('ZREM', K.open .. inc, id)\n    if conclude")),
@@ -388,7 +416,16 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "cancelled jobs come back": (
         jobs.test_a_job_that_was_cancelled_while_it_ran_is_not_recovered,
         Mutation("recovery",
-        "if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end", "")),
+        "    if fields[1] ~= 'queued' then return end\n", "")),
+    "cancelled jobs end": (
+        jobs.test_an_end_of_a_job_that_was_cancelled_while_it_ran_is_not_kept,
+        Mutation("answering", "return status == 'started' or", "return status or")),
+    "a job enqueued at the front goes behind": (
+        jobs.test_what_is_enqueued_at_the_front_is_adopted_last_first,
+        Mutation("ingress", "      found[1] = 'front'\n", "")),
+    "all nodes carry": (
+        jobs.test_one_node_looks_into_arrivals_at_a_time,
+        Mutation("ingress", "if carrier and carrier ~= inc then return false end", "")),
 }
 # fmt: on
 

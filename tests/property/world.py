@@ -65,6 +65,7 @@ class View:
     Attributes:
         open: for each incarnation ever, the ids open there, and when they were routed.
         claims: for each incarnation ever, the ids that it runs, and their tokens and addresses.
+        wip: the jobs that RQ's registry of started ones has, with their executions.
         groups: for each group asked for, the ids of its calls at each incarnation ('': none yet).
         heard: what has been published since the last view: ids and payloads.
         results: of each job asked for, what its results say.
@@ -78,7 +79,8 @@ class View:
     token: int
     waiting: list[str]
     ingress: list[str]
-    intermediate: list[str]
+    wip: list[str]
+    suspended: bool
     queues: dict[str, list[str]]
     open: dict[str, dict[str, int]]
     claims: dict[str, dict[str, tuple[int, str]]]
@@ -199,7 +201,7 @@ class World:
         replies = [next(found) for _ in first]
         members, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(8))
         epoch, token = (int(number or 0) for number in numbers)
-        waiting, ingress, intermediate = map(_texts, lists)
+        waiting, ingress, wip = map(_texts, lists)
         return replies, View(
             members=tuple(_texts(members)),
             leases={inc.decode(): int(ms) for inc, ms in leases if inc != b"!"},
@@ -209,7 +211,8 @@ class World:
             token=token,
             waiting=waiting,
             ingress=ingress,
-            intermediate=intermediate,
+            wip=wip,
+            suspended=bool(next(found)),
             queues={name: _texts(next(found)) for name in NODE_NAMES},
             open={inc: _moments(next(found)) for inc in incs},
             claims={inc: _claims(next(found)) for inc in incs},
@@ -231,7 +234,8 @@ class World:
             ("MGET", f"{state}epoch", f"{state}token"),
             ("LRANGE", f"{state}waiting", "0", "-1"),
             ("LRANGE", keys.ingress_queue, "0", "-1"),
-            ("LRANGE", keys.ingress_intermediate, "0", "-1"),
+            ("ZRANGE", f"{RQ_PREFIX}:wip:{keys.ingress}", "0", "-1"),
+            ("EXISTS", f"{RQ_PREFIX}:suspended"),
             *(("LRANGE", keys.queue(name), "0", "-1") for name in NODE_NAMES),
             *(("ZRANGE", f"{state}open:{inc}", "0", "-1", "WITHSCORES") for inc in incs),
             *(("HGETALL", f"{state}claims:{inc}") for inc in incs),
@@ -269,12 +273,16 @@ class World:
 
     def dump(self) -> dict[bytes, bytes]:
         """Return every key but the clock's with its value, to tell whether anything has changed."""
-        names = [name for name in self.run(("KEYS", "*")) if not name.endswith(b":node:tick")]
+        names = [name for name in self._names() if not name.endswith(b":node:tick")]
         return dict(zip(names, self.tell(*(("DUMP", name) for name in names)), strict=True))
+
+    def _names(self) -> list[bytes]:
+        """Return all keys, but the one that is there for a moment of the real clock."""
+        return [name for name in self.run(("KEYS", "*")) if not name.endswith(b":carrier")]
 
     def snapshot(self) -> list[Command]:
         """Return what makes the server's keys again as they are."""
-        names = self.run(("KEYS", "*"))
+        names = self._names()
         values = self.tell(*(("DUMP", name) for name in names))
         left_ms = self.tell(*(("PTTL", name) for name in names))
         return [
@@ -294,7 +302,7 @@ class World:
     def lasting_names(self) -> set[str]:
         """Return the keys that stay when every node has left and nothing is wanted any more."""
         names = ("epoch", "token", "node:clock", "node:tick", "pulse", "server", "settling",
-                 "suspects", "fences", "leases")  # fmt: skip
+                 "suspects", "fences", "leases", "carrier")  # fmt: skip
         own = {f"{self.keys.state}{name}" for name in names}
         kept = ("finished:", "failed:")
         return own | {f"{RQ_PREFIX}:queues"} | {f"{RQ_PREFIX}:{k}{self.keys.ingress}" for k in kept}

@@ -416,3 +416,11 @@ def test_a_pickle_that_doubles_itself_is_never_written_out(place: str) -> None:
     data = pickled(parts["function"], None, (parts["id"],), options)
     assert len(data) < 300
     assert peak_of(data) < 64 * 1024
+
+
+@pytest.mark.parametrize("writes", ["json", "pickle"])
+def test_the_serializer_of_a_current_job_reads_plain_data_alone(writes: Any) -> None:
+    serializer = codec.PlainSerializer(writes)
+    assert serializer.loads(serializer.dumps({"a": [1, None]})) == {"a": [1, None]}
+    with pytest.raises(codec.Unreadable):
+        serializer.loads(pickle.dumps(Path("/")))

@@ -45,7 +45,7 @@ ALL: dict[str, Command] = {
     "settle": COMMANDS.settle("a#1", "rab-g0", 9, "", [], session=1, epoch=2, at="now"),
     "answer": COMMANDS.answer("a#1", [COMMANDS.hit("rab-c0-1-r-1", "payload")]),
     "reconcile": COMMANDS.reconcile("a#1", session=1),
-    "inspect": COMMANDS.inspect([b"j"]),
+    "arrivals": COMMANDS.arrivals("a#1", most=9),
     "adopt": COMMANDS.adopt(b"j", "1-r-1"),
     "survey": COMMANDS.survey(),
     "locate": COMMANDS.locate("r", [1, "é"]),

@@ -45,10 +45,7 @@ def test_keys_of_jobs_results_and_queues_are_rqs() -> None:
     assert job_key("x") == Job.key_for("x")
     assert results_key("x") == Result.get_key("x")  # type: ignore[no-untyped-call]
     ingress = Queue(keys.ingress, connection=Redis())
-    assert (keys.ingress_queue, keys.ingress_intermediate) == (
-        ingress.key,
-        ingress.intermediate_queue_key,
-    )
+    assert keys.ingress_queue == ingress.key
     assert keys.queue("n1") == Queue(keys.queue_name("n1"), connection=Redis()).key
 
 

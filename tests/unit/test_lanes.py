@@ -37,16 +37,16 @@ def test_they_are_full_when_one_more_key_would_have_to_wait() -> None:
     lanes = Lanes[str](2)
     lanes.add("a", "a1")
     lanes.add("a", "a2")
-    assert not lanes.is_full
+    assert lanes.room
     lanes.add("b", "b1")
-    assert lanes.is_full, "both are ready"
+    assert not lanes.room, "both are ready"
     assert [lanes.next(), lanes.next()] == ["a1", "b1"]
-    assert lanes.is_full
+    assert not lanes.room
     lanes.pause("b")
-    assert not lanes.is_full
+    assert lanes.room
     lanes.go_on("b")
     lanes.done("a")
-    assert lanes.is_full, "the next of the same key is ready"
+    assert not lanes.room, "the next of the same key is ready"
 
 
 def test_a_busy_key_does_not_keep_others_waiting() -> None:

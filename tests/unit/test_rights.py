@@ -15,7 +15,7 @@ from rqproc.protocol.rights import ROLES, WITHIN, Role, rules
 FUNCTIONS: dict[Role, tuple[str, ...]] = {
     "caller": ("route", "scatter", "enqueue", "withdraw", "fence", "survey", "locate"),
     "node": (
-        "join", "beat", "drain", "leave", "claim", "settle", "answer", "reconcile", "inspect",
+        "join", "beat", "drain", "leave", "claim", "settle", "answer", "reconcile", "arrivals",
         "adopt", "survey", "locate",
     ),
     "operator": ("survey", "locate", "drain", "leave"),

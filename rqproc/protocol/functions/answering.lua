@@ -14,10 +14,18 @@ local function publish(id, payload, key)
   end
 end
 
+-- Whether a job may end now: it was started, or is taken off RQ's list for this. One that was canceled
+-- or deleted while it ran stays so.
+local function may_end(id)
+  local status = redis.pcall('HGET', K.job .. id, 'status')
+  return status == 'started' or status == 'queued' and take_off(id)
+end
+
 -- Takes a call or job out without an answer.
 local function discard(inc, id, is_job)
   if call('ZREM', K.open .. inc, id) == 0 then return end
   if is_job then
+    if not may_end(id) then return end
     call('HSET', K.job .. id, 'status', 'canceled')
     call('EXPIRE', K.job .. id, 500)
   else
@@ -48,26 +56,49 @@ local function end_group_here(inc, group, text, length)
   end
 end
 
--- Ends a job by RQ's rules; false where it is gone.
+-- Whether RQ's own code has something to do when a job has ended: others depend on it, or wait for its
+-- place under a rate limit.
+local function concerns_others(id)
+  if call('EXISTS', K.job .. id .. ':dependents') == 1 then return true end
+  local limit = call('HGET', K.job .. id, 'rate_limit_key')
+  return limit and limit ~= ''
+end
+
+-- Ends a job by RQ's rules, or has it run again; false where it may not end.
 --   ok      whether body is a return_value or an exc_string, both in RQ's encoding
 --   report  JSON that names the error
-local function conclude(id, ok, body, report, worker, ended_at)
+--   stopped  by RQ's command
+local function conclude(id, ok, body, report, worker, ended_at, stopped)
   local job, results = K.job .. id, K.results .. id
-  if call('EXISTS', job) == 0 then return false end
+  if not may_end(id) then return false end
+  -- What nodes die on is not tried again, nor what no node has run.
+  local is_lost = string.find(report, '"NodeLost"', 1, true)
+  if not (ok or stopped or is_lost or worker == '') and retries(id, ended_at) then return true end
   if ok then
     call('XADD', results, '*', 'type', 1, 'worker_name', worker, 'return_value', body)
   else
     call('XADD', results, '*', 'type', 2, 'worker_name', worker, 'exc_string', body, 'rqproc_error',
       report)
   end
-  call('HSET', job, 'status', ok and 'finished' or 'failed', 'ended_at', ended_at)
+  local status = ok and 'finished' or stopped and 'stopped' or 'failed'
+  call('HSET', job, 'status', status, 'ended_at', ended_at)
+  if not ok and call('HDEL', job, 'rqproc_lost') == 1 then call('HSET', job, 'rqproc_given_up', 1) end
+  if worker ~= '' and call('HSETNX', job, 'started_at', ended_at) == 1 then
+    call('HSET', job, 'worker_name', worker) -- it has joined another's run
+  end
   local kept = call('HMGET', job, 'origin', ok and 'result_ttl' or 'failure_ttl')
   local ttl = tonumber(kept[2] or '')
   if not ttl or ttl ~= math.floor(ttl) or ttl < -1 or ttl > 2147483647 then
     ttl = ok and 500 or 31536000 -- RQ's defaults: a failure is kept for a year
   end
-  local keys = { job, results, job .. ':dependents' }
-  if ttl == 0 and call('EXISTS', keys[3]) == 1 then ttl = 60 end -- its dependents are read first
+  local keys = { results, job .. ':dependents', job }
+  local pause = ok and repeats_after(id)
+  if pause then
+    keys[3] = nil
+    run_again(id, pause, ended_at, 'RPUSH')
+  elseif ttl == 0 and concerns_others(id) then
+    ttl = 60 -- it is read first
+  end
   if ttl == 0 then
     call('DEL', unpack(keys))
     return true
@@ -90,8 +121,6 @@ local function tell_drop(address)
   local advice = told.err .. ' (the nodes publish on ' .. K.dropped .. ')'
   return cjson.encode({ type = 'HandlerFailed', remote_type = 'NotPublished', message = advice })
 end
-
-local function is_awaited(id) return call('EXISTS', K.job .. id .. ':dependents') == 1 end
 
 -- Answers a call that is open here, and keeps its answer: its caller may have to ask for it again.
 local function answer_call(inc, id, payload, keep_ms)
@@ -129,20 +158,21 @@ local function answer(args)
   local name, dependents = name_of(inc), {}
   local worker = K.names .. name
 
-  local function end_job(id, body, report)
+  local function end_job(id, body, report, stopped)
     if call('ZREM', K.open .. inc, id) == 0 then return end
-    if conclude(id, report == '', body, report, worker, at) and is_awaited(id) then
+    if conclude(id, report == '', body, report, worker, at, stopped) and concerns_others(id) then
       dependents[#dependents + 1] = id
     end
   end
 
   local function tell_again(id)
-    local status = is_awaited(id) and call('HGET', K.job .. id, 'status')
-    if status == 'finished' or status == 'failed' then dependents[#dependents + 1] = id end
+    local status = concerns_others(id) and call('HGET', K.job .. id, 'status')
+    if status == 'finished' or status == 'failed' or status == 'stopped' then dependents[#dependents + 1] = id end
   end
 
   local function finish(kind, outcome, id, address, payload, extra)
-    local ends = outcome ~= ':stuck'
+    local ends, claim = outcome ~= ':stuck', kind == 'job' and call('HGET', K.claims .. inc, id)
+    if claim then hide_execution(inc, id, claim) end
     local ran = ends and call('HDEL', K.claims .. inc, id) == 1
     if ran then
       release(address, inc)
@@ -150,9 +180,10 @@ local function answer(args)
     end
     if outcome == ':expired' then
       discard(inc, id, kind == 'job')
+      if kind == 'job' and concerns_others(id) then dependents[#dependents + 1] = id end
     elseif payload ~= '' and kind == 'job' then
       if ends and not ran then tell_again(id) end
-      end_job(id, payload, extra)
+      end_job(id, payload, extra, outcome == ':stopped')
     elseif payload ~= '' then
       local refused = outcome == ':dropped' and tell_drop(address)
       if refused then payload = id .. ' error 0 0 0 ' .. name .. ' ' .. refused end

@@ -13,7 +13,8 @@
 --   K.claims    prefix of a hash per incarnation: id -> 'TOKEN ADDRESS', of what it runs
 --   K.holders   hash: address -> 'INCARNATION COUNT', of all that is claimed
 --   K.epoch, K.token        integers that only grow
---   K.waiting   list: ids for which there is no member yet
+--   K.waiting   list: calls for which there is no member yet
+--   K.carrier   string, for a moment: the node that looks into jobs that no node has; see ingress.lua
 --   K.pulse     string: when any node last joined or beat, in ms; see membership.lua
 --   K.suspects  hash: address -> 'DEATHS FIRST_MS LAST_MS', see suspects.lua
 --   K.server    string: run id of the server's process, as it was last told; see sessions.lua
@@ -51,7 +52,7 @@ local function space(prefix, rq)
     members = prefix .. 'members', leases = prefix .. 'leases', nodes = prefix .. 'nodes',
     node = prefix .. 'node:', open = prefix .. 'open:', claims = prefix .. 'claims:',
     holders = prefix .. 'holders', epoch = prefix .. 'epoch', token = prefix .. 'token',
-    waiting = prefix .. 'waiting', pulse = prefix .. 'pulse', suspects = prefix .. 'suspects',
+    waiting = prefix .. 'waiting', carrier = prefix .. 'carrier', pulse = prefix .. 'pulse', suspects = prefix .. 'suspects',
     server = prefix .. 'server', settling = prefix .. 'settling', waits = prefix .. 'waits:',
     fence = prefix .. 'fence:', fences = prefix .. 'fences', withdrawn = prefix .. 'withdrawn:',
     answer = 'rqproc-answers:' .. string.sub(prefix, 8),
@@ -60,7 +61,8 @@ local function space(prefix, rq)
     first_leases = 'rqproc:' .. namespace .. ':leases',
     rq = rq, job = rq .. ':job:', results = rq .. ':results:',
     queue = rq .. ':queue:' .. queues, worker = rq .. ':worker:' .. queues, names = queues,
-    of = {}, ingress = ingress, ingress_queue = rq .. ':queue:' .. ingress,
+    of = {}, wip = rq .. ':wip:' .. ingress,
+    scheduled = rq .. ':scheduled:' .. ingress, ingress = ingress, ingress_queue = rq .. ':queue:' .. ingress,
   }
 end
 

@@ -143,8 +143,9 @@ local function beat(args)
   call('HSET', K.node .. name, 'grace', 0, 'entries', args[4], 'hits', args[5], 'joined', args[6],
     'misses', args[7], 'stuck', args[10])
   local worker = K.worker .. name
+  local state = call('EXISTS', K.claims .. inc) == 1 and 'busy' or 'idle'
   call('HSET', worker, 'last_heartbeat', args[11], 'successful_job_count', args[8],
-    'failed_job_count', args[9], 'state', call('EXISTS', K.claims .. inc) == 1 and 'busy' or 'idle')
+    'failed_job_count', args[9], 'state', are_suspended() and 'suspended' or state)
   call('PEXPIRE', worker, lease_ms + 60000)
   local taken = call('ZCARD', K.open .. inc) - call('LLEN', K.queue .. name)
   return { 1, epoch(), is_member(inc) and 'member' or 'draining', taken }
@@ -161,7 +162,7 @@ local function empty_queue(inc)
       call('ZREM', K.open .. inc, id)
       place_again(inc, id, moment)
     elseif id ~= EPOCH_MARK and redis.pcall('HGET', K.job .. id, 'status') == 'queued' then
-      if is_id_of_job(id) then call('RPUSH', K.ingress_queue, id) end
+      if is_id_of_job(id) then put_on(id) end
     end
   end
 end

@@ -35,22 +35,23 @@ local function release(address, inc)
 end
 
 -- Queues a call or job at a node: open there from now on. Returns the length of its queue.
-local function put(inc, id, moment)
+local function put(inc, id, moment, push)
   local keys = K.of[inc]
   if not keys then
     keys = { open = K.open .. inc, queue = queue_of(inc) }
     K.of[inc] = keys
   end
   call('ZADD', keys.open, moment, id)
-  return call('RPUSH', keys.queue, id)
+  return call(push or 'RPUSH', keys.queue, id)
 end
 
--- Queues it where it belongs: at its holder, else its owner; else it waits for a node to join.
-local function place(id, address, moment)
+-- Queues it where it belongs: at its holder, else its owner; else it waits for a node to join, a job in
+-- RQ's list.
+local function place(id, address, moment, push)
   local inc = holder_of(address) or owner_of(address)
   if inc then
-    put(inc, id, moment)
-  else
+    put(inc, id, moment, push)
+  elseif address_of_call(id) then
     call('RPUSH', K.waiting, id)
   end
 end
@@ -110,7 +111,7 @@ local function place_again(inc, id, moment)
   local address = address_in(address_of_call(id) or found[1])
   if address then
     place(id, address, moment)
-  else
-    call('RPUSH', K.ingress_queue, id)
+  elseif found[2] == 'queued' then
+    put_on(id)
   end
 end

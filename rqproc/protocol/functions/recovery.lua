@@ -12,7 +12,7 @@ local function remove(inc)
   call('SREM', K.rq .. ':workers', K.worker .. name)
   call('SREM', K.rq .. ':workers:' .. K.names .. name, K.worker .. name)
   call('SREM', K.rq .. ':workers:' .. K.ingress, K.worker .. name)
-  call('DEL', K.worker .. name)
+  call('DEL', K.worker .. name, K.worker .. name .. ':executions')
 
   local flat, open = call('ZRANGE', K.open .. inc, 0, -1, 'WITHSCORES'), {}
   for i = 1, #flat, 2 do open[#open + 1] = { id = flat[i], moment = flat[i + 1], inc = inc } end
@@ -21,6 +21,7 @@ local function remove(inc)
   for i = 1, #flat, 2 do
     local token, address = string.match(flat[i + 1], '^(%d+) (.*)$')
     claims[#claims + 1] = { id = flat[i], token = tonumber(token), address = address }
+    if is_id_of_job(flat[i]) then hide_execution(inc, flat[i], flat[i + 1]) end
   end
   call('DEL', K.open .. inc, K.claims .. inc)
   K.of[inc] = nil
@@ -59,15 +60,10 @@ local function recover(entry, ran)
   local fields = redis.pcall('HMGET', K.job .. id, 'status', 'rqproc_address')
   if fields.err or not fields[1] then return end
   if fields[2] then
-    -- 'queued' where someone has enqueued it again while it ran.
-    if fields[1] ~= 'started' and fields[1] ~= 'queued' then return end
-    call('HSET', K.job .. id, 'status', 'queued')
+    if fields[1] ~= 'queued' then return end
   end
   local address = address_in(address_of_call(id) or fields[2])
-  if not address then -- such a job is looked into where any job may lie
-    if not address_of_call(id) then call('RPUSH', K.ingress_queue, id) end
-    return
-  end
+  if not address then return end -- such a job is looked into where any job may lie
   if ran then add(K.job .. id, 'rqproc_lost', 1) end
   place(id, address, entry.moment)
 end
@@ -75,13 +71,14 @@ end
 -- Takes nodes out. First all of them, then what they had goes to who is left, so that nothing is sent
 -- from one dead node to the next. `died`: not by their own word, so it counts as an attempt.
 local function drop(incs, died, now)
-  local open, ran, changes, strays = {}, {}, 0, {}
+  local open, ran, started, changes, strays = {}, {}, {}, 0, {}
   for _, inc in ipairs(incs) do
     local name = name_of(inc)
     local lanes = died and tonumber(call('HGET', K.node .. name, 'lanes') or 0) or 0
     local entries, claims, was_member = remove(inc)
     if was_member then changes = changes + 1 end
     for id in pairs(release_all(claims, lanes, now)) do ran[id] = true end
+    for _, claim in ipairs(claims) do started[claim.id] = is_id_of_job(claim.id) end
     local known = {}
     for _, entry in ipairs(entries) do
       open[#open + 1] = entry
@@ -94,10 +91,13 @@ local function drop(incs, died, now)
   end
   if changes > 0 then epoch_changed(changes) end
   table.sort(open, function(a, b) return tonumber(a.moment) < tonumber(b.moment) end)
+  for i = #open, 1, -1 do
+    if started[open[i].id] then wait_again(open[i].id) end
+  end
   for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end
   for _, id in ipairs(strays) do
     -- Not open: anyone may have pushed it. A job that is one is looked into like any other.
     local status = redis.pcall('HGET', K.job .. id, 'status')
-    if status == 'queued' and is_id_of_job(id) then call('RPUSH', K.ingress_queue, id) end
+    if status == 'queued' and is_id_of_job(id) then put_on(id) end
   end
 end

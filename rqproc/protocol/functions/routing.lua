@@ -158,12 +158,18 @@ end
 --
 -- args  2 timeout in ms, 0 for none  3 time as RQ writes it  4 result ttl in s, '' for RQ's own
 --       then for each job: id, address, data
--- returns for each job '' or the JSON report of why it was not queued. Where nobody lives it waits.
+-- returns for each job '' or the JSON report of why it was not queued
+--
+-- Each lies in RQ's list, behind what lies there, and is queued at its owner; where nobody lives, or
+-- no node has yet looked into what lies before it, it is left to be found there: see ingress.lua.
 local function enqueue(args)
   local timeout_ms, created, ttl = tonumber(args[2]), args[3], args[4]
   local now, moment = clock()
   local has_marks = reap(now)
   local told, members = {}, call('ZRANGE', K.members, 0, -1)
+  local last = call('LINDEX', K.ingress_queue, -1)
+  if last and not has_node(last) or are_suspended() then members = {} end
+  call('SADD', K.rq .. ':queues', K.ingress_queue)
   for i = 5, #args, 3 do
     local id, address, report = args[i], args[i + 1], nil
     local job, inc = K.job .. id, owner_among(members, args[i + 1])
@@ -179,9 +185,8 @@ local function enqueue(args)
         local queued = put(inc, id, moment + i)
         report = queued > 1 and refuse_if_full(inc, id, queued)
         if report then call('DEL', job) end
-      else
-        call('RPUSH', K.waiting, id)
       end
+      if not report then call('RPUSH', K.ingress_queue, id) end
     end
     told[#told + 1] = report or ''
   end

@@ -2,6 +2,7 @@
 -- run in no other place.
 --
 -- args  2 incarnation  3 session  4 epoch that the node last saw  5 time as RQ writes it
+--       6 how many of the ids are jobs whose turn has come: the first  7 how many others may be started
 --       then ids
 -- returns {1, now in ms, epoch, members, claims}   members: names, empty where the epoch is the one seen
 --         {0}    this incarnation has no lease
@@ -9,6 +10,8 @@
 --         {-2, ms}   nothing is given out for so long: see reconcile
 --   a claim is {id, what, address, token, deadline in ms or 0, data}; what is
 --     'call', 'job'   run it
+--     'waits'         a job that is not claimed: its turn has not come, or nothing can be started
+--     'first'         the same, of one that was enqueued at the front
 --     'lost'          too many nodes have died on it (deadline: how many): answer so
 --     'gone'          it is not for this node any more: answered, withdrawn, expired, or moved
 --
@@ -16,6 +19,8 @@
 --   1. node a claims 42 and runs it     2. b joins and is the owner of 42 by now
 --   3. a call of 42 comes to b, whose claim finds a's hold: the call is queued at a, and joins there
 --   4. a finishes: what comes next is claimed by b.
+-- A call is held while it waits in its lane, since another node must send it nobody's; a job is claimed
+-- when it is started. Until then RQ's list says whether it may be, see jobs.lua.
 -- A call that came to a node which is not the owner any more is sent to the owner likewise. One of an
 -- id that a draining node runs goes back to its queue, which is emptied when that run ends.
 local function gone(id) return { id, 'gone', '', 0, 0, '' } end
@@ -24,9 +29,7 @@ local function gone(id) return { id, 'gone', '', 0, 0, '' } end
 -- job that waits is looked into like any other.
 local function stray(id)
   if id == EPOCH_MARK or not is_id_of_job(id) then return gone(id) end
-  if redis.pcall('HGET', K.job .. id, 'status') == 'queued' then
-    call('RPUSH', K.ingress_queue, id)
-  end
+  if redis.pcall('HGET', K.job .. id, 'status') == 'queued' then put_on(id) end
   return gone(id)
 end
 
@@ -39,11 +42,13 @@ local function hold(inc, id, address, token, count)
   return tonumber(string.match(call('HGET', K.claims .. inc, id), '^%d+'))
 end
 
-local function claim_one(inc, id, now, token, at, has_marks)
+-- `starts`: of a job, 'turn' or 'free' where it may be started: at its turn, or if nothing of its id is
+-- under way here.
+local function claim_one(inc, id, now, token, at, has_marks, starts)
   local moment = call('ZSCORE', K.open .. inc, id)
   if not moment then return stray(id) end
   local fields = redis.pcall('HMGET', K.job .. id, 'rqproc_deadline', 'data', 'rqproc_address',
-    'status', 'rqproc_lost')
+    'status', 'rqproc_lost', 'rqproc_front')
   local address, status = address_of_call(id), fields[4]
   local is_job = not address
   if fields.err or not status or is_job and status ~= 'queued' and status ~= 'started' then
@@ -74,12 +79,24 @@ local function claim_one(inc, id, now, token, at, has_marks)
   local lost = tonumber(fields[5] or '') or 0
   local deaths = lost >= MAX_ATTEMPTS and lost or has_marks and killer(address, now)
   if deaths then return { id, 'lost', address, 0, deaths, '' } end
+  if is_job and (holder ~= inc or new) then
+    if are_suspended() then
+      call('ZREM', K.open .. inc, id)
+      return gone(id)
+    end
+    if starts ~= 'turn' and (holder == inc or starts ~= 'free') then
+      return { id, fields[6] and 'first' or 'waits', address, 0, deadline, fields[2] }
+    end
+    if not take_off(id) then
+      call('ZREM', K.open .. inc, id)
+      return gone(id)
+    end
+  end
   token = hold(inc, id, address, token, count)
   if is_job then
     -- `at` is when the node began to wait: a job that came later was started when it came.
     local queued_at = call('HGET', K.job .. id, 'enqueued_at') or at
-    call('HSET', K.job .. id, 'status', 'started', 'started_at', queued_at > at and queued_at or at,
-      'worker_name', K.names .. name_of(inc))
+    show_execution(inc, id, token, queued_at > at and queued_at or at, now)
   end
   return { id, is_job and 'job' or 'call', address, token, deadline, fields[2] }
 end
@@ -106,9 +123,14 @@ local function claim(args)
   local has_marks = reap(now)
   local refused = refusal(inc, args[3], now)
   if refused then return refused end
-  local claims, count = {}, #args - 5
+  local claims, count = {}, #args - 7
+  local turns, room = tonumber(args[6]), tonumber(args[7])
   local token = count > 0 and call('INCRBY', K.token, count) - count or 0
-  for i = 1, count do claims[i] = claim_one(inc, args[5 + i], now, token + i, at, has_marks) end
+  for i = 1, count do
+    local starts = i <= turns and 'turn' or room > 0 and 'free' or 'not'
+    claims[i] = claim_one(inc, args[7 + i], now, token + i, at, has_marks, starts)
+    if i > turns and claims[i][2] == 'job' then room = room - 1 end
+  end
   return view(now, seen, claims)
 end
 

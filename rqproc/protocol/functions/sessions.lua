@@ -66,7 +66,9 @@ local function hold_again(inc, id, token, address)
   if call('HSETNX', K.claims .. inc, id, token .. ' ' .. address) == 0 then return end
   call('HSET', K.holders, address, inc .. ' ' .. (count + 1))
   if type(status) == 'string' and not address_of_call(id) then
-    call('HSET', K.job .. id, 'status', 'started')
+    take_off(id)
+    local at = call('HGET', K.job .. id, 'started_at') or call('HGET', K.job .. id, 'created_at') or ''
+    show_execution(inc, id, tonumber(token), at, (clock()))
   end
 end
 
@@ -85,8 +87,10 @@ local function release_lost(inc, runs)
     if not runs[id] then
       call('HDEL', K.claims .. inc, id)
       release(address, inc)
-      local started = not address_of_call(id) and redis.pcall('HGET', K.job .. id, 'status') == 'started'
-      if started then call('HSET', K.job .. id, 'status', 'queued') end
+      if is_id_of_job(id) then
+        hide_execution(inc, id, flat[i + 1])
+        wait_again(id)
+      end
     end
   end
 end
