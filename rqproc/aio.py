@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rqproc.calls.call import Call
+from rqproc.calls.jobs import JobOptions
 from rqproc.calls.lookup import Nearby
 from rqproc.client import Client
 from rqproc.connect import Backend, BaseClient
@@ -162,13 +163,15 @@ class AsyncClient(BaseClient):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         result_ttl: int | None = None,
+        **options: Unpack[JobOptions],
     ) -> RqJob:
         """Enqueue a request; the job's own methods block. Args, Returns, Raises: as
         ``Client.enqueue``.
         """
         work = partial(
-            self._blocking.enqueue, id, resource, args=args, kwargs=kwargs, result_ttl=result_ttl
-        )
+            self._blocking.enqueue, id, resource, args=args, kwargs=kwargs, result_ttl=result_ttl,
+            **options,
+        )  # fmt: skip
         return await self._asker.run(work)
 
     async def enqueue_many(
