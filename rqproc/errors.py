@@ -210,13 +210,19 @@ class HandlerFailed(RemoteError):
         type: str, the remote exception's class name; "UnservableValue" where it raised none.
         reason: str, the remote exception's message.
         traceback: str, the remote traceback, empty where the handler was never entered.
+        remembered: bool, whether it was raised by an earlier run, and is remembered for a while.
     """
 
+    remembered = False
+
     def __init__(
-        self, resource: str, id: object, type: str, reason: str, traceback: str = ""
-    ) -> None:
+        self, resource: str, id: object, type: str, reason: str, traceback: str = "", *,
+        remembered: bool = False,
+    ) -> None:  # fmt: skip
         raised = "" if type == UNSERVABLE else f"the handler raised {type}: "
-        super().__init__(f"{resource} {id}: {raised}{reason}")
+        again = " (remembered)" if remembered else ""
+        super().__init__(f"{resource} {id}: {raised}{reason}{again}")
+        self.remembered = remembered
         self.resource = resource
         self.id = id
         self.type = type
@@ -384,7 +390,12 @@ _BUILD: Mapping[str, Build] = {
         name, id, found["node"], found["silent_ms"] / 1000
     ),
     "HandlerFailed": lambda found, name, id: HandlerFailed(
-        name, id, found["remote_type"], found["message"], found.get("traceback", "")
+        name,
+        id,
+        found["remote_type"],
+        found["message"],
+        found.get("traceback", ""),
+        remembered=found.get("remembered", False),
     ),
 }
 

@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import random
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -19,8 +20,10 @@ from typing import Any
 from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.ids import parse_address
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot
+from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
-from rqproc.runtime import Clock, Runtime, Thread
+from rqproc.runtime import Runtime, Thread
+from rqproc.transport.backoff import Backoff
 
 log = logging.getLogger("rqproc.node")
 
@@ -105,22 +108,59 @@ class Runner:
         context = contextvars.copy_context()
         try:
             context.run(self._enter, run)
-            value = context.run(_call, run)
-            outcome: Outcome = Done(
-                at=self._runtime.suspend_proof(), text=codec.encode_value(value)
-            )
+            value = context.run(self._try, run)
+            outcome: Outcome = _done(value, self._runtime.suspend_proof())
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             self._leave_child(error)
-            outcome = Failed(*answer_codec.told(error))
+            outcome = _failed(run, error)
         self._end(run, outcome)
+
+    def _try(self, run: Run) -> Any:
+        """Call the handler, again where it raises what its resource has tried again."""
+        policy = run.resource.policy
+        if not policy.retries:
+            return _call(run)
+        pauses, tried = _pauses(policy), 0
+        while True:
+            try:
+                return _call(run)
+            except Exception as error:
+                self._leave_child(error)
+                if not policy.tries_again(error, tried):
+                    raise
+            tried += 1
+            self._runtime.sleep(pauses.next_s())
+
+    async def _awaited(self, run: Run) -> Outcome:
+        try:
+            async with asyncio.timeout(run.resource.timeout_s) as limit:
+                return _done(await self._try_async(run), self._runtime.suspend_proof())
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return Overdue(run.resource.timeout_s or 0.0, stuck=False)
+
+    async def _try_async(self, run: Run) -> Any:
+        policy = run.resource.policy
+        pauses, tried = _pauses(policy), 0
+        while True:
+            value: Coroutine[Any, Any, Any] = _call(run)
+            try:
+                return await value
+            except Exception as error:
+                self._leave_child(error)
+                if not policy.tries_again(error, tried):
+                    raise
+            tried += 1
+            await asyncio.sleep(pauses.next_s())
 
     async def _run_async(self, run: Run) -> None:
         try:
             self._enter(run)  # in the context of this task alone
-            outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
+            outcome: Outcome = await self._awaited(run)
         except BaseException as error:  # noqa: BLE001
             self._leave_child(error)
-            outcome = Failed(*answer_codec.told(error))
+            outcome = _failed(run, error)
         self._end(run, outcome)
 
     def _leave_child(self, error: BaseException | None) -> None:
@@ -198,13 +238,16 @@ def _call(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
 
 
-async def _awaited(run: Run, clock: Clock) -> Outcome:
-    value: Coroutine[Any, Any, Any] = _call(run)
-    try:
-        async with asyncio.timeout(run.resource.timeout_s) as limit:
-            made = await value
-            return Done(at=clock(), text=codec.encode_value(made))
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        return Overdue(run.resource.timeout_s or 0.0, stuck=False)
+def _done(value: Any, at: float) -> Done:
+    """Raises: codec.UnservableValue, ValueError."""
+    if not isinstance(value, Cached):
+        return Done(codec.encode_value(value), at)
+    return Done(codec.encode_value(value.value), at, check_own_ttl(value.ttl))
+
+
+def _pauses(policy: Policy) -> Backoff:
+    return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=random.random)
+
+
+def _failed(run: Run, error: BaseException) -> Failed:
+    return Failed(*answer_codec.told(error), remembered=run.resource.policy.remembers(error))

@@ -18,19 +18,25 @@ class Done:
 
     ``at``: when the handler returned it, on the dispatcher's clock, or the future for "now": its
     age does not wait for the worker to hear of it.
+    ``ttl_s``: seconds for which its handler wants it kept; None where the resource says.
     """
 
     text: str
     at: float = math.inf
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A handler's error, as its caller will see it."""
+    """A handler's error, as its caller will see it.
+
+    ``remembered``: it answers those who ask later, too.
+    """
 
     type: str
     reason: str
     traceback: str
+    remembered: bool = False
 
     @property
     def report(self) -> str:
@@ -114,6 +120,7 @@ class Run:
         overdue_at: moment at which it counts as stuck; None for never.
         asks: how many requests of its own it waits for.
         hold: what is released when it ends, where everyone has been answered or forgotten before.
+        is_refresh: it was begun for those who come later: whoever caused it was answered before.
     """
 
     address: str
@@ -126,6 +133,7 @@ class Run:
     overdue_at: float | None = None
     hold: Taken | None = None
     asks: int = 0
+    is_refresh: bool = False
 
     @property
     def deadline(self) -> float | None:
