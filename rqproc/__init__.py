@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from rqproc.context import current as current
     from rqproc.default import request as request
     from rqproc.model import Reply as Reply
+    from rqproc.policy import Cached as Cached
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "App": "rqproc.app",
     "AsyncClient": "rqproc.aio",
+    "Cached": "rqproc.policy",
     "Client": "rqproc.client",
     "Reply": "rqproc.model",
     "Resource": "rqproc.app",
@@ -41,6 +43,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "AsyncClient",
     "Reply",
     "Resource",
+    "Cached",
     "current",
     "errors",
     "request",

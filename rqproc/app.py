@@ -20,6 +20,7 @@ from rqproc.connect import Backend
 from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
+from rqproc.policy import MAX_TTL_S, Policy, PolicyOptions, policy_of
 from rqproc.resource import ResourceSpec, check_signature
 from rqproc.runtime import Once
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-MAX_TTL_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +63,12 @@ class Resource(ResourceSpec, Generic[P, R]):
 
     def __init__(
         self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options,
-        timeout_s: float | None = None, near: bool | None = None,
+        timeout_s: float | None = None, near: bool | None = None, policy: Policy | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            handler, name=name, ttl_s=ttl_s, timeout_s=timeout_s, near=near, on_lost=options.on_lost
-        )
+            handler, name=name, ttl_s=ttl_s, timeout_s=timeout_s, near=near,
+            on_lost=options.on_lost, policy=policy,
+        )  # fmt: skip
         self.app = app
         self._options = options
 
@@ -106,7 +106,7 @@ class Resource(ResourceSpec, Generic[P, R]):
             options = replace(options, job=options.job | job)
         return Resource(
             self.app, self.handler, name=self.name, ttl_s=self.ttl_s, options=options,
-            timeout_s=self.timeout_s, near=self.near,
+            timeout_s=self.timeout_s, near=self.near, policy=self.policy,
         )  # fmt: skip
 
     @property
@@ -193,6 +193,7 @@ class App:
         timeout: float | None = None,
         on_lost: OnLost | None = None,
         near: bool | None = None,
+        **policy: Unpack[PolicyOptions],
     ) -> Callable[[Callable[P, R]], Resource[P, R]]:
         """Declare a handler: ``handler(id)`` makes the value of an id.
 
@@ -207,6 +208,21 @@ class App:
                 ``Client``.
             near: whether callers keep replies in their own memory as well; without it as their
                 client has it, see ``Client``.
+            ttl_jitter: float, part of its ttl by which a value may end sooner, 0 to 1: what was
+                made together does not end together.
+            negative_ttl: float, seconds for which None is kept, and what is raised of ``negative``;
+                without it None is kept as any value, and no error is.
+            negative: classes of exceptions that are remembered, and raised again, marked.
+            stale_ttl: float, seconds past its ttl for which an old value is answered at once, as
+                "stale", while one run makes the next (stale-while-revalidate of RFC 5861).
+            stale_on_error: float, seconds past its ttl for which the old value is answered, as
+                "stale", where the run fails (stale-if-error of RFC 5861).
+            refresh_ahead: float, part of the ttl after which a request has the next value made,
+                while it is answered with this one.
+            retries: int, how often a run that raises one of ``retry_on`` is tried again, after
+                ``backoff`` seconds and up to three times the last pause each.
+            retry_on: classes of exceptions; all of them if not given.
+            backoff: float, seconds, 0.1 if not given.
 
         Returns:
             a decorator that makes the handler a ``Resource``.
@@ -224,6 +240,7 @@ class App:
             declared = Resource(
                 self, handler, name=found, ttl_s=float(ttl), options=options,
                 timeout_s=None if timeout is None else check_timeout(timeout), near=near,
+                policy=found_policy,
             )  # fmt: skip
             self._resources[found] = declared
             return declared
@@ -233,6 +250,7 @@ class App:
         if not isinstance(near, bool | None) or (near and ttl == 0):
             raise ConfigError(f"invalid near={near!r}: True, or False, for a resource with a ttl")
         options = Options(on_lost=None if on_lost is None else check_on_lost(on_lost))
+        found_policy = policy_of(float(ttl), policy)
         return declare
 
     @property

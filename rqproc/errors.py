@@ -202,13 +202,19 @@ class HandlerFailed(RemoteError):
         type: str, the remote exception's class name; "UnservableValue" where it raised none.
         reason: str, the remote exception's message.
         traceback: str, the remote traceback, empty where the handler was never entered.
+        remembered: bool, whether it was raised by an earlier run, and is remembered for a while.
     """
 
+    remembered = False
+
     def __init__(
-        self, resource: str, id: object, type: str, reason: str, traceback: str = ""
-    ) -> None:
+        self, resource: str, id: object, type: str, reason: str, traceback: str = "", *,
+        remembered: bool = False,
+    ) -> None:  # fmt: skip
         raised = "" if type == UNSERVABLE else f"the handler raised {type}: "
-        super().__init__(f"{resource} {id}: {raised}{reason}")
+        again = " (remembered)" if remembered else ""
+        super().__init__(f"{resource} {id}: {raised}{reason}{again}")
+        self.remembered = remembered
         self.resource = resource
         self.id = id
         self.type = type

@@ -10,8 +10,8 @@ from rqproc.ids import Id
 
 Source = Literal["hit", "joined", "miss", "stale", "near", "local"]
 """Where a reply came from: the owner's entry; another caller's run; a run of its own; an expired
-entry that is served while it is made anew (none is yet); the caller's own memory; a run in the
-caller's own process."""
+entry that is served while it is made anew, or where that fails; the caller's own memory; a run in
+the caller's own process."""
 
 State = Literal["member", "draining"]
 
@@ -47,7 +47,8 @@ class Reply(NamedTuple):
         value: as JSON gives it.
         node: str, name of the node that answered; HOST:PID of the caller for "local".
         source: "hit", the owner's entry; "joined", another caller's run; "miss", a run of its own;
-            "near", the caller's own memory; "local", a run in the caller's process.
+            "near", the caller's own memory; "local", a run in the caller's process; "stale", the
+            owner's entry past its ttl, where the resource has it answer.
         age_s: float, seconds since the value was computed.
         expires_in_s: float, seconds that its entry still lives; 0 where nothing is kept.
         token: int, the fencing token of the handler's run, which only grows (Kleppmann, "How to do

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 from rqproc.errors import ConfigError
 from rqproc.model import OnLost
+from rqproc.policy import Policy
 
 
 class ResourceSpec:
@@ -25,6 +26,7 @@ class ResourceSpec:
         name: under which it is requested.
         ttl_s: seconds that a value is kept by its owner; 0 for a choke point, which runs one at a
             time per id and keeps nothing.
+        policy: for how long values and errors are kept, and what is done where a run fails.
         timeout_s: seconds that a run may take; None for no limit.
         near: whether callers keep replies too; None where their client decides.
         on_lost: what to do where no node can answer; None where the client decides.
@@ -34,10 +36,12 @@ class ResourceSpec:
     def __init__(
         self, handler: Callable[..., Any], *, name: str, ttl_s: float,
         timeout_s: float | None = None, near: bool | None = None, on_lost: OnLost | None = None,
+        policy: Policy | None = None,
     ) -> None:  # fmt: skip
         self.handler = handler
         self.name = name
         self.ttl_s = ttl_s
+        self.policy = policy or Policy(ttl_s)
         self.timeout_s = timeout_s
         self.near = near
         self.on_lost = on_lost
@@ -81,7 +85,7 @@ class ResourceSpec:
         """Return the same with another handler."""
         return ResourceSpec(
             handler, name=self.name, ttl_s=self.ttl_s, timeout_s=self.timeout_s, near=self.near,
-            on_lost=self.on_lost,
+            on_lost=self.on_lost, policy=self.policy,
         )  # fmt: skip
 
     @property

@@ -66,6 +66,10 @@ class Values:
         self._seconds: list[int] = []  # a heap of those that have a list
         self._expiries = 0
 
+    def __bool__(self) -> bool:
+        """Whether there may be any."""
+        return bool(self._kept)
+
     def count(self, now: float) -> int:
         """Return how many there are; one that expired within the last second may be among them."""
         self._expire(now)
@@ -138,13 +142,20 @@ class Values:
 class Cache:
     """The entries of the ids that a node owns in the epoch that it knows.
 
+    What is found by ``get`` answers, and nothing else need be done. Beside that are kept, where
+    resources ask for it: what a handler raised, and values that are wanted longer than that; an id
+    has one of these at most, for the latest run counts.
+
     Args:
         name: the node's.
+        max_entries: bound of each of these.
     """
 
     def __init__(self, name: str, max_entries: int) -> None:
         self._name = name
         self._values = Values(max_entries)
+        self._late = Values(max_entries)
+        self._errors = Values(max_entries)
         self._lock = Lock()
         self._view = self._shown = BLIND
 
@@ -179,16 +190,48 @@ class Cache:
     def owns(self, address: bytes) -> bool:
         return self._view.owner(address) == self._name
 
-    def keep(self, address: bytes, entry: Entry, now: float) -> None:
-        """Keep a value, if this node owns its id."""
+    @property
+    def _kinds(self) -> Sequence[Values]:
+        return self._values, self._late, self._errors
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything is kept beside what ``get`` finds."""
+        return bool(self._late) or bool(self._errors)
+
+    def late(self, address: bytes, now: float) -> Entry | None:
+        """Return a value that ``get`` may not find any more; see ``keep``."""
+        with self._lock:
+            return self._late.get(address, now)
+
+    def error(self, address: bytes, now: float) -> Entry | None:
+        """Return the error that is remembered: a report in the place of a value."""
+        with self._lock:
+            return self._errors.get(address, now)
+
+    def keep(
+        self, address: bytes, entry: Entry, now: float, *, late_until: float | None = None
+    ) -> None:
+        """Keep a value, if this node owns its id. ``late_until``: until when ``late`` finds it."""
+        if not self.owns(address):
+            return
+        with self._lock:
+            self._errors.drop(address, now)
+            self._values.put(address, entry, now)
+            if late_until is not None:
+                self._late.put(address, entry._replace(expires_at=late_until), now)
+
+    def keep_error(self, address: bytes, entry: Entry, now: float) -> None:
+        """Remember an error, if this node owns its id; what was kept of it is not dropped."""
         if self.owns(address):
             with self._lock:
-                self._values.put(address, entry, now)
+                self._errors.put(address, entry, now)
 
     def drop(self, address: bytes, now: float) -> bool:
-        """Return whether there was an entry."""
+        """Return whether anything was kept."""
         with self._lock:
-            return self._values.drop(address, now)
+            found = [kind.drop(address, now) for kind in self._kinds]
+        return any(found)
 
     def learn(self, epoch: int, members: Sequence[str]) -> None:
         """Take in the member list: entries that are another node's by now go.
@@ -200,15 +243,20 @@ class Cache:
         self._view, self._shown = View(epoch, members), BLIND
         with self._lock:
             if epoch - before.epoch not in (0, 1):
-                self._values.clear()
+                self._clear()
             elif epoch != before.epoch or tuple(members) != tuple(before.members):
-                self._values.keep_owned(self._name, self._view)
+                for kind in self._kinds:
+                    kind.keep_owned(self._name, self._view)
         self._shown = self._view
 
     def clear(self) -> None:
         """The lease may not be relied on: serve nothing that is kept."""
         with self._lock:
-            self._values.clear()
+            self._clear()
+
+    def _clear(self) -> None:
+        for kind in self._kinds:
+            kind.clear()
 
     def forget(self) -> None:
         """The lease is lost: what was known of members is worth nothing, either."""

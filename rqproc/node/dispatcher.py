@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rqproc.model import Request
 from rqproc.node.cache import Cache, Entry
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
@@ -107,17 +108,42 @@ class Dispatcher:
             self._outbox.failure(taken, RefusedRun(report, text))
         elif call.function == codec.INVALIDATE:
             self._invalidate(taken)
-        elif stuck := self.scheduler.stuck.get(taken.key):
-            self._outbox.failure(taken, stuck)
-        elif resource.ttl_s <= 0:
-            self.scheduler.add(taken, resource, request, keeps=False, first=first)
-        elif request.args or request.kwargs:
+        elif resource.ttl_s > 0 and (request.args or request.kwargs):
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._outbox.failure(taken, Failed("TypeError", reason, ""))
-        elif entry := self.cache.get(taken.key, self._clock()):
+        elif resource.ttl_s > 0 and self._serve_kept(taken, resource, request):
+            pass
+        elif stuck := self.scheduler.stuck.get(taken.key):
+            self._outbox.failure(taken, stuck)
+        else:
+            self._run(taken, resource, request, first=first)
+
+    def _run(self, taken: Taken, resource: ResourceSpec, request: Request, *, first: bool) -> None:
+        keeps = resource.ttl_s > 0
+        if not (keeps and self.scheduler.join(taken)):
+            self.scheduler.add(taken, resource, request, keeps=keeps, first=first)
+
+    def _serve_kept(self, taken: Taken, resource: ResourceSpec, request: Request) -> bool:
+        """Answer with what is kept, if there is any: a value, an error that is remembered, or a
+        value that is about to be old or is. The first who is given that one has the next made.
+        """
+        now = self._clock()
+        if entry := self.cache.get(taken.key, now):
             self._outbox.value(taken, entry, "hit")
-        elif not self.scheduler.join(taken):
-            self.scheduler.add(taken, resource, request, keeps=True, first=first)
+            return True
+        kept = self.intake.kept(taken.key, resource.policy, now)
+        if kept is None or taken.serializer is not None:  # who enqueues a job has it run
+            return False
+        entry, source = kept
+        if source == "error":
+            self._outbox.failure(taken, RefusedRun(entry.text.decode(), "remembered"))
+            return True
+        key = taken.key
+        refreshes = not (self.scheduler.can_be_joined(key) or key in self.scheduler.stuck)
+        self._outbox.value(taken, entry, source, ":stuck" if refreshes else "")
+        if refreshes:
+            self.scheduler.refresh(taken, resource, request)
+        return True
 
     def _invalidate(self, taken: Taken) -> None:
         """Drop the entry, and let nobody who comes later join or keep what is being computed."""

@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rqproc.ids import unquote
-from rqproc.node.cache import Cache
+from rqproc.node.cache import Cache, Entry
 from rqproc.node.outbox import Outbox
 from rqproc.node.reader import CALL, GROUP, Reader
 from rqproc.node.runs import Taken
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
+from rqproc.policy import Policy
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 
@@ -139,6 +140,8 @@ class Intake:
         Of calls of an id whose values are kept one is claimed, and the others wait for what comes
         of that, if not ``alone``.
         """
+        if self._cache.has_more and self._take_kept(id, key):
+            return
         if self._scheduler.can_be_joined(key):
             self._join(id, key)
         elif key in self._claimed_keys:
@@ -148,6 +151,31 @@ class Intake:
             if not alone and self._keeps(key):
                 self._claimed_keys.add(key)
 
+    def _take_kept(self, id: bytes, key: bytes) -> bool:
+        """Answer with what is kept beside the entries; return whether there is any, and no run is
+        to be begun for it.
+        """
+        now, resource = self._clock(), self._resource(key)
+        kept = self.kept(key, resource.policy, now) if resource else None
+        if kept is None or not (kept[1] == "error" or self._scheduler.can_be_joined(key)):
+            return False
+        self._outbox.kept(id, key.decode(), *kept, now)
+        return True
+
+    def kept(self, key: bytes, policy: Policy, now: float) -> tuple[Entry, str] | None:
+        """Return what answers where there is no plain hit, and as what: "error", "hit" or
+        "stale".
+        """
+        if error := self._cache.error(key, now):
+            return error, "error"
+        late = self._cache.late(key, now)
+        if late is None:
+            return None
+        fresh_until = late.expires_at - policy.late_s
+        if now >= fresh_until + policy.stale_s:
+            return None
+        return late._replace(expires_at=fresh_until), "hit" if now < fresh_until else "stale"
+
     def _join(self, id: bytes, key: bytes) -> None:
         taken = Taken(id, key.decode(), key)
         self._unacknowledged.add(taken)
@@ -156,9 +184,12 @@ class Intake:
 
     def _keeps(self, key: bytes) -> bool:
         """Whether values of an address are kept."""
-        _, _, rest = key.decode(errors="replace").partition("-")
-        resource = self._resources.get(unquote(rest.partition("-")[0]))
+        resource = self._resource(key)
         return resource is not None and resource.ttl_s > 0
+
+    def _resource(self, key: bytes) -> ResourceSpec | None:
+        _, _, rest = key.decode(errors="replace").partition("-")
+        return self._resources.get(unquote(rest.partition("-")[0]))
 
     # --- what is asked of the server ---
 
@@ -201,7 +232,9 @@ class Intake:
         self._behind, self._rest = {}, ()
         self._claimed_keys.clear()
         for key, ids in behind.items():
-            if self._scheduler.can_be_joined(key) or self._cache.get(key, self._clock()):
+            cache, now = self._cache, self._clock()
+            kept = cache.get(key, now) or cache.error(key, now) or cache.late(key, now)
+            if self._scheduler.can_be_joined(key) or kept:
                 self.take(ids)
             else:
                 self._claims.update(dict.fromkeys(ids))

@@ -74,6 +74,17 @@ class Outbox:
         if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
             self._log(address.decode(), "hit", text.decode())
 
+    def kept(self, id: bytes, address: str, entry: Entry, source: str, now: float) -> None:
+        """A call that was not claimed has what is no plain hit: an error, or an old value."""
+        text = entry.text.decode()
+        payload = answer_codec.encode_answer(
+            id.decode(), source, text, node=self._node, age_s=now - entry.computed_at,
+            expires_in_s=max(0.0, entry.expires_at - now), token=entry.token,
+        )  # fmt: skip
+        self._endings.append(Commands.hit(id, payload))
+        self.hits += 1
+        self._log(address, source, text)
+
     def part(self, place: bytes, address: bytes, entry: Entry, now: float) -> str:
         """Return the answer to one call of a group."""
         computed_at, expires_at, token, raw = entry
@@ -151,7 +162,12 @@ class Outbox:
         if not log.isEnabledFor(level):
             return
         _, resource, id = parse_address(address)
-        did = {"hit": "answered from its entry", "joined": "answered a caller that joined"}
+        did = {
+            "hit": "answered from its entry",
+            "joined": "answered a caller that joined",
+            "stale": "answered with its old value",
+            "error": "answered with the error that is remembered",
+        }
         verb = did.get(source, "computed")
         log.log(level, "%s %s %s: %s %s", self._node, resource, id, verb, text[:200])
 

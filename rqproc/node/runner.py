@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import random
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -19,8 +20,10 @@ from typing import Any
 from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.ids import parse_address
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Taken
+from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
-from rqproc.runtime import Clock, Runtime, Thread
+from rqproc.runtime import Runtime, Thread
+from rqproc.transport.backoff import Backoff
 
 log = logging.getLogger("rqproc.node")
 
@@ -135,13 +138,50 @@ class Runner:
             context.run(self._enter, run)
             if run.job and (enter := self._find_job(run.job)):
                 context.run(enter)
-            value = context.run(_call, run)
-            outcome: Outcome = Done(
-                at=self._runtime.suspend_proof(), text=codec.encode_value(value)
-            )
+            value = context.run(self._try, run)
+            outcome: Outcome = _done(value, self._runtime.suspend_proof())
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             outcome = self._failed(run, error)
         self._end(run, outcome)
+
+    def _try(self, run: Run) -> Any:
+        """Call the handler, again where it raises what its resource has tried again."""
+        policy = run.resource.policy
+        if not policy.retries:
+            return _call(run)
+        pauses, tried = _pauses(policy), 0
+        while True:
+            try:
+                return _call(run)
+            except Exception as error:
+                self._leave_child(error)
+                if not policy.tries_again(error, tried):
+                    raise
+            tried += 1
+            self._runtime.sleep(pauses.next_s())
+
+    async def _awaited(self, run: Run) -> Outcome:
+        try:
+            async with asyncio.timeout(run.resource.timeout_s) as limit:
+                return _done(await self._try_async(run), self._runtime.suspend_proof())
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return Overdue(run.resource.timeout_s or 0.0, stuck=False)
+
+    async def _try_async(self, run: Run) -> Any:
+        policy = run.resource.policy
+        pauses, tried = _pauses(policy), 0
+        while True:
+            value: Coroutine[Any, Any, Any] = _call(run)
+            try:
+                return await value
+            except Exception as error:
+                self._leave_child(error)
+                if not policy.tries_again(error, tried):
+                    raise
+            tried += 1
+            await asyncio.sleep(pauses.next_s())
 
     async def _run_async(self, run: Run, enter: Enter | None) -> None:
         self._coroutines[run] = asyncio.current_task()
@@ -149,7 +189,7 @@ class Runner:
             self._enter(run)  # in the context of this task alone
             if enter:
                 enter()
-            outcome: Outcome = await _awaited(run, self._runtime.suspend_proof)
+            outcome: Outcome = await self._awaited(run)
         except BaseException as error:  # noqa: BLE001
             outcome = self._failed(run, error)
         del self._coroutines[run]
@@ -166,7 +206,7 @@ class Runner:
             what = f"{run.resource.name} {id}" + (f", job {job}" if job else "")
             text = "%s %s: the handler has failed"
             log.error(text, self._node, what, exc_info=error, extra=about)
-        return Failed(*answer_codec.told(error))
+        return Failed(*answer_codec.told(error), remembered=run.resource.policy.remembers(error))
 
     def _leave_child(self, error: BaseException | None) -> None:
         """End the process, if it is a child that the handler has forked: its way out of the handler
@@ -243,13 +283,12 @@ def _call(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
 
 
-async def _awaited(run: Run, clock: Clock) -> Outcome:
-    value: Coroutine[Any, Any, Any] = _call(run)
-    try:
-        async with asyncio.timeout(run.resource.timeout_s) as limit:
-            made = await value
-            return Done(at=clock(), text=codec.encode_value(made))
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        return Overdue(run.resource.timeout_s or 0.0, stuck=False)
+def _done(value: Any, at: float) -> Done:
+    """Raises: codec.UnservableValue, ValueError."""
+    if not isinstance(value, Cached):
+        return Done(codec.encode_value(value), at)
+    return Done(codec.encode_value(value.value), at, check_own_ttl(value.ttl))
+
+
+def _pauses(policy: Policy) -> Backoff:
+    return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=random.random)

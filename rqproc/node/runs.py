@@ -18,19 +18,25 @@ class Done:
 
     ``at``: when the handler returned it, on the dispatcher's clock, or the future for "now": its
     age does not wait for the worker to hear of it.
+    ``ttl_s``: seconds for which its handler wants it kept; None where the resource says.
     """
 
     text: str
     at: float = math.inf
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A handler's error, as its caller will see it."""
+    """A handler's error, as its caller will see it.
+
+    ``remembered``: it answers those who ask later, too.
+    """
 
     type: str
     reason: str
     traceback: str
+    remembered: bool = False
 
     @property
     def report(self) -> str:
@@ -118,6 +124,7 @@ class Run:
         asks: how many requests of its own it waits for.
         job: what it was started for; None where that was a call.
         hold: what is released when it ends, where everyone has been answered or forgotten before.
+        is_refresh: it was begun for those who come later: whoever caused it was answered before.
     """
 
     address: str
@@ -131,6 +138,7 @@ class Run:
     job: Taken | None = None
     hold: Taken | None = None
     asks: int = 0
+    is_refresh: bool = False
 
     @property
     def unclaimed(self) -> Taken | None:

@@ -6,6 +6,7 @@ Pure: it starts nothing and sends nothing. All of it belongs to the worker's thr
 from __future__ import annotations
 
 import logging
+import random
 from collections import deque
 from collections.abc import Collection
 
@@ -15,6 +16,8 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.unacknowledged import Unacknowledged
+from rqproc.policy import Chance
+from rqproc.protocol import answer_codec
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 
@@ -42,9 +45,10 @@ class Scheduler:
 
     def __init__(
         self, name: str, cache: Cache, unacknowledged: Unacknowledged, outbox: Outbox, *,
-        lanes: Lanes[Run], clock: Clock, max_waiters: int,
+        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance = random.random,
     ) -> None:  # fmt: skip
         self._name = name
+        self._chance = chance
         self._max_waiters = max_waiters
         self._cache = cache
         self._unacknowledged = unacknowledged
@@ -102,6 +106,17 @@ class Scheduler:
         passes = head is not None and head.unclaimed is not None
         self._lanes.add(run.key, run, first=first or passes)
 
+    def refresh(self, taken: Taken, resource: ResourceSpec, request: Request) -> None:
+        """Have a value made anew for whoever comes later: this one is answered, and keeps the id
+        for the run.
+        """
+        taken.holds = True
+        run = Run(
+            taken.address, taken.key, resource, request, taken.token, hold=taken, is_refresh=True
+        )
+        self._joinable[run.key] = run
+        self._lanes.add(run.key, run)
+
     def part(self, key: bytes) -> bool:
         """Let nobody join what is being computed of an address, nor keep it; return whether it
         is.
@@ -133,7 +148,7 @@ class Scheduler:
         while self._ready:
             run = self._ready.popleft()
             self._let_expire(run)
-            if any(taken.token for taken in run.waiting):
+            if run.hold or any(taken.token for taken in run.waiting):
                 self._begin(run)
                 return run
             self._lanes.done(run.key)
@@ -148,7 +163,7 @@ class Scheduler:
         """Give lanes to the runs that may begin; those of jobs do when these are claimed."""
         while run := self._lanes.next():
             self._let_expire(run)
-            if job := run.unclaimed:
+            if (job := run.unclaimed) and not run.hold:
                 self.turns[job.id] = run
             else:
                 self._ready.append(run)
@@ -181,8 +196,9 @@ class Scheduler:
     def _begin(self, run: Run) -> None:
         now = self._clock()
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
-        first = run.waiting[0]
-        run.token, run.job = first.token, first if first.serializer is not None else None
+        if not run.hold:
+            first = run.waiting[0]
+            run.token, run.job = first.token, first if first.serializer is not None else None
         self.misses += 1
         self._running.add(run)
         if run.resource.timeout_s is not None:
@@ -198,12 +214,11 @@ class Scheduler:
         self._close_to_joiners(run)
         self._end_stopped(run)
         if run.hold:
-            self._release(run.hold, overdue)
-        elif isinstance(outcome, Done):
+            self._release(run.hold, None if run.is_refresh else overdue)
+        if isinstance(outcome, Done):
             self._answer_all(run, outcome)
         else:
-            for taken in run.waiting:
-                self._outbox.failure(taken, outcome)
+            self._fail_all(run, outcome)
 
     def stop(self, id: bytes) -> Run | None:
         """End a job, as RQ was told: at once where it waits, else when its run ends.
@@ -236,14 +251,35 @@ class Scheduler:
         run.waiting = [taken for taken in run.waiting if not taken.ended]
 
     def _answer_all(self, run: Run, done: Done) -> None:
-        now = self._clock()
-        ttl_s = run.resource.ttl_s if run.keeps else 0.0
+        now, policy = self._clock(), run.resource.policy
         made_at = min(done.at, now)
-        entry = Entry(made_at, made_at + ttl_s, run.token, done.text.encode())
-        if entry.expires_at > now:
-            self._cache.keep(run.key, entry, now)
+        ttl_s = policy.ttl_of(done.text, done.ttl_s, self._chance) if run.keeps else 0.0
+        life = policy.life(made_at, ttl_s)
+        entry = Entry(made_at, life.fresh_until, run.token, done.text.encode())
+        if ttl_s:
+            late_until = life.kept_until if policy.keeps_late else None
+            first = entry._replace(expires_at=life.first_until)
+            self._cache.keep(run.key, first, now, late_until=late_until)
+        elif run.keeps:
+            self._cache.drop(run.key, now)
         for place, taken in enumerate(run.waiting):
-            self._outbox.value(taken, entry, "joined" if place else "miss")
+            self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
+
+    def _fail_all(self, run: Run, failure: Failed | Overdue) -> None:
+        """Tell everyone of a failure; or the old value, where one answers then."""
+        now, policy = self._clock(), run.resource.policy
+        old = self._cache.late(run.key, now) if run.keeps and policy.on_error_s else None
+        if old and now < old.expires_at - policy.late_s + policy.on_error_s:
+            log.warning("%s: an old value answers, since its run failed", run.address)
+            for taken in run.waiting:
+                self._outbox.value(taken, old._replace(expires_at=now), "stale")
+            return
+        if run.keeps and isinstance(failure, Failed) and failure.remembered:
+            report = answer_codec.remembered(failure.report).encode()
+            expires_at = now + (policy.negative_ttl_s or 0.0)
+            self._cache.keep_error(run.key, Entry(now, expires_at, run.token, report), now)
+        for taken in run.waiting:
+            self._outbox.failure(taken, failure)
 
     def _release(self, hold: Taken, overdue: Overdue | None) -> None:
         """The answer goes along: the one that was sent before may have been lost on its way."""
@@ -282,15 +318,20 @@ class Scheduler:
     def _give_up_on(self, run: Run, overdue: Overdue) -> None:
         """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
         self.stuck[run.key] = overdue
+        run.keeps = False
         self._close_to_joiners(run)
         self._lanes.pause(run.key)
-        behind = [taken for other in self._lanes.drop(run.key) for taken in other.waiting]
-        for taken in run.waiting[1:] + behind:
-            self._outbox.failure(taken, overdue)
-        if run.waiting:
-            run.hold = run.waiting[0]
+        told = list(run.waiting)
+        if told and not run.hold:
+            run.hold = told.pop(0)
             run.hold.holds = True
             self._outbox.failure(run.hold, overdue, ":stuck")
+        for other in self._lanes.drop(run.key):
+            told += other.waiting
+            if other.hold:
+                self._release(other.hold, None)
+        for taken in told:
+            self._outbox.failure(taken, overdue)
         run.waiting.clear()
         log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 

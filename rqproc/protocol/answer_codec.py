@@ -176,6 +176,11 @@ def told(error: BaseException) -> tuple[str, str, str]:
     return type(error).__name__, reason, text
 
 
+def remembered(report: str) -> str:
+    """Return the report of an error that is answered again, without another run."""
+    return json.dumps({**json.loads(report), "remembered": True})
+
+
 def failure_report(type: str, message: str, traceback: str = "") -> str:
     """Return the report of a handler's error; long texts are cut, since nobody reads a megabyte."""
     return json.dumps(

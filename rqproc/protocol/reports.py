@@ -43,7 +43,12 @@ _BUILD: Mapping[str, Build] = {
         name, id, found["node"], found["silent_ms"] / 1000
     ),
     "HandlerFailed": lambda found, name, id: HandlerFailed(
-        name, id, found["remote_type"], found["message"], found.get("traceback", "")
+        name,
+        id,
+        found["remote_type"],
+        found["message"],
+        found.get("traceback", ""),
+        remembered=found.get("remembered", False),
     ),
 }
 

@@ -19,6 +19,7 @@ from rqproc import App, Client, errors
 from rqproc.cli.docs import TOPICS, page, summary
 from rqproc.cli.root import rqproc as root
 from rqproc.errors import RqprocError
+from rqproc.policy import PolicyOptions
 from rqproc.settings import NodeOptions
 
 README = Path(__file__).parents[2] / "README.md"
@@ -166,8 +167,10 @@ def test_every_error_is_told_with_its_exit_code(error: type[RqprocError]) -> Non
 
 def test_every_option_of_a_resource_and_of_a_client_is_told() -> None:
     taken = {*inspect.signature(App.resource).parameters, *inspect.signature(Client).parameters}
+    taken |= PolicyOptions.__annotations__.keys()
     told = "\n".join(rows("python"))
-    for name in taken - {"self", "nearby"}:  # the second is what an App gives its own client
+    # What an App gives its own client, and the options of a policy, which are told one by one.
+    for name in taken - {"self", "nearby", "policy"}:
         assert f"| `{name}` |" in told
 
 

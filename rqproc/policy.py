@@ -1,0 +1,206 @@
+"""For how long what a handler gives is kept and answers requests, and what is done where it fails.
+
+Pure. Knows seconds and exceptions; must not know handlers, entries or nodes.
+
+The life of a value, from its run on, with all options set::
+
+    made          refresh_ahead         ttl              + stale_ttl    + stale_on_error
+     |----- hit --------|------ hit ------|---- stale ------|--- miss -----|--- miss
+                        | one run makes   | one run makes   | the old one answers
+                        | the next value  | the next value  | where the run fails
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypedDict, TypeVar
+
+from rqproc.errors import ConfigError
+
+T = TypeVar("T")
+
+MAX_TTL_S = 86400.0
+MAX_RETRIES = 100
+LONGEST_BACKOFF_S = 60.0
+"""The longest pause between two tries."""
+
+Errors = tuple[type[BaseException], ...]
+Chance = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Cached(Generic[T]):
+    """What a handler returns to say for how long this very value is kept.
+
+    Attributes:
+        value: the value.
+        ttl: float, seconds from now, 0 to 86400; 0 keeps nothing. It takes the place of the
+            resource's ``ttl`` and ``negative_ttl``, and is not jittered.
+    """
+
+    value: T
+    ttl: float
+
+
+class PolicyOptions(TypedDict, total=False):
+    """What ``App.resource`` takes of a policy."""
+
+    ttl_jitter: float
+    negative_ttl: float
+    negative: Errors
+    stale_ttl: float
+    stale_on_error: float
+    refresh_ahead: float
+    retries: int
+    retry_on: Errors
+    backoff: float
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """When a value that was made is no longer what.
+
+    Attributes:
+        first_until: until then it is a hit, and nothing else happens.
+        fresh_until: until then it is a hit.
+        stale_until: until then it answers, marked as stale, while a run makes the next one.
+        kept_until: until then it answers where a run fails.
+    """
+
+    first_until: float
+    fresh_until: float
+    stale_until: float
+    kept_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a resource does with its values and errors; all of it is off by default.
+
+    Attributes:
+        ttl_s: seconds that a value is kept.
+        jitter: part of that, 0 to 1, by which a value may end sooner.
+        negative_ttl_s: the same of None and of remembered errors; None where None is kept as any
+            other value, and no error is remembered.
+        negative: the exceptions that are remembered.
+        stale_s: seconds past its ttl in which an old value answers at once and has a new one made:
+            ``stale-while-revalidate`` of RFC 5861.
+        on_error_s: seconds past its ttl in which an old value answers where the run fails:
+            ``stale-if-error`` of RFC 5861.
+        refresh_ahead: part of the ttl, 0 to 1, after which a hit has the next value made; 0 for
+            never.
+        retries: how often a run that has raised one of ``retry_on`` is tried again.
+        backoff_s: the shortest pause before one, in seconds; each is up to three times the last.
+    """
+
+    ttl_s: float
+    jitter: float = 0.0
+    negative_ttl_s: float | None = None
+    negative: Errors = ()
+    stale_s: float = 0.0
+    on_error_s: float = 0.0
+    refresh_ahead: float = 0.0
+    retries: int = 0
+    retry_on: Errors = (Exception,)
+    backoff_s: float = 0.1
+
+    @property
+    def late_s(self) -> float:
+        """Seconds past its ttl for which a value is kept."""
+        return max(self.stale_s, self.on_error_s)
+
+    @property
+    def keeps_late(self) -> bool:
+        """Whether a value may be wanted when it is no hit any more that needs nothing else."""
+        return self.late_s > 0 or self.refresh_ahead > 0
+
+    def ttl_of(self, text: str, own_ttl_s: float | None, chance: Chance) -> float:
+        """Return the ttl of a value.
+
+        Args:
+            text: the value as JSON.
+            own_ttl_s: what its handler said; None for nothing.
+        """
+        if own_ttl_s is not None:
+            return own_ttl_s
+        negative = text == "null" and self.negative_ttl_s is not None
+        ttl_s = self.negative_ttl_s if negative and self.negative_ttl_s is not None else self.ttl_s
+        return ttl_s * (1.0 - self.jitter * chance()) if self.jitter else ttl_s
+
+    def life(self, made_at: float, ttl_s: float) -> Life:
+        """Return the life of a value that was made at a moment and has this ttl."""
+        fresh_until = made_at + ttl_s
+        first_s = ttl_s * self.refresh_ahead if self.refresh_ahead else ttl_s
+        return Life(
+            made_at + first_s, fresh_until, fresh_until + self.stale_s, fresh_until + self.late_s
+        )
+
+    def remembers(self, error: BaseException) -> bool:
+        """Whether an error is answered again, without a run, for ``negative_ttl_s``."""
+        return bool(self.negative_ttl_s) and isinstance(error, self.negative)
+
+    def tries_again(self, error: BaseException, tried: int) -> bool:
+        """Whether a run that has raised this is tried again, when it was so often before."""
+        return tried < self.retries and isinstance(error, self.retry_on)
+
+
+def policy_of(ttl_s: float, options: PolicyOptions) -> Policy:
+    """Return the policy that options stand for.
+
+    Raises:
+        ConfigError: one is unknown, out of bounds, or needs another one.
+    """
+    unknown = options.keys() - PolicyOptions.__annotations__.keys()
+    if unknown:
+        raise ConfigError(f"unknown options of a resource: {', '.join(sorted(unknown))}")
+    found = Policy(
+        ttl_s,
+        jitter=_number(options, "ttl_jitter", 0.0, most=1.0),
+        negative_ttl_s=_number(options, "negative_ttl", 0.0) if "negative_ttl" in options else None,
+        negative=_errors(options, "negative", ()),
+        stale_s=_number(options, "stale_ttl", 0.0),
+        on_error_s=_number(options, "stale_on_error", 0.0),
+        refresh_ahead=_number(options, "refresh_ahead", 0.0, most=1.0),
+        retries=int(_number(options, "retries", 0, most=MAX_RETRIES, whole=True)),
+        retry_on=_errors(options, "retry_on", (Exception,)),
+        backoff_s=_number(options, "backoff", 0.1, most=LONGEST_BACKOFF_S),
+    )
+    keeping = options.keys() - {"retries", "retry_on", "backoff"}
+    if ttl_s <= 0 and keeping:
+        name = min(keeping)
+        raise ConfigError(f"{name} is for a resource that keeps its values: give it a ttl over 0")
+    if found.negative and not found.negative_ttl_s:
+        raise ConfigError("negative needs a negative_ttl: for how long the errors are remembered")
+    return found
+
+
+def _number(
+    options: PolicyOptions, name: str, default: float, *, most: float = MAX_TTL_S,
+    whole: bool = False,
+) -> float:  # fmt: skip
+    value: Any = options.get(name, default)
+    kind = int if whole else int | float
+    if isinstance(value, kind) and not isinstance(value, bool) and 0 <= value <= most:
+        return float(value)
+    what = "a whole number" if whole else "a number"
+    raise ConfigError(f"invalid {name}={value!r}: {what} from 0 to {most:g}")
+
+
+def _errors(options: PolicyOptions, name: str, default: Errors) -> Errors:
+    value: Any = options.get(name, default)
+    found = value if isinstance(value, tuple | list) else (value,)
+    if all(isinstance(one, type) and issubclass(one, Exception) for one in found):
+        return tuple(found)
+    raise ConfigError(f"invalid {name}={value!r}: classes of exceptions, as (LookupError,)")
+
+
+def check_own_ttl(ttl: object) -> float:
+    """Return the ttl of a ``Cached``, in seconds.
+
+    Raises:
+        ValueError: not a number from 0 to 86400.
+    """
+    if isinstance(ttl, int | float) and not isinstance(ttl, bool) and 0 <= ttl <= MAX_TTL_S:
+        return float(ttl)
+    raise ValueError(f"Cached(ttl={ttl!r}): seconds from 0 to {MAX_TTL_S:g}")
