@@ -22,7 +22,7 @@ from rqproc.connect import Backend
 from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
-from rqproc.resource import ResourceSpec
+from rqproc.resource import Around, ResourceSpec
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Resource(ResourceSpec, Generic[P, R]):
             handler, name=name, ttl_s=ttl_s, timeout_s=timeout_s, near=near, on_lost=options.on_lost
         )
         self.app = app
+        self.around = app._around
         self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -184,6 +185,7 @@ class App:
         self.url = url
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
+        self._around: list[Around] = []
         self._in_process = InProcessNodes()
         self._clients = _Clients()
 
@@ -236,6 +238,27 @@ class App:
             raise ConfigError(f"invalid near={near!r}: True, or False, for a resource with a ttl")
         options = Options(on_lost=None if on_lost is None else check_on_lost(on_lost))
         return declare
+
+    def around(self, enter: Around) -> Around:
+        """Have every run of a handler entered and left through a context manager; a decorator.
+
+        ``enter(current)`` makes one for each run, on the thread or in the task that runs the
+        handler; ``current`` is what ``rqproc.current()`` returns there. Of several the first is the
+        outermost. An asynchronous one is for coroutines: handlers on threads run without it. What
+        it raises, the run has raised.
+
+        Example:
+            >>> @app.around
+            ... @contextmanager
+            ... def orm(current):
+            ...     close_old_connections()
+            ...     try:
+            ...         yield
+            ...     finally:
+            ...         close_old_connections()
+        """
+        self._around.append(enter)
+        return enter
 
     @property
     def resources(self) -> Mapping[str, Resource[..., Any]]:

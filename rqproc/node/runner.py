@@ -13,6 +13,12 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+)
 from functools import partial
 from typing import Any
 
@@ -239,12 +245,35 @@ def _run_on(loop: asyncio.AbstractEventLoop) -> None:
         log.error("a task of a handler has raised %r through the event loop", error)
 
 
-def _call(run: Run) -> Any:
+def _handler(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
 
 
+def _call(run: Run) -> Any:
+    """Return the value; None where an error of the handler was swallowed around it."""
+    if not run.resource.around:
+        return _handler(run)
+    with ExitStack() as stack:
+        for enter in run.resource.around:
+            scope = enter(CURRENT.get())
+            if isinstance(scope, AbstractContextManager):
+                stack.enter_context(scope)
+        return _handler(run)
+
+
+async def _call_async(run: Run) -> Any:
+    async with AsyncExitStack() as stack:
+        for enter in run.resource.around:
+            scope = enter(CURRENT.get())
+            if isinstance(scope, AbstractAsyncContextManager):
+                await stack.enter_async_context(scope)
+            else:
+                stack.enter_context(scope)
+        return await _handler(run)
+
+
 async def _awaited(run: Run, clock: Clock) -> Outcome:
-    value: Coroutine[Any, Any, Any] = _call(run)
+    value: Coroutine[Any, Any, Any] = _call_async(run) if run.resource.around else _handler(run)
     try:
         async with asyncio.timeout(run.resource.timeout_s) as limit:
             made = await value
