@@ -21,7 +21,7 @@ from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
 from rqproc.policy import MAX_TTL_S, Policy, PolicyOptions, policy_of
-from rqproc.resource import ResourceSpec, check_signature
+from rqproc.resource import Around, ResourceSpec, check_signature
 from rqproc.runtime import Once
 from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
 from rqproc.stock import requester
@@ -70,6 +70,7 @@ class Resource(ResourceSpec, Generic[P, R]):
             on_lost=options.on_lost, policy=policy,
         )  # fmt: skip
         self.app = app
+        self.around = app._around
         self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -182,6 +183,7 @@ class App:
         self.url = url
         self.namespace = namespace
         self._resources: dict[str, Resource[..., Any]] = {}
+        self._around: list[Around] = []
         self._in_process = InProcessNodes()
         self._clients = _Clients(self)
 
@@ -252,6 +254,27 @@ class App:
         options = Options(on_lost=None if on_lost is None else check_on_lost(on_lost))
         found_policy = policy_of(float(ttl), policy)
         return declare
+
+    def around(self, enter: Around) -> Around:
+        """Have every run of a handler entered and left through a context manager; a decorator.
+
+        ``enter(current)`` makes one for each run, on the thread or in the task that runs the
+        handler; ``current`` is what ``rqproc.current()`` returns there. Of several the first is the
+        outermost. An asynchronous one is for coroutines: handlers on threads run without it. What
+        it raises, the run has raised.
+
+        Example:
+            >>> @app.around
+            ... @contextmanager
+            ... def orm(current):
+            ...     close_old_connections()
+            ...     try:
+            ...         yield
+            ...     finally:
+            ...         close_old_connections()
+        """
+        self._around.append(enter)
+        return enter
 
     @property
     def resources(self) -> Mapping[str, Resource[..., Any]]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from functools import update_wrapper
 from operator import attrgetter
 from typing import Any, Protocol, Self
@@ -16,6 +16,9 @@ from typing import Any, Protocol, Self
 from rqproc.errors import ConfigError
 from rqproc.model import OnLost
 from rqproc.policy import Policy
+
+Around = Callable[[Any], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
+"""Makes what a run is entered and left through, of its ``Current``."""
 
 
 class ResourceSpec:
@@ -31,7 +34,10 @@ class ResourceSpec:
         near: whether callers keep replies too; None where their client decides.
         on_lost: what to do where no node can answer; None where the client decides.
         is_async: the handler is a coroutine function; it runs on the node's event loop.
+        around: what each run is entered through, in this order.
     """
+
+    around: Sequence[Around] = ()
 
     def __init__(
         self, handler: Callable[..., Any], *, name: str, ttl_s: float,
@@ -83,10 +89,12 @@ class ResourceSpec:
 
     def served_by(self, handler: Callable[..., Any]) -> ResourceSpec:
         """Return the same with another handler."""
-        return ResourceSpec(
+        served = ResourceSpec(
             handler, name=self.name, ttl_s=self.ttl_s, timeout_s=self.timeout_s, near=self.near,
             on_lost=self.on_lost, policy=self.policy,
         )  # fmt: skip
+        served.around = self.around
+        return served
 
     @property
     def unique_name(self) -> str:

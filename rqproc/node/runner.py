@@ -14,6 +14,12 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+)
 from functools import partial
 from typing import Any
 
@@ -173,7 +179,9 @@ class Runner:
         policy = run.resource.policy
         pauses, tried = _pauses(policy), 0
         while True:
-            value: Coroutine[Any, Any, Any] = _call(run)
+            value: Coroutine[Any, Any, Any] = (
+                _call_async(run) if run.resource.around else _handler(run)
+            )
             try:
                 return await value
             except Exception as error:
@@ -279,7 +287,7 @@ def _run_on(loop: asyncio.AbstractEventLoop) -> None:
         log.error("a task of a handler has raised %r through the event loop", error)
 
 
-def _call(run: Run) -> Any:
+def _handler(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
 
 
@@ -292,3 +300,26 @@ def _done(value: Any, at: float) -> Done:
 
 def _pauses(policy: Policy) -> Backoff:
     return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=random.random)
+
+
+def _call(run: Run) -> Any:
+    """Return the value; None where an error of the handler was swallowed around it."""
+    if not run.resource.around:
+        return _handler(run)
+    with ExitStack() as stack:
+        for enter in run.resource.around:
+            scope = enter(CURRENT.get())
+            if isinstance(scope, AbstractContextManager):
+                stack.enter_context(scope)
+        return _handler(run)
+
+
+async def _call_async(run: Run) -> Any:
+    async with AsyncExitStack() as stack:
+        for enter in run.resource.around:
+            scope = enter(CURRENT.get())
+            if isinstance(scope, AbstractAsyncContextManager):
+                await stack.enter_async_context(scope)
+            else:
+                stack.enter_context(scope)
+        return await _handler(run)
