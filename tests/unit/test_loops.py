@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from made_calls import a_call
@@ -16,7 +17,7 @@ from watch import Watch
 
 from rqproc.calls.call import Call
 from rqproc.calls.loops import EventLoops
-from rqproc.errors import ConfigError
+from rqproc.errors import ConfigError, RedisUnavailable
 
 LOOPS = 8
 ENDED = "ignore::ResourceWarning"
@@ -120,7 +121,8 @@ def test_no_call_of_any_loop_outlives_its_deadline(
 
     async def timed(timeout_s: float) -> tuple[float, int]:
         watch, call = Watch(), new(timeout_s=timeout_s)
-        await loops.ask(call)
+        with suppress(RedisUnavailable):  # where it was cut just before
+            await loops.ask(call)
         return watch.stop() - timeout_s, call.left
 
     timeouts = [0.2 + 0.1 * i for i in range(LOOPS)]
