@@ -310,3 +310,121 @@ def test_a_job_that_was_cancelled_while_it_ran_is_not_recovered(stage: Callers) 
     assert job.id not in stage.view.open[other.inc]
     assert not stage.view.ingress
     assert stage.world.run(("HGET", job_key(job.id), "status")) == b"canceled"
+
+
+# --- jobs that run again, and jobs whose time has come ---
+
+
+def given(stage: Callers, job: Wanted, **fields: str) -> None:
+    flat = [item for pair in fields.items() for item in pair]
+    stage.world.run(("HSET", job_key(job.id), *flat))
+
+
+def field(stage: Callers, job: Wanted, name: str) -> bytes | None:
+    found: bytes | None = stage.world.run(("HGET", job_key(job.id), name))
+    return found
+
+
+def due(stage: Callers) -> list[bytes]:
+    key = f"rq:scheduled:{stage.world.keys.ingress}"
+    found: list[bytes] = stage.world.run(("ZRANGE", key, "0", "-1", "WITHSCORES"))
+    return found
+
+
+def test_a_job_that_fails_is_tried_again_at_once_and_keeps_no_failure(stage: Callers) -> None:
+    node = started(stage)
+    job = enqueued(stage)
+    given(stage, job, retries_left="1")
+    (claim,) = taken(stage, node)
+    stage.look(stage.commands.answer(node.inc, [node.ending(claim, ok=False)]))
+    assert (field(stage, job, "status"), field(stage, job, "retries_left")) == (b"queued", b"0")
+    assert stage.view.ingress == [job.id]
+    assert job.id not in stage.view.open[node.inc]
+    assert not stage.view.wip
+    assert stage.world.run(("XLEN", results_key(job.id))) == 0
+
+
+@pytest.mark.parametrize(("left", "pause_s"), [("3", 10), ("2", 20), ("1", 30), ("5", 10)])
+def test_a_retry_waits_for_its_interval_as_rq_counts_them(
+    stage: Callers, left: str, pause_s: int
+) -> None:
+    node = started(stage)
+    job = enqueued(stage)
+    given(stage, job, retries_left=left, retry_intervals="[10, 20, 30]")
+    (claim,) = taken(stage, node)
+    stage.world.run(stage.commands.answer(node.inc, [node.ending(claim, ok=False)]))
+    assert field(stage, job, "status") == b"scheduled"
+    ((id, score),) = due(stage)
+    assert (id, int(score)) == (job.id.encode(), stage.now // 1000 + pause_s)
+
+
+def test_what_is_stopped_or_kills_nodes_is_not_tried_again(stage: Callers) -> None:
+    node = started(stage)
+    stopped, deadly = enqueued(stage), enqueued(stage)
+    for job in (stopped, deadly):
+        given(stage, job, retries_left="9")
+    stage.pop(node, 9)
+    stage.claim(node, list(node.taken))
+    stage.claim(node, [], turns=list(node.waiting))
+    how, *rest = node.ending(node.known[stopped.id], ok=False)
+    stage.world.run(stage.commands.answer(node.inc, [(f"{how}:stopped", *rest)]))
+    assert field(stage, stopped, "status") == b"stopped"
+    stage.world.run(stage.commands.answer(node.inc, [node.lost(node.known[deadly.id])]))
+    assert field(stage, deadly, "status") == b"failed"
+
+
+def test_a_job_repeats_with_its_result_kept_and_itself_for_longer(stage: Callers) -> None:
+    node = started(stage)
+    job = enqueued(stage)
+    given(stage, job, repeats_left="2", repeat_intervals="[5, 7]")
+    (claim,) = taken(stage, node)
+    stage.world.run(stage.commands.answer(node.inc, [node.ending(claim)]))
+    assert (field(stage, job, "status"), field(stage, job, "repeats_left")) == (b"scheduled", b"1")
+    assert field(stage, job, "repeat_intervals") == b"[7]"
+    assert int(due(stage)[0][1]) == stage.now // 1000 + 5
+    assert stage.world.run(("XLEN", results_key(job.id))) == 1
+    assert 0 < stage.world.run(("TTL", results_key(job.id))) <= 500
+    assert stage.world.run(("TTL", job_key(job.id))) == -1
+
+
+def test_what_is_scheduled_is_enqueued_when_its_time_has_come_and_no_sooner(
+    stage: Callers,
+) -> None:
+    node = started(stage)
+    job = enqueued(stage)
+    given(stage, job, retries_left="1", retry_intervals="[10]")
+    (claim,) = taken(stage, node)
+    stage.world.run(stage.commands.answer(node.inc, [node.ending(claim, ok=False)]))
+    look = stage.commands.arrivals("carrier", most=9)
+    stage.world.advance(9_000)
+    assert stage.world.run(look) is None
+    stage.world.advance(1_000)
+    found = stage.commands.read_arrivals(stage.world.run(look))
+    assert [one.id.decode() for one in found] == [job.id]
+    assert due(stage) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "{}", "7", '["a"]', "[null]", "[-1]", "[1e99]", '["nan"]']
+)
+def test_senseless_intervals_do_not_end_an_answer_half_way(stage: Callers, text: str) -> None:
+    node = started(stage)
+    job = enqueued(stage)
+    given(stage, job, retries_left="1", retry_intervals=text, repeats_left="1",
+          repeat_intervals=text)  # fmt: skip
+    (claim,) = taken(stage, node)
+    stage.look(stage.commands.answer(node.inc, [node.ending(claim, ok=False)]))
+    node.known.clear()
+    assert field(stage, job, "status") == b"queued"
+    stage.carry()
+    (claim,) = taken(stage, node)
+    stage.world.run(stage.commands.answer(node.inc, [node.ending(claim)]))
+    assert field(stage, job, "status") == b"queued"
+
+
+@pytest.mark.parametrize("name", ["success_callback_name", "webhooks"])
+def test_arrivals_tell_what_no_node_does(stage: Callers, name: str) -> None:
+    stage.world.run(("HSET", job_key("job"), "status", "queued", "data", "x", name, "y"))
+    stage.world.run(("RPUSH", stage.world.keys.ingress_queue, "job"))
+    found = stage.commands.read_arrivals(stage.world.run(stage.commands.arrivals("a", most=1)))
+    assert found[0].wants in ("on_success", "webhooks")

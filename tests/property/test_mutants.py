@@ -423,6 +423,21 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "a job enqueued at the front goes behind": (
         jobs.test_what_is_enqueued_at_the_front_is_adopted_last_first,
         Mutation("ingress", "      found[1] = 'front'\n", "")),
+    "a retry has no end": (
+        jobs.test_a_job_that_fails_is_tried_again_at_once_and_keeps_no_failure,
+        Mutation("jobs", "'retries_left', left - 1", "'retries_left', left")),
+    "what is stopped is tried again": (
+        jobs.test_what_is_stopped_or_kills_nodes_is_not_tried_again,
+        Mutation("answering", "if not (ok or stopped or is_lost", "if not (ok or is_lost")),
+    "what kills nodes is tried again": (
+        jobs.test_what_is_stopped_or_kills_nodes_is_not_tried_again,
+        Mutation("answering", "or stopped or is_lost or", "or stopped or")),
+    "a job that repeats expires": (
+        jobs.test_a_job_repeats_with_its_result_kept_and_itself_for_longer,
+        Mutation("answering", "    keys[3] = nil\n", "")),
+    "what is scheduled is enqueued at once": (
+        jobs.test_what_is_scheduled_is_enqueued_when_its_time_has_come_and_no_sooner,
+        Mutation("jobs", "math.floor(now / 1000), 'LIMIT'", "'+inf', 'LIMIT'")),
     "all nodes carry": (
         jobs.test_one_node_looks_into_arrivals_at_a_time,
         Mutation("ingress", "if carrier and carrier ~= inc then return false end", "")),
