@@ -404,7 +404,9 @@ def test_what_is_scheduled_is_enqueued_when_its_time_has_come_and_no_sooner(
     assert due(stage) == []
 
 
-@pytest.mark.parametrize("text", ["", "x", "{}", "7", '["a"]', "[null]"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "{}", "7", '["a"]', "[null]", "[-1]", "[1e99]", '["nan"]']
+)
 def test_senseless_intervals_do_not_end_an_answer_half_way(stage: Callers, text: str) -> None:
     node = started(stage)
     job = enqueued(stage)

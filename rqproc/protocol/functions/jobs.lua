@@ -66,6 +66,12 @@ local function pauses_in(text)
   return fine and type(found) == 'table' and found or {}
 end
 
+-- Whole seconds; 0 where anyone has written something else there.
+local function pause_in(found)
+  local pause = type(found) == 'number' and math.floor(found) or 0
+  return pause > 0 and pause < 2 ^ 31 and pause or 0
+end
+
 -- A job is to run again: at once, or when its time has come, see enqueue_due.
 local function run_again(id, pause_s, at, push)
   if pause_s > 0 then
@@ -84,7 +90,7 @@ local function retries(id, at)
   local left, pauses = tonumber(about[1] or '') or 0, pauses_in(about[2])
   if left < 1 then return false end
   call('HSET', job, 'retries_left', left - 1)
-  local pause = tonumber(pauses[math.max(#pauses - left, 0) + 1]) or 0
+  local pause = pause_in(pauses[math.max(#pauses - left, 0) + 1])
   run_again(id, pause, at, about[3] == '1' and 'LPUSH' or 'RPUSH')
   return true
 end
@@ -96,7 +102,7 @@ local function repeats_after(id)
   local left, pauses = tonumber(about[1] or '') or 0, pauses_in(about[2])
   if left < 1 then return nil end
   call('HSET', job, 'repeats_left', left - 1)
-  local pause = tonumber(table.remove(pauses, 1)) or 0
+  local pause = pause_in(table.remove(pauses, 1))
   if #pauses > 0 then call('HSET', job, 'repeat_intervals', cjson.encode(pauses)) end
   return pause
 end
