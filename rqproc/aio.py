@@ -1,4 +1,4 @@
-"""The asyncio client: the same calls as the blocking one's, in one event loop.
+"""The asyncio client: the same calls as the blocking one's, in event loops.
 
 Must not know anything about requests that ``calls`` does not already say.
 """
@@ -19,13 +19,14 @@ from rqproc.resource import Declaring, ResourceSpec
 
 
 class AsyncClient(BaseClient):
-    """Asks a cluster for values from asyncio; in one event loop at a time.
+    """Asks a cluster for values from asyncio. Shared by any number of tasks and of event loops,
+    each of which has a connection of its own; what a loop has is closed when ``asyncio.run`` ends.
 
     Args:
         url: str, the server; see ``Client``, whose other arguments this takes too.
 
     Raises:
-        ConfigError: as for ``Client``.
+        ConfigError: as for ``Client``; each call, where no event loop of asyncio's runs.
 
     Example:
         >>> async with AsyncClient("redis://localhost:6379") as client:
@@ -56,7 +57,9 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, in the loop that used them. The client may be used again."""
+        """Give back the connections of all loops, each as soon as nobody needs it any more. The
+        client may be used again.
+        """
         if self._near:
             self._near.close()
         await self._asker.close()

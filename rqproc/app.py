@@ -6,7 +6,6 @@ Knows handlers and clients; loads a node, or what serves ``local://``, where one
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -238,20 +237,8 @@ class App:
 
     @property
     def async_client(self) -> AsyncClient:
-        """The client behind ``Resource.arequest``: one for each thread, as event loops are.
-
-        Raises:
-            ConfigError.
-        """
-        of_thread = self._clients.of_thread
-        if not hasattr(of_thread, "client"):
-            from rqproc.aio import AsyncClient
-
-            where, namespace = self._place
-            client = AsyncClient(where, namespace=namespace, app=self, nearby=self._in_process)
-            of_thread.client = client
-        found: AsyncClient = of_thread.client
-        return found
+        """The client behind ``Resource.arequest``, for all event loops; see ``client``."""
+        return self._clients.asyncio()
 
     @contextmanager
     def at(self, where: str | Backend, *, namespace: str | None = None) -> Iterator[None]:
@@ -348,7 +335,7 @@ class _Clients:
         self._given = place
         self.place = Once(self._find_place)
         self.blocking = Once(self._make)
-        self.of_thread = threading.local()
+        self.asyncio = Once(self._make_async)
 
     def _find_place(self) -> tuple[str | Backend, str]:
         app = self._app
@@ -358,6 +345,13 @@ class _Clients:
         where, namespace = self.place()
         app = self._app
         return Client(where, namespace=namespace, app=app, nearby=app._in_process)
+
+    def _make_async(self) -> AsyncClient:
+        from rqproc.aio import AsyncClient  # takes a while to import
+
+        where, namespace = self.place()
+        app = self._app
+        return AsyncClient(where, namespace=namespace, app=app, nearby=app._in_process)
 
 
 def _check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:

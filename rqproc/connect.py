@@ -6,8 +6,8 @@ of another kind is ``local://``, which is this process alone; see ``rqproc.local
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from rqproc.calls.near_cache import NearCache
 
 
+T = TypeVar("T")
+
+
 class Asker(Protocol):
     """Has calls answered, until their deadlines; shared by threads. Raises: RedisUnavailable."""
 
@@ -43,9 +46,12 @@ class Asker(Protocol):
 
 
 class AsyncAsker(Protocol):
-    """The same for the tasks of an event loop."""
+    """The same for the tasks of event loops. Raises: ConfigError: none runs."""
 
-    async def ask(self, call: Call) -> None: ...
+    def ask(self, call: Call) -> Coroutine[Any, Any, None]: ...
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do what blocks, beside the loop."""
+
     async def close(self) -> None: ...
 
 
@@ -110,9 +116,9 @@ class ServerBackend:
         return Threads(self._functions.connector, self._commands)
 
     def async_asker(self) -> AsyncAsker:
-        from rqproc.calls.tasks import Tasks
+        from rqproc.calls.loops import EventLoops
 
-        return Tasks(self._functions.connector, self._commands)
+        return EventLoops(self._functions.connector, self._commands)
 
     def fallback(self, resource: ResourceSpec) -> Askers:
         from rqproc.local.fallback import fallback  # takes long to import, and is rarely wanted

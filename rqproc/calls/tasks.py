@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,17 +29,14 @@ TICK_S = 0.01
 
 
 class Tasks:
-    """What the requests of a client go over, in one event loop at a time."""
+    """What the requests of a client go over, in one event loop; see ``loops``."""
 
-    def __init__(self, connector: Connector, commands: Commands) -> None:
+    def __init__(
+        self, connector: Connector, commands: Commands, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
         self._connector = connector
-        self._commands = commands
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: AsyncGenerator[None, None] | None = None
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._core = Multiplexer(self._commands)
+        self._core = Multiplexer(commands)
         self._timers = Timers()
         self._connection: AsyncConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -46,6 +44,8 @@ class Tasks:
         self._flushing = False
         self._silent_since = self._heard_at = 0.0
         self._closing = False
+        self._ending: asyncio.Task[None] | None = None
+        self._end: AsyncGenerator[None, None] | None = None
 
     async def ask(self, call: Call) -> None:
         """Have a call answered, as far as there are answers by its deadline.
@@ -53,13 +53,10 @@ class Tasks:
         Raises:
             RedisUnavailable.
         """
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # an earlier loop, and its connection, have ended
-            self._loop = loop
-            self._begin_anew()
+        if self._end is None:
             self._end = self._closed_at_the_end()
             await anext(self._end)
-        began = loop.time()
+        began = self.loop.time()
         core, error = self._core, None
         core.calls[call] = None
         try:
@@ -79,7 +76,7 @@ class Tasks:
         self, call: Call, error: ConnectionLost | Refused | None, began: float
     ) -> None:
         steps = persevere(
-            call, error, began=began, server=self._connector.server, clock=self._running.time,
+            call, error, began=began, server=self._connector.server, clock=self.loop.time,
             chance=self._connector.runtime.chance,
         )  # fmt: skip
         await adrive(steps, partial(self._step, call), failures=(ConnectionLost, Refused))
@@ -93,11 +90,6 @@ class Tasks:
         await asyncio.sleep(pause.seconds)
         call.error = None  # of what others have tried meanwhile
 
-    @property
-    def _running(self) -> asyncio.AbstractEventLoop:
-        assert self._loop
-        return self._loop
-
     async def _closed_at_the_end(self) -> AsyncGenerator[None, None]:
         """``asyncio.run`` ends by closing the loop's asynchronous generators: this is one."""
         try:
@@ -107,8 +99,6 @@ class Tasks:
 
     async def close(self) -> None:
         """Close the connection, as soon as nobody needs it any more."""
-        if self._loop is not asyncio.get_running_loop():
-            return
         self._closing = bool(self._core.calls)
         if self._closing:
             return
@@ -124,6 +114,14 @@ class Tasks:
             connection.abort()
             await asyncio.sleep(0)
 
+    def close_from_elsewhere(self) -> None:
+        """Have the loop do so, from another thread or loop."""
+        with suppress(RuntimeError):  # it is closed, and so is what it had
+            self.loop.call_soon_threadsafe(self._begin_to_close)
+
+    def _begin_to_close(self) -> None:
+        self._ending = self.loop.create_task(self.close())
+
     # --- one look ---
 
     def _look(self, call: Call, look: Look) -> asyncio.Future[None]:
@@ -131,7 +129,7 @@ class Tasks:
 
         Returns what is done when all answers are there or time is over.
         """
-        loop = self._running
+        loop = self.loop
         awaited = loop.create_future()
         call.wake = partial(_wake, call, awaited)
         if call.error is not None:  # it came when the look before this one was over already
@@ -149,7 +147,7 @@ class Tasks:
         """Time is over, if this is still awaited."""
         if awaited.done():
             return
-        core, loop = self._core, self._running
+        core, loop = self._core, self.loop
         silent_s = loop.time() - self._silent_since
         unsent = call in self._outbox and not self._connecting  # which ends by itself, and is told
         if unsent and look.wait_s >= look.grace_s:
@@ -170,7 +168,7 @@ class Tasks:
             if self._connecting is None and self._outbox:
                 self._connecting = asyncio.create_task(self._connect())
             return
-        core, now = self._core, self._running.time()
+        core, now = self._core, self.loop.time()
         if not core.expected:
             self._silent_since = now
         commands: list[Command] = core.housekeeping() if core.has_more else []
@@ -229,7 +227,7 @@ class Tasks:
     def _heard(
         self, connection: AsyncConnection, expected: deque[ReplyHandler], found: list[Any]
     ) -> None:
-        self._silent_since = self._heard_at = self._running.time()
+        self._silent_since = self._heard_at = self.loop.time()
         try:
             self._core.take_in(found, expected)
         except Refused as error:
@@ -237,7 +235,7 @@ class Tasks:
             return
         if self._core.extra and not self._flushing:
             self._flushing = True
-            self._running.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _broken(self, connection: AsyncConnection, error: Exception) -> None:
         """Begin anew: tell everyone."""

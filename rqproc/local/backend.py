@@ -12,11 +12,12 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
 from rqproc.calls.jobs import refusal
+from rqproc.calls.loops import running_loop
 from rqproc.context import ASKING
 from rqproc.errors import OWN_TIMEOUT, ConfigError, RqprocError
 from rqproc.ids import Id, address, slot
@@ -33,6 +34,8 @@ from rqproc.settings import LOCAL
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
+
+T = TypeVar("T")
 
 ADVICE = {
     "UnknownResource": "Give the app that declares it: Client('local://', app=app), or `rqproc "
@@ -212,7 +215,7 @@ class AsyncLocalAsker:
         self._place = place
 
     async def ask(self, call: Call) -> None:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         worker, told = self._place.worker, asyncio.Event()
         listener = _Listener(call, partial(_tell, loop, told))
         left_s = call.deadline - self._place.runtime.monotonic()
@@ -225,6 +228,10 @@ class AsyncLocalAsker:
         finally:
             if call.left:
                 worker.give_up(names)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        running_loop()
+        return await asyncio.to_thread(work)
 
     async def close(self) -> None:
         """Nothing is open."""

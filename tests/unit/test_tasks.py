@@ -30,17 +30,18 @@ def server() -> Iterator[ScriptedServer]:
 
 def play(server: ScriptedServer, story: Play) -> Tasks:
     """Tell a story in an event loop of its own; at its end nothing is left."""
-    tasks = Tasks(server.connector(), COMMANDS)
-    asyncio.run(_told(story(tasks)))
+
+    async def told() -> Tasks:
+        tasks = Tasks(server.connector(), COMMANDS, asyncio.get_running_loop())
+        await story(tasks)
+        return tasks
+
+    tasks = asyncio.run(told())
     core = tasks._core
     assert [*core.calls, *core._pending, *core._groups, *tasks._outbox] == []
     server.go_on()
     server.until(lambda: not server.open)
     return tasks
-
-
-async def _told(story: Awaitable[None]) -> None:
-    await story
 
 
 def new(*ids: int, timeout_s: float = 20.0, on_lost: OnLost = "wait", **how: Any) -> Call:
@@ -347,17 +348,6 @@ def test_one_who_closes_while_others_wait_closes_when_the_last_has_gone(
         await tasks.ask(new(3))
 
     play(server, story)
-
-
-def test_a_second_event_loop_begins_anew(server: ScriptedServer) -> None:
-    server.auto = "hit"
-    tasks = Tasks(server.connector(), COMMANDS)
-    names = []
-    for _ in range(2):
-        asyncio.run(tasks.ask(new()))
-        names.append(tasks._core.channels())
-        server.until(lambda: not server.open)
-    assert names[0] != names[1]
 
 
 def test_thousands_of_calls_that_are_not_answered_leave_nothing(server: ScriptedServer) -> None:

@@ -12,12 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from rqproc.calls.call import Call
+from rqproc.calls.loops import running_loop
 from rqproc.connect import Asker
 from rqproc.testing.memory.event_loop import SimEventLoop
 from rqproc.testing.memory.runtime import SimRuntime
 from rqproc.testing.memory.simulation import Simulation
+
+T = TypeVar("T")
 
 TURNS = 3
 """How often a test's other tasks go on before time passes in the cluster."""
@@ -43,13 +47,15 @@ class SimAsyncAsker:
         self._runtime = runtime
 
     async def ask(self, call: Call) -> None:
-        threads = self._runtime.threads(1, name="rqproc-ask")
-        answered = threads.submit(partial(self._asker.ask, call))
-        if isinstance(asyncio.get_running_loop(), SimEventLoop):
-            await asyncio.wrap_future(answered)
-        else:
-            await awaited(self._simulation, answered.done)
-            answered.result()
+        await self.run(partial(self._asker.ask, call))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        loop, threads = running_loop(), self._runtime.threads(1, name="rqproc-ask")
+        done = threads.submit(work)
+        if isinstance(loop, SimEventLoop):
+            return await asyncio.wrap_future(done)
+        await awaited(self._simulation, done.done)
+        return done.result()
 
     async def close(self) -> None:
         self._asker.close()
