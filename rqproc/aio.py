@@ -6,16 +6,29 @@ Must not know anything about requests that ``calls`` does not already say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rqproc.calls.call import Call
 from rqproc.calls.lookup import Nearby
+from rqproc.client import Client
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
-from rqproc.errors import RedisUnavailable
+from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.ids import Id
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
+from rqproc.model import (
+    DEFAULT_RESOURCE,
+    DEFAULT_TIMEOUT_S,
+    Location,
+    Membership,
+    OnLost,
+    Reply,
+)
 from rqproc.resource import Declaring, ResourceSpec
+
+if TYPE_CHECKING:
+    from rq.job import Job as RqJob
 
 
 class AsyncClient(BaseClient):
@@ -49,6 +62,7 @@ class AsyncClient(BaseClient):
             nearby=nearby,
         )  # fmt: skip
         self._asker = self._backend.async_asker()
+        self._blocking = Client(self._backend, namespace=self.namespace)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -112,6 +126,92 @@ class AsyncClient(BaseClient):
         asked = self._requests.many(ids, resource, timeout, on_lost)
         await self._ask(asked.call)
         return asked.values(return_exceptions=return_exceptions)
+
+    async def reply_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+        on_lost: OnLost | None = None,
+    ) -> dict[Id, Reply | RqprocError]:
+        """Return replies or errors. Args, Returns, Raises: as ``Client.reply_many``."""
+        asked = self._requests.many(ids, resource, timeout, on_lost)
+        await self._ask(asked.call)
+        return asked.outcomes()
+
+    async def invalidate(
+        self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
+    ) -> bool:
+        """Drop an id's entry. Args, Returns, Raises: as ``Client.invalidate``."""
+        call = self._requests.one(id, resource, (), None, timeout, "wait", "i")
+        found = call.ids[0]
+        with self._near.dropping(resource, found) if self._near else nullcontext():
+            had = (await self._ask(call)).value(self.namespace)
+        if self._nearby:
+            self._nearby.drop(resource, found)
+        return bool(had)
+
+    # --- single functions, which block for a round trip: in a thread, beside the loop ---
+
+    async def enqueue(
+        self,
+        id: Id,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        result_ttl: int | None = None,
+    ) -> RqJob:
+        """Enqueue a request; the job's own methods block. Args, Returns, Raises: as
+        ``Client.enqueue``.
+        """
+        work = partial(
+            self._blocking.enqueue, id, resource, args=args, kwargs=kwargs, result_ttl=result_ttl
+        )
+        return await self._asker.run(work)
+
+    async def enqueue_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        result_ttl: int | None = None,
+        return_exceptions: bool = False,
+    ) -> list[RqJob | RqprocError]:
+        """Enqueue many requests. Args, Returns, Raises: as ``Client.enqueue_many``."""
+        work = partial(
+            self._blocking.enqueue_many, list(ids), resource, result_ttl=result_ttl,
+            return_exceptions=return_exceptions,
+        )  # fmt: skip
+        return await self._asker.run(work)
+
+    async def members(self) -> tuple[str, ...]:
+        """Return the live members' names. Raises: as ``Client.members``."""
+        return (await self.membership()).members
+
+    async def membership(self) -> Membership:
+        """Return every live node. Raises: as ``Client.membership``."""
+        return await self._asker.run(self._blocking.membership)
+
+    async def owner(self, id: Id) -> str | None:
+        """Return the name of an id's owner. Raises: as ``Client.owner``."""
+        return (await self.locate([id]))[0].owner
+
+    async def locate(self, ids: Iterable[Id], resource: str = DEFAULT_RESOURCE) -> list[Location]:
+        """Return where ids live. Args, Returns, Raises: as ``Client.locate``."""
+        return await self._asker.run(partial(self._blocking.locate, list(ids), resource))
+
+    async def drain(self, node: str) -> bool:
+        """Ask a node to end. Args, Returns, Raises: as ``Client.drain``."""
+        return await self._asker.run(partial(self._blocking.drain, node))
+
+    async def report_death(self, node: str, *, pid: int, host: str) -> bool:
+        """Tell of a death. Args, Returns, Raises: as ``Client.report_death``."""
+        work = partial(self._blocking.report_death, node, pid=pid, host=host)
+        return await self._asker.run(work)
+
+    # --- inside ---
 
     async def _ask(self, call: Call) -> Call:
         """Have a call answered. Raises: RedisUnavailable."""

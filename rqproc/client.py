@@ -226,10 +226,9 @@ class Client(BaseClient):
     ) -> RqJob:
         """Enqueue a request and return its ``rq.job.Job`` without waiting.
 
-        The job waits where no node is alive yet. It is in RQ's default serializer; its result is
-        kept ``result_ttl`` whole seconds, 0 for none, -1 for ever (RQ's default: 500). Of
-        ``local://`` it is an object with ``id``, ``get_status()``, ``latest_result()``,
-        ``return_value()``, ``exc_info``.
+        The job waits where no node is alive yet. Its result is kept ``result_ttl`` whole seconds, 0
+        for none, -1 for ever (RQ's default: 500), in RQ's default serializer. Of ``local://`` it
+        has ``id``, ``get_status()``, ``latest_result()``, ``return_value()`` and ``exc_info``.
 
         Raises:
             Overloaded, RedisUnavailable, InvalidId, ConfigError.
