@@ -85,6 +85,11 @@ A second one stops at once; what was held is then run by another node.
     help="Serve Prometheus metrics there (pip install 'rqproc[metrics]'); with --count, each node "
     "has a port of its own, counted up from this one.",
 )  # fmt: skip
+@click.option(
+    "--metrics-host", metavar="HOST", default="0.0.0.0", show_default=True,  # noqa: S104
+    help="The address where metrics are served; by default all of the machine's, as Prometheus "
+    "asks from another one.",
+)  # fmt: skip
 @click.option("--parent", type=int, hidden=True, help="Process without which this node drains.")
 @click.pass_obj
 def start(target: Target, /, app: str | None, name: str | None, count: int, **options: Any) -> int:
@@ -112,7 +117,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         return serve.supervise(target, loaded, app, name=name, count=count, options=options)
     return serve.serve(
         target, loaded, name=name, settings=settings, parent=options["parent"],
-        metrics_port=options["metrics_port"],
+        metrics_host=options["metrics_host"], metrics_port=options["metrics_port"],
     )  # fmt: skip
 
 

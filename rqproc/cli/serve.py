@@ -50,7 +50,7 @@ def say(text: str) -> None:
 
 def serve(
     target: Target, app: App | None, *, name: str | None, settings: NodeSettings,
-    parent: int | None, metrics_port: int | None,
+    parent: int | None, metrics_host: str, metrics_port: int | None,
 ) -> int:  # fmt: skip
     """Run one node until it is told to stop; return the exit code."""
     where = target_of(target, app)
@@ -68,7 +68,7 @@ def serve(
     if metrics_port:
         from rqproc.node import metrics
 
-        metrics.serve(metrics_port, node.tally)
+        metrics.serve(metrics_host, metrics_port, node.tally)
 
     def ready(name: str, joined: Joined) -> None:
         say(f"node {name} ready (epoch {joined.epoch}, server {node.server})")
@@ -133,6 +133,7 @@ def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> lis
     if options["metrics_port"]:
         number = int(child.rpartition("-")[2]) - 1
         command += ["--metrics-port", str(options["metrics_port"] + number)]
+        command += ["--metrics-host", options["metrics_host"]]
     return [*command, spec] if spec else command
 
 

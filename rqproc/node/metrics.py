@@ -7,7 +7,12 @@ rq-exporter's names, since they mean the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from rqproc.errors import ConfigError
 from rqproc.protocol.messages import Tally
@@ -21,22 +26,43 @@ COUNTERS = {
 }
 
 
-def serve(port: int, tally: Callable[[], Tally]) -> None:
-    """Serve metrics over HTTP from a thread of its own.
+def serve(host: str, port: int, tally: Callable[[], Tally]) -> None:
+    """Serve metrics over HTTP from threads of their own, at ``/metrics`` and nowhere else.
+
+    Args:
+        host: the address to listen at, or a name of it.
 
     Raises:
-        ConfigError: prometheus-client is missing, or the port is taken.
+        ConfigError: prometheus-client is missing, or it cannot listen there.
     """
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, MetricsHandler
     except ImportError as error:
         raise ConfigError("--metrics-port needs `pip install 'rqproc[metrics]'`") from error
+
+    class Handler(MetricsHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name is Python's
+            if urlsplit(self.path).path == "/metrics":
+                super().do_GET()
+            else:
+                self.send_error(HTTPStatus.NOT_FOUND, "metrics are at /metrics")
+
     registry = CollectorRegistry()
     registry.register(_Collector(tally))
     try:
-        start_http_server(port, registry=registry)
+        server = _Server(host, port, Handler.factory(registry))
     except OSError as error:
-        raise ConfigError(f"--metrics-port {port}: {error.strerror}") from error
+        raise ConfigError(f"--metrics-port {port} at {host}: {error.strerror}") from error
+    Thread(target=server.serve_forever, name="rqproc-metrics", daemon=True).start()
+
+
+class _Server(ThreadingHTTPServer):
+    """Listens at an address of either family. Raises: OSError."""
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        found: Any = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)[0]
+        self.address_family, *_, address = found
+        super().__init__(address, handler)
 
 
 class _Collector:

@@ -7,6 +7,8 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -198,6 +200,34 @@ def test_metrics_count_what_the_node_did(cluster: Cluster, ids: Fresh) -> None:
     assert found["rqproc_misses_total"] == 3
     assert found["rqproc_entries"] == 2
     assert found["rq_workers_success_total"] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a second address of the machine's own")
+def test_metrics_are_served_at_one_path_and_at_the_addresses_asked_for(cluster: Cluster) -> None:
+    pytest.importorskip("prometheus_client")
+    everywhere, here = _free_port(), _free_port()
+    cluster.start("a", options=("--metrics-port", str(everywhere)))
+    cluster.start("b", options=("--metrics-port", str(here), "--metrics-host", "127.0.0.1"))
+    for address in (f"127.0.0.1:{everywhere}", f"127.0.0.2:{everywhere}", f"127.0.0.1:{here}"):
+        with urllib.request.urlopen(f"http://{address}/metrics?name[]=x", timeout=5) as answer:
+            assert answer.status == 200
+        for path in ("/", "/metrics/", "/metricsx", "/favicon.ico", "/admin"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"http://{address}{path}", timeout=5)
+            assert refused.value.code == 404
+            refused.value.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", here), timeout=5)
+
+
+def test_a_metrics_host_that_is_not_this_machines_is_told(cluster: Cluster) -> None:
+    pytest.importorskip("prometheus_client")
+    for host in ("192.0.2.1", "no.such.host.invalid"):
+        options = ("--metrics-port", str(_free_port()), "--metrics-host", host)
+        with kit.node(cluster.url, cluster.namespace, "a", *options) as node:
+            assert node.wait() == 2
+        assert host in node.stderr
+        assert "Traceback" not in node.stderr
 
 
 def test_a_metrics_port_that_is_taken_is_told_and_nobody_joins(cluster: Cluster) -> None:

@@ -166,11 +166,14 @@ def _two_free_ports() -> int:
 def test_each_child_has_a_metrics_port_of_its_own(cluster: Cluster) -> None:
     pytest.importorskip("prometheus_client")
     port = _two_free_ports()
-    options = ("--count", "2", "--metrics-port", str(port))
+    options = ("--count", "2", "--metrics-port", str(port), "--metrics-host", "127.0.0.1")
     with kit.node(cluster.url, cluster.namespace, "w", *options) as supervisor:
         kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
         for number in (port, port + 1):
             socket.create_connection(("127.0.0.1", number), timeout=5).close()
+            if sys.platform == "linux":  # where the machine has a second address of its own
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.2", number), timeout=5)
         assert supervisor.stop() == 0
 
 
