@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rq.job import Job, JobStatus
 
 from rqproc.ids import parse_address
-from rqproc.protocol.codec import PlainPickle
 from rqproc.protocol.keys import Keys
+from rqproc.protocol.pickles import PlainPickle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

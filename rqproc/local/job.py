@@ -17,8 +17,8 @@ from threading import Event
 from typing import Any
 
 from rqproc.ids import parse_address
-from rqproc.protocol.codec import PlainPickle
 from rqproc.protocol.messages import Sent
+from rqproc.protocol.pickles import PlainPickle
 
 RESULT_TTL_S = 500.0
 FAILURE_TTL_S = 365 * 86400.0

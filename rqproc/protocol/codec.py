@@ -21,12 +21,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from rqproc.errors import ConfigError, InvalidId, PayloadTooLarge
 from rqproc.ids import Id, canonical, check_resource, parse_address
 from rqproc.ids import address as address_of
 from rqproc.model import DEFAULT_RESOURCE, Request
+from rqproc.protocol.pickles import PROTOCOL, JobUnpickler, NamedResource, names_a_resource
+from rqproc.protocol.pickles import Unreadable as Unreadable
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
@@ -35,7 +37,6 @@ MAX_DIGITS = 4300
 """Of an integer: what Python reads unless it is told otherwise."""
 MAX_BITS = int(MAX_DIGITS * 3.3219280948873623)
 MAX_TRACEBACK_CHARS = 32 * 1024
-PICKLE_PROTOCOL = 4
 
 REQUEST = "rqproc.request"
 REQUEST_MANY = "rqproc.request_many"
@@ -44,10 +45,6 @@ INVALIDATE = "rqproc.invalidate"
 Serializer = Literal["json", "pickle"]
 
 _to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-
-
-class Unreadable(ValueError):
-    """A job's data is not a request that rqproc serves; the message says why."""
 
 
 class UnservableValue(TypeError):
@@ -115,7 +112,7 @@ def encode_job(request: Request) -> bytes:
             [request.id],
             {"resource": request.resource},
         )
-    data = pickle.dumps((function, instance, tuple(args), kwargs), protocol=PICKLE_PROTOCOL)
+    data = pickle.dumps((function, instance, tuple(args), kwargs), protocol=PROTOCOL)
     if len(data) > MAX_ARGUMENT_BYTES:
         raise PayloadTooLarge(len(data), MAX_ARGUMENT_BYTES)
     return data
@@ -140,13 +137,13 @@ def decode_call(data: bytes, *, functions: Mapping[str, str]) -> DecodedCall:
     if not isinstance(plain, list | tuple) or len(plain) != 4:
         raise Unreadable("the job's data is not (function, instance, args, kwargs)")
     function, instance, args, kwargs = plain
-    if isinstance(instance, _Named) and function in ("__call__", "request"):
+    if isinstance(instance, NamedResource) and function in ("__call__", "request"):
         function, instance = instance.path, None
     if not isinstance(function, str) or instance is not None:
         raise Unreadable("rqproc runs no methods of instances that a job brings along")
     if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
         raise Unreadable("the job's arguments are malformed")
-    if serializer == "pickle" and _names_a_resource([args, kwargs]):
+    if serializer == "pickle" and names_a_resource([args, kwargs]):
         raise Unreadable("rqproc does not unpickle resources among arguments: pass plain values")
     if function in (REQUEST, INVALIDATE):
         return DecodedCall(function, _explicit(list(args), dict(kwargs)), serializer)
@@ -213,7 +210,7 @@ def _unpack(data: bytes, functions: Collection[str]) -> tuple[Any, Serializer]:
         raise Unreadable(f"the job's data is over {MAX_ARGUMENT_BYTES} bytes")
     pickled = raw[:1] == b"\x80"
     try:
-        plain = _Unpickler(io.BytesIO(raw), functions).load() if pickled else json.loads(raw)
+        plain = JobUnpickler(io.BytesIO(raw), functions).load() if pickled else json.loads(raw)
     except Unreadable:
         raise
     except Exception as error:  # a hostile pickle can raise anything
@@ -228,49 +225,6 @@ def _inflate(data: bytes) -> bytes:
     except zlib.error as error:
         raise Unreadable("the job's data is neither JSON, pickle nor zlib") from error
     return raw
-
-
-class _Named(NamedTuple):
-    """A resource that is enqueued itself, as RQ pickles it: by the path of its handler, which is
-    looked up nowhere but in the list. There is nothing in it to be called or changed.
-    """
-
-    path: str
-
-
-class _Unpickler(pickle._Unpickler):
-    """Reads numbers, text, lists, dicts and the like; anything that would be looked up ends it, but
-    the name of a resource.
-
-    The one written in Python: the one in C makes room for whatever memo index a pickle names.
-    """
-
-    def __init__(self, file: io.BytesIO, functions: Collection[str]) -> None:
-        super().__init__(file)
-        self._functions = functions
-
-    def find_class(self, module: str, name: str) -> Any:
-        path = f"{module}.{name}"
-        if path in self._functions:
-            return _Named(path)
-        raise Unreadable(f"rqproc does not unpickle {path[:200]}: pass plain values")
-
-    def persistent_load(self, pid: object) -> Any:
-        raise Unreadable("rqproc does not unpickle persistent ids: pass plain values")
-
-
-def _names_a_resource(value: object) -> bool:
-    """Whether a resource itself is anywhere in plain values, which may hold themselves."""
-    left, seen = [value], set()
-    while left:
-        found = left.pop()
-        if isinstance(found, _Named):
-            return True
-        if isinstance(found, dict | list | tuple | set | frozenset) and id(found) not in seen:
-            seen.add(id(found))
-            left += found
-            left += found.values() if isinstance(found, dict) else ()
-    return False
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -333,36 +287,9 @@ def _check_keys(found: dict[Any, Any]) -> None:
 def return_value(text: str, serializer: Serializer) -> str:
     """Return JSON text as RQ keeps a return value, in the serializer that its job came in."""
     plain = (
-        text.encode()
-        if serializer == "json"
-        else pickle.dumps(json.loads(text), protocol=PICKLE_PROTOCOL)
+        text.encode() if serializer == "json" else pickle.dumps(json.loads(text), protocol=PROTOCOL)
     )
     return b64encode(plain).decode()
-
-
-class PlainPickle:
-    """RQ's default serializer for plain values alone: what it reads can make it run nothing.
-
-    Nodes read by the other reader, which bounds what it takes; a caller asked for what it reads
-    here, and a large value must not take it long.
-    """
-
-    @staticmethod
-    def dumps(value: object) -> bytes:
-        """Raises: Unreadable: it is not plain."""
-        data = pickle.dumps(value, protocol=PICKLE_PROTOCOL)
-        PlainPickle.loads(data)
-        return data
-
-    @staticmethod
-    def loads(data: bytes) -> Any:
-        """Raises: Unreadable."""
-        return _ValueUnpickler(io.BytesIO(data)).load()
-
-
-class _ValueUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise Unreadable(f"rqproc does not pickle or unpickle {module}.{name}: use plain values")
 
 
 def exc_string(text: str) -> str:
