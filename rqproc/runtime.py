@@ -8,6 +8,7 @@ time stands still until it is told to pass.
 from __future__ import annotations
 
 import os
+import queue
 import random
 import select
 import socket
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -39,6 +40,20 @@ not (clock_gettime(2)); elsewhere ``time.monotonic`` is the best.
 if hasattr(time, "CLOCK_BOOTTIME"):
     # No function of ours around it: a node looks at it many times for each request.
     suspend_proof = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+GREEN = ("gevent", "eventlet")
+
+
+def patched_by(*makers: object) -> str:
+    """Return which of ``GREEN`` has put its own in the place of Python's locks or sockets, or of
+    these; "" for none.
+    """
+    for maker in makers or (threading.Lock, socket.socket):
+        name = str(getattr(maker, "__module__", "")).partition(".")[0]
+        if name in GREEN:
+            return name
+    return ""
 
 
 class Lock(Protocol):
@@ -72,6 +87,36 @@ class Readable(Protocol):
     """What has a file that becomes readable, as a connection has."""
 
     def fileno(self) -> int: ...
+
+
+class _SelectPoll:
+    """``select.poll`` where there is none: eventlet takes it away."""
+
+    def __init__(self) -> None:
+        self._events: dict[int, int] = {}
+
+    def register(self, file: int, events: int) -> None:
+        self._events[file] = events
+
+    def poll(self, timeout_ms: float) -> list[tuple[int, int]]:
+        reads = [file for file, events in self._events.items() if events & select.POLLIN]
+        writes = [file for file, events in self._events.items() if events & select.POLLOUT]
+        readable, writable, _ = select.select(reads, writes, (), timeout_ms / 1000)
+        return [(file, self._events[file]) for file in (*readable, *writable)]
+
+
+def _poll() -> Any:
+    return select.poll() if hasattr(select, "poll") else _SelectPoll()
+
+
+def wait_for_file(file: int, timeout_s: float, *, writable: bool = False) -> bool:
+    """Wait for a file to be readable, or ``writable``; return whether it is.
+
+    Where gevent or eventlet has patched Python, other greenlets run meanwhile.
+    """
+    poll = _poll()
+    poll.register(file, select.POLLOUT if writable else select.POLLIN)
+    return bool(poll.poll(ceil(timeout_s * 1000)))
 
 
 class Waker:
@@ -113,9 +158,7 @@ class Waker:
 
     def wait(self, timeout_s: float) -> None:
         """Wait to be woken, for so many seconds at the most."""
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        if poll.poll(timeout_s * 1000):
+        if wait_for_file(self.fileno(), timeout_s):
             self.clear()
 
     def close(self) -> None:
@@ -131,7 +174,7 @@ class Poller:
     def __init__(self, connection: Readable, waker: Waker | None = None) -> None:
         self._waker = waker
         self._file = connection.fileno()
-        self._poll = select.poll()
+        self._poll = _poll()
         self._poll.register(self._file, select.POLLIN)
         if waker:
             self._poll.register(waker.fileno(), select.POLLIN)
@@ -166,7 +209,8 @@ class Runtime:
     now: Clock = staticmethod(time.time)
     monotonic: Clock = staticmethod(time.monotonic)
     suspend_proof: Clock = staticmethod(suspend_proof)
-    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    # What gevent and eventlet patch is looked up when it is used: they may come after us.
+    sleep: Callable[[float], None] = staticmethod(lambda seconds: time.sleep(seconds))
     chance: Clock = staticmethod(random.random)
 
     def lock(self) -> Lock:
@@ -177,7 +221,7 @@ class Runtime:
         return threading.Event()
 
     def queue(self) -> Queue[Any]:
-        return SimpleQueue()
+        return queue.SimpleQueue()
 
     def thread(self, work: Callable[[], None], *, name: str) -> Thread:
         """One that does not keep the process from ending; it is still to be started."""

@@ -207,7 +207,7 @@ class Threads:
         if line is None or not line.expected or silent_s < grace_s:
             return
         connection, expected = line
-        if len(expected) > 1 or not connection.has_unread():
+        if not connection.has_unread(len(expected)):
             unheard_s = self._monotonic() - self._heard_at
             spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
             self._lost(connection, ConnectionLost("it does not answer", spent_s=spent_s))
@@ -237,7 +237,8 @@ class Threads:
             except (ConnectionLost, Refused) as error:
                 self._lost(connection, error)
             except BaseException:  # Ctrl-C, for one: what was read may be lost
-                self._lost(connection, ConnectionLost("interrupted"))
+                if not connection.has_taken_nothing:
+                    self._lost(connection, ConnectionLost("interrupted"))
                 raise
 
     def _take(

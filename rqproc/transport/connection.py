@@ -1,6 +1,6 @@
 """One connection to Redis on which several commands leave in one packet.
 
-Knows sockets and RESP. Must not know functions, keys or what the commands mean.
+Knows RESP. Must not know functions, keys or what the commands mean.
 
 redis-py makes the connection (URL, TLS, authentication, database); from then on the packet is
 packed and parsed by hiredis alone, since a client library's command layer costs more than Redis
@@ -10,22 +10,17 @@ does. Nothing is repeated here: what may be sent again, only the caller of a com
 from __future__ import annotations
 
 import re
-import select
 import socket
-import ssl
-import struct
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
-from math import ceil
 from typing import Any
 
 import hiredis
 
 from rqproc.runtime import renew_after_fork
 from rqproc.transport.replies import code, loss_advice, shown, trouble
+from rqproc.transport.sockets import NOT_YET, interrupt, timed
 
 Arg = bytes | str
 """No numbers: hiredis runs Python code to pack them, and where a signal's handler raises in that it
@@ -34,11 +29,9 @@ Command = tuple[Arg, ...]
 
 BUFFER_BYTES = 65536
 
-
 PUSH_LOW_WATER = 4
 """Bytes for which a thread is woken that waits for what is pushed: ``_\\r\\n``, the reply to a call
 that was queued, has three and tells it nothing."""
-TIMEOUT_STEP_S = 0.05
 
 FLOW_S = 0.25
 """Seconds within which the next bytes of a reply come that is late but on its way."""
@@ -104,16 +97,11 @@ class Connection:
     def __init__(self, opened: Any) -> None:
         self._opened = opened
         self._socket: socket.socket = opened._sock
+        self._timed = timed(self._socket)
         self._reader = hiredis.Reader()
         self._buffer = bytearray(BUFFER_BYTES)
-        self._plain = not isinstance(self._socket, ssl.SSLSocket)
-        self._no_wait = socket.MSG_DONTWAIT if self._plain else 0
-        self._receive_timeout_s = self._send_timeout_s = -1.0
-        self._guard = threading.Lock()
         self._sent_at = time.monotonic()
-        self._low_water = 1
-        if self._plain:
-            self._socket.settimeout(None)  # the kernel keeps the time: no poll before each call
+        self._patience_s = 0.0
         renew_after_fork(self)
 
     def forget_parent(self) -> None:
@@ -131,9 +119,12 @@ class Connection:
         """End, from another thread, a read that blocks on this connection: it raises
         ConnectionLost.
         """
-        with suppress(OSError):  # closed already
-            # TLS's own would take the socket out of TLS under the thread that reads.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        interrupt(self._socket)
+
+    @property
+    def has_taken_nothing(self) -> bool:
+        """Whether whoever takes waits: interrupted then, it has lost nothing."""
+        return self._timed.waits
 
     def send(self, packet: bytes, *, timeout_s: float) -> None:
         """Write a packet.
@@ -143,35 +134,19 @@ class Connection:
             Refused: the server has closed the connection, and said why before.
         """
         self._sent_at = time.monotonic()
-        if self._listens:
-            self._send_beside(packet, timeout_s)
-            return
+        self._patience_s = timeout_s
         try:
-            self._set_timeout(timeout_s)
-            self._socket.sendall(packet)
+            self._timed.write(packet, timeout_s)
         except OSError as error:
+            if self._listens:  # what comes is another's, who may be taking
+                raise self._why(error) from error
             self._hear_out()
             raise self._lost(error) from error
 
-    def _send_beside(self, packet: bytes, timeout_s: float) -> None:
-        """Another thread may be taking: what comes, and how long it waits, is its own."""
-        try:
-            if self._plain:
-                self._set_send_timeout(_stepped(timeout_s))
-                self._socket.sendall(packet)
-            else:
-                with self._guard:
-                    self._socket.settimeout(timeout_s)
-                    self._socket.sendall(packet)
-        except OSError as error:
-            raise self._why(error) from error
-
     def _hear_out(self) -> None:
         """Raises: Refused: an error is the last thing that the server has said."""
-        if not self._plain:
-            return
         with suppress(OSError):
-            size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            size = self._timed.read_now(self._buffer)
             self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
         self.next_reply()
 
@@ -182,17 +157,18 @@ class Connection:
             ConnectionLost: the server closed the connection, or nothing came in time.
         """
         try:
-            size = self._socket.recv_into(self._buffer, 0, self._no_wait if not wait else 0)
-        except ssl.SSLWantReadError:
-            return False
+            if wait:
+                size = self._timed.read(self._buffer, self._patience_s)
+            else:
+                size = self._timed.read_now(self._buffer)
         except OSError as error:
-            if not wait and isinstance(error, BlockingIOError):
+            if not wait and isinstance(error, NOT_YET):
                 return False
             raise self._lost(error) from error
         if not size:
             raise self._lost(ConnectionResetError("the server closed the connection"))
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
-        self._set_low_water(1)
+        self._timed.wake_at(1)
         return True
 
     def take(self, timeout_s: float) -> list[Any]:
@@ -203,12 +179,8 @@ class Connection:
             ConnectionLost: the connection broke, or it is no Redis that answers.
         """
         try:
-            if self._plain:
-                self._set_receive_timeout(_stepped(timeout_s))
-                size = self._socket.recv_into(self._buffer)
-            else:
-                size = self._take_tls(time.monotonic() + timeout_s)
-        except (BlockingIOError, TimeoutError):
+            size = self._timed.read(self._buffer, timeout_s)
+        except (*NOT_YET, TimeoutError):
             return []
         except OSError as error:
             raise self._lost(error) from error
@@ -224,30 +196,14 @@ class Connection:
             self.close()
             raise ConnectionLost(f"what answers is no Redis: {error}") from error
         # The end of something may be short: it must wake the thread.
-        self._set_low_water(1 if reader.has_data() else PUSH_LOW_WATER)
+        self._timed.wake_at(1 if reader.has_data() else PUSH_LOW_WATER)
         return found
 
-    def has_unread(self) -> bool:
-        """Whether anything has come that was not taken, for any thread to ask; without TLS."""
-        if not self._plain:
-            return False
-        with suppress(OSError):
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        return False
-
-    def _take_tls(self, end: float) -> int:
-        """OpenSSL does not let one thread read while another writes: this one waits outside."""
-        while True:
-            with self._guard:
-                self._socket.settimeout(0)
-                with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                    return self._socket.recv_into(self._buffer)
-            left_s = end - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            poll.poll(ceil(left_s * 1000))
+    def has_unread(self, replies: int = 1) -> bool:
+        """Whether there may be some of so many replies that were not taken, for any thread to ask;
+        without TLS.
+        """
+        return self._timed.has_unread(replies)
 
     def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
         """Have what is published on channels pushed here; for a connection with ``pushes``.
@@ -303,7 +259,7 @@ class Connection:
             Refused: the server answered one of them with an error.
         """
         self.send(pack(commands), timeout_s=timeout_s)
-        self._set_low_water(prelude_bytes + 1)
+        self._timed.wake_at(prelude_bytes + 1)
         replies: list[Any] = []
         partly = False
         while len(replies) < len(commands):
@@ -313,7 +269,7 @@ class Connection:
                 continue
             if partly:  # the rest has only the time that is left, as long as it takes if it flows
                 left_s = self._sent_at + timeout_s - time.monotonic()
-                self._set_timeout(max(left_s, FLOW_S))
+                self._patience_s = max(left_s, FLOW_S)
             partly = self.receive()
         return replies
 
@@ -334,48 +290,15 @@ class Connection:
         found = re.search(rb"run_id:(\w+)", reply)
         return found[1].decode() if found else ""
 
-    def _set_timeout(self, timeout_s: float) -> None:
-        rounded_s = _stepped(timeout_s)
-        if self._plain:
-            self._set_receive_timeout(rounded_s)
-            self._set_send_timeout(rounded_s)
-        else:
-            self._socket.settimeout(rounded_s)
-
-    def _set_receive_timeout(self, rounded_s: float) -> None:
-        if rounded_s != self._receive_timeout_s:
-            self._receive_timeout_s = rounded_s
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(rounded_s))
-
-    def _set_send_timeout(self, rounded_s: float) -> None:
-        if rounded_s != self._send_timeout_s:
-            self._send_timeout_s = rounded_s
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(rounded_s))
-
-    def _set_low_water(self, size: int) -> None:
-        if self._plain and size != self._low_water:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-            self._low_water = size
-
     def _lost(self, error: OSError) -> ConnectionLost:
         self.close()
         return self._why(error)
 
     def _why(self, error: OSError) -> ConnectionLost:
-        late = isinstance(error, BlockingIOError | TimeoutError)
+        late = isinstance(error, (*NOT_YET, TimeoutError))
         spent_s = time.monotonic() - self._sent_at
         return (
             ConnectionLost("it does not answer", spent_s=spent_s)
             if late
             else ConnectionLost(str(error))
         )
-
-
-@lru_cache(maxsize=64)
-def _stepped(timeout_s: float) -> float:
-    """In steps: callers that ask alike need no system call."""
-    return max(ceil(timeout_s / TIMEOUT_STEP_S), 1) * TIMEOUT_STEP_S  # 0 is for ever
-
-
-def _timeval(seconds: float) -> bytes:
-    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))

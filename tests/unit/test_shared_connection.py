@@ -274,6 +274,27 @@ def test_over_tls_one_sends_while_another_takes(tls: tuple[Connection, ssl.SSLSo
     assert len(found[0][2]) == 100_000
 
 
+def test_over_tls_one_who_finds_no_room_to_send_keeps_nobody_from_taking(
+    tls: tuple[Connection, ssl.SSLSocket],
+) -> None:
+    connection, theirs = tls
+    told: list[Exception] = []
+
+    def send() -> None:
+        try:
+            connection.send(b"x" * 50_000_000, timeout_s=1.0)
+        except ConnectionLost as error:
+            told.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    for _ in range(20):
+        theirs.sendall(push(b"c", b"y"))
+        assert connection.take(LONG_S)
+    sending.join(LONG_S)
+    assert "does not answer" in str(told[0])
+
+
 def test_over_tls_a_read_that_blocks_can_be_interrupted(
     tls: tuple[Connection, ssl.SSLSocket],
 ) -> None:

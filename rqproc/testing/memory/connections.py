@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 from hiredis import PushNotification, Reader
@@ -23,6 +23,7 @@ from rqproc.testing.memory.primitives import Waiters
 from rqproc.testing.memory.simulation import Simulation
 from rqproc.transport.connection import Connection, ConnectionLost, Refused
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
+from rqproc.transport.sockets import TimedSocket
 
 NAME = "the cluster under test"
 
@@ -121,6 +122,15 @@ class SimNetwork:
                 connection.look_again(touched)
 
 
+class NoSocket:
+    """Stands for a socket, where whoever waits is woken by any reply, which comes whole."""
+
+    waits = False
+
+    def wake_at(self, size: int) -> None:
+        """It makes no difference."""
+
+
 class SimConnection(Connection):
     """One connection. Attributes: waiters: who waits for something to be read."""
 
@@ -131,6 +141,7 @@ class SimConnection(Connection):
         self._simulation = network.simulation
         self._wire = network.fake.connect(self._hear)
         self._parser = Reader()
+        self._timed = cast(TimedSocket, NoSocket())
         self._todo: deque[Sequence[bytes]] = deque()
         self._replies: deque[Any] = deque()
         self._unheard: list[Any] = []
@@ -214,8 +225,8 @@ class SimConnection(Connection):
                 self.waiters.enlist()
             self.waiters.wait(self._until)
 
-    def has_unread(self) -> bool:
-        return bool(self._replies)
+    def has_unread(self, replies: int = 1) -> bool:
+        return replies == 1 and bool(self._replies)
 
     def next_reply(self) -> tuple[bool, Any]:
         with self._simulation.mutex:
@@ -230,12 +241,6 @@ class SimConnection(Connection):
     def server_id(self, *, timeout_s: float) -> str:
         info: bytes = self.exchange((("INFO", "server"),), timeout_s=timeout_s)[0]
         return info.decode().partition("run_id:")[2].strip()
-
-    def _set_low_water(self, size: int) -> None:
-        """Whoever waits is woken by the reply that matters as well as by others."""
-
-    def _set_timeout(self, timeout_s: float) -> None:
-        """A packet's time is that of its sending: what has begun to come here is whole."""
 
     # --- what becomes of a packet ---
 
