@@ -351,7 +351,8 @@ class App:
             a context manager that gives a node with ``name`` and ``server``.
 
         Raises:
-            ConfigError: wrong settings; on entering, if the app has a node here already.
+            ConfigError: wrong settings, or gevent or eventlet has patched Python; on entering, if
+                the app has a node here already.
             NameTaken, RedisUnavailable: on entering.
             Exception: on leaving, what the node has died of.
 

@@ -25,7 +25,7 @@ from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.errors import RqprocError
-from rqproc.node.node import Node, host_name
+from rqproc.node.node import Node, check_threads, host_name
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined
 from rqproc.sample import with_demo
@@ -55,6 +55,7 @@ def serve(
     parent: int | None, metrics_host: str, metrics_port: int | None,
 ) -> int:  # fmt: skip
     """Run one node until it is told to stop; return the exit code."""
+    check_threads()
     where = target_of(target, app)
     if app:  # its own client, which handlers may use, asks where its node serves
         app.url, app.namespace = where.url, where.namespace
@@ -101,6 +102,7 @@ def supervise(
     from rqproc.client import Client
     from rqproc.node.supervisor import Supervisor
 
+    check_threads()
     where = target_of(target, app)
     url = server_url(where.url)
     client = Client(url, namespace=where.namespace)

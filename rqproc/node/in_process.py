@@ -22,7 +22,7 @@ from typing import Self
 from rqproc.calls.functions import connector
 from rqproc.calls.lookup import InProcessNodes
 from rqproc.errors import ConfigError
-from rqproc.node.node import Node
+from rqproc.node.node import Node, check_threads
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined
 from rqproc.resource import Declaring
@@ -47,13 +47,15 @@ class InProcessNode:
         name: under which it is a member, once it is entered.
 
     Raises:
-        ConfigError: settings out of bounds, or a malformed name.
+        ConfigError: settings out of bounds, a malformed name, or gevent or eventlet has patched
+            Python.
     """
 
     def __init__(
         self, app: Declaring, nodes_here: InProcessNodes, *, url: str, namespace: str,
         name: str | None, settings: NodeOptions,
     ) -> None:  # fmt: skip
+        check_threads()
         self._app = app
         self._nodes_here = nodes_here
         self._url = url

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rqproc.calls.functions import FunctionCalls
 from rqproc.calls.retry import OUTAGE_S
-from rqproc.errors import NameTaken, RedisUnavailable
+from rqproc.errors import ConfigError, NameTaken, RedisUnavailable
 from rqproc.node import current_job
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
@@ -36,6 +36,7 @@ from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined, Limits, OtherBuild, Tally
 from rqproc.resource import ResourceSpec
+from rqproc.runtime import patched_by
 from rqproc.settings import NodeSettings
 from rqproc.transport.connection import Command, Connection
 from rqproc.transport.connector import Connector
@@ -298,6 +299,15 @@ class Node:
     def _redis(self) -> redis.Redis:
         """An ordinary redis-py client of the same server, made at its first use."""
         return self._connector.client()
+
+
+def check_threads() -> None:
+    """Raises: ConfigError: there are none here, so a handler would keep the heart from beating."""
+    if name := patched_by():
+        raise ConfigError(
+            f"a node needs threads, and {name} has put greenlets in their place: declare the "
+            "resources in a module that does not patch, and start that with `rqproc node start`"
+        )
 
 
 def _log_failure(future: Future[None]) -> None:

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 from rqproc.context import ASKING, CURRENT, Asking, Current
+from rqproc.errors import ConfigError
 from rqproc.ids import parse_address
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Taken
 from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
@@ -39,6 +40,11 @@ Enter = Callable[[], object]
 
 MOST_THREADS = 4096
 """Lanes bound how many handlers run; those that wait for other ids, or are stuck, come on top."""
+
+ONE_LOOP = (
+    "asyncio runs one event loop in a thread, and where greenlets stand for threads that is the "
+    "program's own: make the handler a plain function, or ask where no event loop runs"
+)
 
 CLEAN_UP_S = 0.2
 """What coroutines have to end in that are cancelled at the end of their node."""
@@ -94,6 +100,8 @@ class Runner:
         self._under_way.add(run)
         if not run.resource.is_async:
             self._threads.submit(self._run, run)
+        elif self._is_beside_a_loop():
+            self._end(run, Failed(*answer_codec.told(ConfigError(ONE_LOOP))))
         elif run.job:  # to find it may block: not on the loop
             self._threads.submit(self._begin, run, self._event_loop())
         else:
@@ -249,6 +257,13 @@ class Runner:
             deadline=None if due is None else runtime.monotonic() + due - runtime.suspend_proof(),
             runtime=runtime,
         )
+
+    def _is_beside_a_loop(self) -> bool:
+        """Whether another loop than ours runs in this thread, as greenlets make possible."""
+        try:
+            return asyncio.get_running_loop() is not self._loop
+        except RuntimeError:
+            return False
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         """The loop, started with the first coroutine. Called from the worker's thread alone."""
