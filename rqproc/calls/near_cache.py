@@ -116,11 +116,12 @@ class NearCache:
         with self._lock:
             if self._subscription:
                 return
-            subscription = Subscription(
+            subscription = self._subscription = Subscription(
                 self._connector, self._channel, self.kept, clock=self._clock
             )
-            self._subscription = subscription
             self._end = weakref.finalize(self, subscription.end)
+            # At last: a lock that was made before Python was patched lets greenlets in meanwhile.
+            subscription.begin()
 
 
 def check_near(most: int) -> int:

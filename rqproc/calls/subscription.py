@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rqproc.errors import RedisUnavailable
+from rqproc.errors import RqprocError
 from rqproc.transport.backoff import Backoff
 from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
 from rqproc.transport.connector import Connector
@@ -64,7 +64,7 @@ class Pulse:
 
 
 class Subscription:
-    """Listens from its beginning to ``end``, through outages."""
+    """Listens from ``begin`` to ``end``, through outages."""
 
     def __init__(
         self, connector: Connector, channel: str, listener: Listener, *, clock: Callable[[], float]
@@ -78,7 +78,9 @@ class Subscription:
         self._ended = runtime.event()
         self._reason = ""
         self._backoff = Backoff(shortest_s=0.05, longest_s=2.0, chance=runtime.chance)
-        runtime.thread(self._run, name="rqproc-near").start()
+
+    def begin(self) -> None:
+        self._runtime.thread(self._run, name="rqproc-near").start()
 
     def end(self) -> None:
         """Have the thread end, soon."""
@@ -97,7 +99,7 @@ class Subscription:
         while not self._ended.is_set():
             try:
                 self._listen()
-            except (ConnectionLost, Refused, RedisUnavailable) as error:
+            except (ConnectionLost, Refused, RqprocError) as error:
                 if not self._ended.is_set():
                     self._tell(str(error))
                     self._ended.wait(self._backoff.next_s())

@@ -45,6 +45,7 @@ class Threads:
 
     def forget_parent(self) -> None:
         """Begin anew; in a forked child the socket is the parent's, and so may the locks be."""
+        self._made_with = threading.Lock
         self._core = Multiplexer(self._commands)
         # Their order: who reads may wait for `_sending`, but who sends only tries `_reading`. So
         # nobody ever waits for that one, and the runtime, which has to know who waits, need not
@@ -65,6 +66,8 @@ class Threads:
         Raises:
             RedisUnavailable.
         """
+        if self._made_with is not threading.Lock:
+            self._renew()
         began = self._monotonic()
         error: Any = None
         try:
@@ -111,6 +114,15 @@ class Threads:
                     line.connection.send(pack(goodbye), timeout_s=GRACE_S)
             line.connection.close()
 
+    def _renew(self) -> None:
+        """Python has been patched since (gevent, eventlet): what was made before would keep all
+        greenlets waiting for one.
+        """
+        line = self._line
+        self.forget_parent()
+        if line:
+            line.connection.close()
+
     # --- one look ---
 
     def _look(self, call: Call, look: Look) -> None:
@@ -126,8 +138,9 @@ class Threads:
 
     def _send(self, call: Call, look: Look) -> None:
         held, within_s = False, max(look.wait_s, look.grace_s)
+        sending = self._sending  # whoever forks meanwhile has another one afterwards
         try:
-            held = self._sending.acquire(timeout=min(within_s, look.left_s))
+            held = sending.acquire(timeout=min(within_s, look.left_s))
             if not held and within_s > look.left_s:
                 return  # others were sending until its time was over
             if not held:
@@ -142,7 +155,7 @@ class Threads:
                 raise
         finally:
             if held:
-                self._sending.release()
+                sending.release()
 
     def _send_now(self, call: Call, look: Look) -> None:
         """The lock is held."""
@@ -170,10 +183,10 @@ class Threads:
             ConnectionLost: there is no connection, and nobody has been told of that.
         """
         turn: Lock | None = None
-        reads = False
+        reading, reads = self._reading, False
         try:
             while call.left and call.error is None:
-                reads = self._reading.acquire(blocking=False)
+                reads = reading.acquire(blocking=False)
                 if reads:
                     self._read(call, end, grace_s)
                     return
@@ -190,7 +203,7 @@ class Threads:
                 turn.acquire(timeout=left_s)
         finally:
             if reads:
-                self._reading.release()
+                reading.release()
             call.wake = None
             if self._to_close:
                 self._close_lost()
@@ -223,7 +236,10 @@ class Threads:
 
     def _read(self, call: Call, end: float, grace_s: float) -> None:
         """Read for all until this one's answers are there."""
+        reading = self._reading
         while call.left and call.error is None:
+            if reading is not self._reading:  # a copy of a greenlet, in a forked child
+                raise ConnectionLost("it is the parent's")
             line, wait_s = self._line, end - self._monotonic()
             if wait_s <= 0:
                 self._check_silence(grace_s)

@@ -11,11 +11,11 @@ does its worker.
 from __future__ import annotations
 
 import atexit
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from rqproc.local.worker import LocalWorker
@@ -43,8 +43,8 @@ class LocalPlace:
     def __init__(self, make: Callable[[], LocalWorker], *, runtime: Runtime) -> None:
         self.runtime = runtime
         self._make = make
-        self._making = Lock()
         self._worker: LocalWorker | None = None
+        self.forget_parent()
         if isinstance(runtime, DaemonRuntime):  # the threads of others end with them
             _ALL.add(self)
         renew_after_fork(self)
@@ -52,6 +52,8 @@ class LocalPlace:
     @property
     def worker(self) -> LocalWorker:
         """Who serves here, from the first request on."""
+        if self._made_with is not threading.Lock:  # gevent or eventlet has patched it since
+            self.forget_parent()
         found = self._worker
         if found is None:
             with self._making:
@@ -70,7 +72,8 @@ class LocalPlace:
 
     def forget_parent(self) -> None:
         """In a forked child: the threads are the parent's, and so is what they answer."""
-        self._making, self._worker = Lock(), None
+        self._made_with = threading.Lock
+        self._making, self._worker = threading.Lock(), None
 
 
 class _Declared(Mapping[str, ResourceSpec]):
@@ -105,12 +108,12 @@ class _Nobody:
 _NOBODY = _Nobody()
 _OF_APPS: weakref.WeakKeyDictionary[object, dict[str, LocalPlace]] = weakref.WeakKeyDictionary()
 _ALL: weakref.WeakSet[LocalPlace] = weakref.WeakSet()
-_choosing = Lock()
+_choosing = threading.Lock()
 
 
 def _after_fork() -> None:
     global _choosing
-    _choosing = Lock()
+    _choosing = threading.Lock()
 
 
 def _at_exit() -> None:

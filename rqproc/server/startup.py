@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rqproc.errors import EmbeddedUnavailable
+from rqproc.runtime import wait_for_file
 from rqproc.server import locks
 from rqproc.server.places import Places, claim
 from rqproc.server.probe import ProbeResult, ping
@@ -145,16 +146,12 @@ class Startup:
         finally:
             os.close(its_end)
             os.close(log)
-        os.set_blocking(self._pipe, False)
         self._heard_s = time.monotonic()
 
     def _check_keeper(self) -> None:
         """Raise if the keeper that we ran has ended: its end of the pipe is closed then."""
-        try:
-            os.read(self._pipe, 1)
-        except BlockingIOError:
-            return
-        raise self._failure("the server ended as soon as it was started")
+        if wait_for_file(self._pipe, 0.0):
+            raise self._failure("the server ended as soon as it was started")
 
     def _check_server(self) -> None:
         """Deal with a server that we did not start: an orphan is ended, another is on its way."""

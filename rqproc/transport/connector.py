@@ -6,6 +6,8 @@ Knows addresses and the first words on a connection. Must not know what it is us
 from __future__ import annotations
 
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import redis
 
 from rqproc.errors import ConfigError, RedisUnavailable
-from rqproc.runtime import MACHINE, Runtime
+from rqproc.runtime import MACHINE, Runtime, patched_by
 from rqproc.transport.address import ServerAddress, of_client, of_url
 from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused
 from rqproc.transport.replies import shown
@@ -33,6 +35,8 @@ FIRST_MAJOR = 7
 
 FIRST_SERVERS = "Redis 7.0 or Valkey 7.2"
 """Functions and blocking pops of many came with these."""
+
+_PATCHED_BEFORE = patched_by(socket.socket)
 
 
 class Connector:
@@ -101,7 +105,8 @@ class Connector:
             ``Connection.take``.
 
         Raises:
-            ConfigError: with ``pushes``, the server is older than the protocol needs.
+            ConfigError: with ``pushes``, the server is older than the protocol needs; or gevent or
+                eventlet has patched Python as ``check_patching`` says.
             ConnectionLost: no connection within ``timeout_s`` seconds.
             Refused: the server does not let us in: credentials, database, too many connections.
             RedisUnavailable: the sentinels do not let us in, or do not know the primary's name.
@@ -115,6 +120,7 @@ class Connector:
         return self._connect(timeout_s, pushes)
 
     def _connect(self, timeout_s: float, pushes: bool) -> Connection:
+        check_patching()
         opened = self._where.connection(**self.options(timeout_s))
         began = time.monotonic()
         try:
@@ -138,6 +144,27 @@ class Connector:
     def client(self) -> redis.Redis:
         """Return an ordinary redis-py client of the same server, for RQ's own classes."""
         return self._where.client()
+
+
+def check_patching() -> None:
+    """Look at what gevent or eventlet has done to Python.
+
+    Raises:
+        ConfigError: where it has patched sockets but not locks, who waits for a lock would keep the
+            reader waiting that is to release it. eventlet has done so after redis-py looked for
+            what it takes away.
+    """
+    name = patched_by(socket.socket)
+    if name == "eventlet" != _PATCHED_BEFORE:
+        raise ConfigError(
+            "eventlet has patched Python after rqproc was imported: call eventlet.monkey_patch() "
+            "before any other import"
+        )
+    if name and not patched_by(threading.Lock):
+        raise ConfigError(
+            f"{name} has patched Python's sockets, but not its threads: let it patch both, as "
+            "gevent.monkey.patch_all() and eventlet.monkey_patch() do"
+        )
 
 
 def check_server(server: str, about: Any) -> None:

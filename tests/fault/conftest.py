@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from integration.fixtures import book, cluster, ids, shop_redis, shop_server  # noqa: F401
+from integration.fixtures import book, cluster, ids, library, shop_redis, shop_server  # noqa: F401

@@ -11,6 +11,7 @@ from integration.fixtures import (  # noqa: F401
     book,
     cluster,
     ids,
+    library,
     queue,
     shop_redis,
     shop_server,

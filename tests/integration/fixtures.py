@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from secrets import token_hex
 
 import pytest
@@ -63,6 +64,15 @@ class Cluster:
         name = self.client.owner(id)
         assert name
         return self.nodes[name]
+
+
+@pytest.fixture(scope="module", params=["gevent", "eventlet"])
+def library(request: pytest.FixtureRequest) -> str:
+    """What patches the Python of programs with greenlets."""
+    found: str = request.param
+    if find_spec(found) is None:
+        pytest.skip(f"no {found} is installed: it may have no version for this Python")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,20 @@ def command(url: str, namespace: str, *arguments: str, **env: str) -> Running:
     return Running((*RQPROC, *arguments), env=environ(url, namespace, **env))
 
 
+def greenlets(url: str, namespace: str, library: str, *cases: str, **env: str) -> Running:
+    """A program that gevent or eventlet has patched, on its way; see ``greenlets.py``."""
+    command = (sys.executable, str(HERE / "greenlets.py"), library, *cases)
+    return Running(command, env=environ(url, namespace, **env))
+
+
+def played(program: Running) -> dict[str, Any]:
+    """Wait for the end of a program of greenlets; return what came of each of its cases."""
+    assert program.wait(within_s=100) == 0, program.stderr
+    assert "Traceback" not in program.stderr
+    found: dict[str, Any] = json.loads(program.stdout)
+    return found
+
+
 def finished(
     url: str, namespace: str, *arguments: str, within_s: float = 20.0, **env: str
 ) -> subprocess.CompletedProcess[str]:
