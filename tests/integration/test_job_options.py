@@ -43,7 +43,7 @@ def test_a_job_has_the_options_of_its_resource(app: App, book: Book, ids: Fresh)
     )
     job = charge.enqueue(id)
     assert kit.ended(job) == JobStatus.FINISHED
-    found = Job.fetch(f"mine-{id}", book.redis, JSONSerializer)
+    found = Job.fetch(job.id, book.redis)
     assert (found.meta, found.description) == ({"by": "me"}, "said")
     assert (found.result_ttl, found.failure_ttl) == (100, 200)
     assert found.return_value()["n"] == 1

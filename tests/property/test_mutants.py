@@ -267,7 +267,7 @@ MUTANTS = {
     "what waits no more is adopted": Mutation("ingress",
         "if redis.pcall('HGET', job, 'status') ~= 'queued' then", "if false then"),
     "what is adopted goes nowhere": Mutation("ingress",
-        "  place(id, address, moment, is_front and 'LPUSH' or 'RPUSH')\n", ""),
+        "  place(id, address, moment)\n", ""),
     "what lies at the end is not found": Mutation("ingress",
         "  if known(count - 1) then return nil end\n", "  do return nil end\n"),
 }

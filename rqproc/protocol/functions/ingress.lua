@@ -75,6 +75,9 @@ end
 --       6 time as RQ writes it  7 'front' or 'back'
 -- returns 1, or 0 where another node has dealt with it
 --
+-- One that was enqueued at the front is so in the lane of its id. In the node's queue it is behind the
+-- marks of the changes of members, as all that is routed after them.
+--
 -- Any node may do this for any job at any time: once it is open at a node, it changes nothing. What waits
 -- no longer is taken off the list. Where nobody lives the job waits there.
 local function adopt(args)
@@ -102,7 +105,7 @@ local function adopt(args)
   else
     call('HDEL', job, 'rqproc_front')
   end
-  place(id, address, moment, is_front and 'LPUSH' or 'RPUSH')
+  place(id, address, moment)
   return 1
 end
 

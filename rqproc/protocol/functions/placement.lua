@@ -35,22 +35,22 @@ local function release(address, inc)
 end
 
 -- Queues a call or job at a node: open there from now on. Returns the length of its queue.
-local function put(inc, id, moment, push)
+local function put(inc, id, moment)
   local keys = K.of[inc]
   if not keys then
     keys = { open = K.open .. inc, queue = queue_of(inc) }
     K.of[inc] = keys
   end
   call('ZADD', keys.open, moment, id)
-  return call(push or 'RPUSH', keys.queue, id)
+  return call('RPUSH', keys.queue, id)
 end
 
 -- Queues it where it belongs: at its holder, else its owner; else it waits for a node to join, a job in
 -- RQ's list.
-local function place(id, address, moment, push)
+local function place(id, address, moment)
   local inc = holder_of(address) or owner_of(address)
   if inc then
-    put(inc, id, moment, push)
+    put(inc, id, moment)
   elseif address_of_call(id) then
     call('RPUSH', K.waiting, id)
   end
