@@ -200,3 +200,44 @@ def test_time_waits_for_guests_that_are_at_work(
     simulation.sleep(60.0)
     other.join()
     assert asked_at == [0.0]
+
+
+def test_guests_that_wait_for_each_other_are_told_of_the_end(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GUESTS_S", 1000.0)
+    told: list[str] = []
+    both = threading.Barrier(2)
+
+    def ask() -> None:
+        simulation.me()
+        both.wait(5.0)
+        with pytest.raises(RuntimeError, match="has ended"):
+            simulation.sleep(60.0)
+        told.append("ended")
+
+    guests = [threading.Thread(target=ask) for _ in range(2)]
+    for guest in guests:
+        guest.start()
+    while simulation._waiting_guests < 2:
+        time.sleep(0.001)
+    assert told == []
+    simulation.close()
+    for guest in guests:
+        guest.join(5.0)
+    assert told == ["ended", "ended"]
+
+
+def test_a_look_that_comes_late_is_no_proof_that_guests_are_quiet(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. Guests have been seen. 2. The machine does something else for a while, then all go on."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    seen = [threading.Thread(target=simulation.settle) for _ in range(2)]
+    for guest in seen:
+        guest.start()
+    for guest in seen:
+        guest.join()
+    simulation._guests = [threading.current_thread()] * 2
+    time.sleep(2 * module.GUESTS_S)
+    assert not simulation._may_pass_time()

@@ -30,10 +30,13 @@ STANDSTILL_S = 20.0
 QUIET_S = 0.1
 """Real seconds without anybody who runs, after which a guest no longer waits for other guests."""
 
-
-GUESTS_S = 0.02
+GUESTS_S = 0.06
 """Real seconds without a stir of any guest before time passes, where several are at work: one that
 the simulation does not see may be about to ask for something at this very moment."""
+
+LOOK_S = 0.01
+"""How often that is looked at. A look that comes late counts for little more than one in time: what
+has kept it waiting, a busy machine or the interpreter's lock, may keep a guest waiting too."""
 
 
 class Simulation:
@@ -52,7 +55,8 @@ class Simulation:
         self._of_thread = threading.local()
         self.guests = Group("client")
         self._guests: list[threading.Thread] = []
-        self._guest_moved_at = 0.0
+        self._guests_quiet_s = 0.0
+        self._looked_at = 0.0
         self._moves = 0
         self._closed = False
         self.crashes: list[tuple[str, BaseException]] = []
@@ -227,6 +231,7 @@ class Simulation:
     def _let_go(self, me: Participant) -> None:
         if me.guest:
             self._waiting_guests += 1
+            self._guests_stir()
         elif self._running is me:
             self._running = None
         self._pass_on()
@@ -254,7 +259,7 @@ class Simulation:
             self._moves += 1
             if participant.guest:
                 self._waiting_guests -= 1
-                self._guest_moved_at = time.monotonic()
+                self._guests_stir()
             else:
                 self._running = participant
             participant.go.release()
@@ -275,8 +280,18 @@ class Simulation:
             elif not (self._may_pass_time() and self._ring_next()):
                 return None
 
+    def _guests_stir(self) -> None:
+        self._guests_quiet_s, self._looked_at = 0.0, time.monotonic()
+
+    @property
+    def _guests_are_quiet(self) -> bool:
+        return len(self._guests) < 2 or self._guests_quiet_s >= GUESTS_S
+
     def _may_pass_time(self) -> bool:
-        return len(self._guests) < 2 or time.monotonic() - self._guest_moved_at >= GUESTS_S
+        now = time.monotonic()
+        self._guests_quiet_s += min(now - self._looked_at, 1.5 * LOOK_S)
+        self._looked_at = now
+        return self._guests_are_quiet
 
     def _can_run(self, participant: Participant) -> bool:
         if participant.group.paused:
@@ -299,10 +314,11 @@ class Simulation:
             me.go.acquire()
             return
         seen, since = self._moves, time.monotonic()
-        while not me.go.acquire(timeout=QUIET_S if len(self._guests) < 2 else GUESTS_S):
+        while not me.go.acquire(timeout=QUIET_S if len(self._guests) < 2 else LOOK_S):
             with self.mutex:
                 self._pass_on()
-                if self._moves != seen:
+                may_wait = self._running is None and not self._closed
+                if self._moves != seen or (may_wait and not self._guests_are_quiet):
                     seen, since = self._moves, time.monotonic()
                     continue
                 patience_s = QUIET_S if self._running is None else STANDSTILL_S
