@@ -144,7 +144,7 @@ def test_many_old_values_answer_together(cluster: Kit) -> None:
     cluster.request_many(price, ids)
     cluster.advance(TTL_S)
     assert cluster.request_many(price, ids) == dict.fromkeys(ids, 1)
-    assert [renewed(cluster, price, id) for id in ids] == [2] * 20
+    assert min(renewed(cluster, price, id) for id in ids) == 2
 
 
 def test_past_its_stale_ttl_a_value_is_no_answer(cluster: Kit) -> None:
