@@ -6,24 +6,23 @@ Knows handlers and clients; loads a node, or what serves ``local://``, where one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
-from rqproc.calls.call import check_result_ttl, check_timeout
-from rqproc.calls.fallback import check_on_lost
-from rqproc.calls.jobs import JobOptions, check_options
+from rqproc.calls.call import check_timeout
+from rqproc.calls.jobs import JobOptions
 from rqproc.calls.lookup import InProcessNodes, ServingNode
 from rqproc.client import Client
+from rqproc.clients import Clients, entered
 from rqproc.connect import Backend
 from rqproc.errors import ConfigError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Reply
-from rqproc.policy import MAX_TTL_S, Policy, PolicyOptions, policy_of
+from rqproc.options import Options
+from rqproc.policy import Policy, PolicyOptions, policy_of
 from rqproc.resource import Around, ResourceSpec, check_signature
-from rqproc.runtime import Once
-from rqproc.settings import LOCAL, NodeOptions, resolve_namespace, resolve_url
+from rqproc.settings import NodeOptions, resolve_namespace
 from rqproc.stock import requester
 
 if TYPE_CHECKING:
@@ -33,23 +32,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a caller may choose per request; see ``Resource.with_options``."""
-
-    timeout: float | None = None
-    result_ttl: int | None = None
-    on_lost: OnLost | None = None
-    job: JobOptions = field(default_factory=JobOptions)
-
-
-class RequestOptions(TypedDict):
-    """Those options that ``Client.request`` takes."""
-
-    timeout: float | None
-    on_lost: OnLost | None
 
 
 class Resource(ResourceSpec, Generic[P, R]):
@@ -95,24 +77,13 @@ class Resource(ResourceSpec, Generic[P, R]):
         Raises:
             ConfigError: out of bounds, or no such option.
         """
-        options = self._options
-        if timeout is not None:
-            options = replace(options, timeout=check_timeout(timeout))
-        if result_ttl is not None:
-            options = replace(options, result_ttl=check_result_ttl(result_ttl))
-        if on_lost is not None:
-            options = replace(options, on_lost=check_on_lost(on_lost))
-        if job:
-            check_options(job)
-            options = replace(options, job=options.job | job)
+        options = self._options.with_others(
+            timeout=timeout, result_ttl=result_ttl, on_lost=on_lost, job=job
+        )
         return Resource(
             self.app, self.handler, name=self.name, ttl_s=self.ttl_s, options=options,
             timeout_s=self.timeout_s, near=self.near, policy=self.policy,
         )  # fmt: skip
-
-    @property
-    def _request_options(self) -> RequestOptions:
-        return {"timeout": self._options.timeout, "on_lost": self._options.on_lost}
 
     def request(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """Return the value of an id; blocks. Raises: as ``Client.request``."""
@@ -121,22 +92,22 @@ class Resource(ResourceSpec, Generic[P, R]):
     def reply(self, id: Id, *args: Any, **kwargs: Any) -> Reply:
         """Return the value with where it came from. Raises: as ``Client.request``."""
         return self.app.client.reply(
-            id, self.name, args=args, kwargs=kwargs, **self._request_options
+            id, self.name, args=args, kwargs=kwargs, **self._options.of_request
         )
 
     def request_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """Return the values of many ids in one round trip. Raises: as ``Client.request``."""
-        return self.app.client.request_many(ids, self.name, **self._request_options)
+        return self.app.client.request_many(ids, self.name, **self._options.of_request)
 
     async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """``request`` for asyncio. Raises: as ``Client.request``."""
         return await self.app.async_client.request(
-            id, self.name, args=args, kwargs=kwargs, **self._request_options
+            id, self.name, args=args, kwargs=kwargs, **self._options.of_request
         )
 
     async def arequest_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
         """``request_many`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.request_many(ids, self.name, **self._request_options)
+        return await self.app.async_client.request_many(ids, self.name, **self._options.of_request)
 
     def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
@@ -185,7 +156,7 @@ class App:
         self._resources: dict[str, Resource[..., Any]] = {}
         self._around: list[Around] = []
         self._in_process = InProcessNodes()
-        self._clients = _Clients(self)
+        self._clients = Clients(self, self._in_process)
 
     def resource(
         self,
@@ -247,12 +218,10 @@ class App:
             self._resources[found] = declared
             return declared
 
-        if not isinstance(ttl, int | float) or not 0 <= ttl <= MAX_TTL_S:
-            raise ConfigError(f"invalid ttl {ttl!r}: seconds, 0 to {MAX_TTL_S:g}")
+        found_policy = policy_of(ttl, policy)
         if not isinstance(near, bool | None) or (near and ttl == 0):
             raise ConfigError(f"invalid near={near!r}: True, or False, for a resource with a ttl")
-        options = Options(on_lost=None if on_lost is None else check_on_lost(on_lost))
-        found_policy = policy_of(float(ttl), policy)
+        options = Options().with_others(on_lost=on_lost)
         return declare
 
     def around(self, enter: Around) -> Around:
@@ -307,23 +276,15 @@ class App:
             ConfigError: the URL cannot be read.
         """
         found = resolve_namespace(namespace)
-        with self._entered(where, found) as place:
-            before, self._clients = self._clients, _Clients(self, (place, found))
+        with entered(self, where, found) as place:
+            there = Clients(self, self._in_process, (place, found))
+            before, self._clients = self._clients, there
             try:
                 yield
             finally:
-                there, self._clients = self._clients, before
+                self._clients = before
                 if client := there.blocking.made:
                     client.close()
-
-    def _entered(
-        self, where: str | Backend, namespace: str
-    ) -> AbstractContextManager[str | Backend]:
-        if not isinstance(where, str) or resolve_url(where) != LOCAL:
-            return nullcontext(where)
-        from rqproc.local.backend import fresh  # takes a while to import
-
-        return fresh(self, namespace)
 
     def node(
         self, *, name: str | None = None, **settings: Unpack[NodeOptions]
@@ -360,48 +321,9 @@ class App:
             >>> with app.node(name="web-1"):
             ...     price.request(42)
         """
-        url, namespace = self._place
-        if getattr(url, "server", url) == LOCAL:
-            raise ConfigError(
-                f"{LOCAL} serves in this process already, without a node: leave `app.node()` out, "
-                "or give App(url=...) a server"
-            )
-        if not isinstance(url, str):
-            raise ConfigError("the test kit runs the nodes itself: its cluster's join() adds one")
+        url, namespace = self._clients.server()
         from rqproc.node.in_process import InProcessNode  # takes a while to import
 
         return InProcessNode(
             self, self._in_process, url=url, namespace=namespace, name=name, settings=settings
         )
-
-    @property
-    def _place(self) -> tuple[str | Backend, str]:
-        """Server and namespace, found once: clients and node must not mean different ones."""
-        return self._clients.place()
-
-
-class _Clients:
-    """The clients of an app, and where they ask. Each is made at its first use, once."""
-
-    def __init__(self, app: App, place: tuple[str | Backend, str] | None = None) -> None:
-        self._app = app
-        self._given = place
-        self.place = Once(self._find_place)
-        self.blocking = Once(self._make)
-        self.asyncio = Once(self._make_async)
-
-    def _find_place(self) -> tuple[str | Backend, str]:
-        app = self._app
-        return self._given or (resolve_url(app.url), resolve_namespace(app.namespace))
-
-    def _make(self) -> Client:
-        where, namespace = self.place()
-        app = self._app
-        return Client(where, namespace=namespace, app=app, nearby=app._in_process)
-
-    def _make_async(self) -> AsyncClient:
-        from rqproc.aio import AsyncClient  # takes a while to import
-
-        where, namespace = self.place()
-        app = self._app
-        return AsyncClient(where, namespace=namespace, app=app, nearby=app._in_process)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 DEFAULT_ADVICE = "Check that it runs, and the URL (--url, RQPROC_REDIS_URL)"
-
 START_WITH_THE_APP = "Start the nodes with the app that declares it: `rqproc node start MODULE:APP`"
 
 NOT_DONE = (
@@ -185,7 +184,6 @@ class LocallyOverloaded(Overloaded):
 
 OWN_TIMEOUT = "give what it calls a timeout of its own"
 STUCK = f"see `rqproc node list` for stuck nodes, and {OWN_TIMEOUT}"
-
 UNSERVABLE = "UnservableValue"
 """The ``type`` of a HandlerFailed whose handler raised nothing: its value cannot be carried."""
 
@@ -204,8 +202,6 @@ class HandlerFailed(RemoteError):
         traceback: str, the remote traceback, empty where the handler was never entered.
         remembered: bool, whether it was raised by an earlier run, and is remembered for a while.
     """
-
-    remembered = False
 
     def __init__(
         self, resource: str, id: object, type: str, reason: str, traceback: str = "", *,
@@ -308,9 +304,8 @@ class OwnerLost(NodeLost):
     """
 
     def __init__(self, resource: str, id: object, node: str, silent_s: float) -> None:
-        why = f"node {node} has it and is silent for {silent_s:.1f} s" if node else (
-            "the server has lost it"
-        )  # fmt: skip
+        silent = f"node {node} has it and is silent for {silent_s:.1f} s"
+        why = silent if node else "the server has lost it"
         super().__init__(resource, id, attempts=0)
         self.args = (
             f"{resource} {id}: the request was withdrawn, since {why}. Try again: the next owner "

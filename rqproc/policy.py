@@ -145,17 +145,19 @@ class Policy:
         return tried < self.retries and isinstance(error, self.retry_on)
 
 
-def policy_of(ttl_s: float, options: PolicyOptions) -> Policy:
-    """Return the policy that options stand for.
+def policy_of(ttl: float, options: PolicyOptions) -> Policy:
+    """Return the policy that a ttl in seconds and options stand for.
 
     Raises:
         ConfigError: one is unknown, out of bounds, or needs another one.
     """
+    if not isinstance(ttl, int | float) or not 0 <= ttl <= MAX_TTL_S:
+        raise ConfigError(f"invalid ttl {ttl!r}: seconds, 0 to {MAX_TTL_S:g}")
     unknown = options.keys() - PolicyOptions.__annotations__.keys()
     if unknown:
         raise ConfigError(f"unknown options of a resource: {', '.join(sorted(unknown))}")
     found = Policy(
-        ttl_s,
+        float(ttl),
         jitter=_number(options, "ttl_jitter", 0.0, most=1.0),
         negative_ttl_s=_number(options, "negative_ttl", 0.0) if "negative_ttl" in options else None,
         negative=_errors(options, "negative", ()),
@@ -167,7 +169,7 @@ def policy_of(ttl_s: float, options: PolicyOptions) -> Policy:
         backoff_s=_number(options, "backoff", 0.1, most=LONGEST_BACKOFF_S),
     )
     keeping = options.keys() - {"retries", "retry_on", "backoff"}
-    if ttl_s <= 0 and keeping:
+    if ttl <= 0 and keeping:
         name = min(keeping)
         raise ConfigError(f"{name} is for a resource that keeps its values: give it a ttl over 0")
     if found.negative and not found.negative_ttl_s:

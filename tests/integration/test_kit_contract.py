@@ -207,9 +207,10 @@ def test_where_no_node_lives_that_is_said_at_once(make: Make) -> None:
     with make(nodes=0) as cluster:
         assert cluster.members() == ()
         assert cluster.owner(1) is None
+        began_s = cluster.now_s
         with pytest.raises(NoLiveNode):
             cluster.request(price, 1)
-        assert cluster.now_s < 2.0
+        assert cluster.now_s - began_s < 2.0
 
 
 def test_what_is_too_much_for_one_id_is_refused(make: Make) -> None:
