@@ -44,7 +44,25 @@ class Cached(Generic[T]):
 
 
 class PolicyOptions(TypedDict, total=False):
-    """What ``App.resource`` takes of a policy."""
+    """What ``App.resource`` takes of a policy; all of it is off by default.
+
+    Attributes:
+        ttl_jitter: float, part of its ttl by which a value may end sooner, 0 to 1: what was made
+            together does not end together.
+        negative_ttl: float, seconds for which None is kept, and what is raised of ``negative``;
+            without it None is kept as any value, and no error is.
+        negative: classes of exceptions that are remembered, and raised again, marked.
+        stale_ttl: float, seconds past its ttl for which an old value is answered at once, as
+            "stale", while one run makes the next (stale-while-revalidate of RFC 5861).
+        stale_on_error: float, seconds past its ttl for which the old value is answered, as
+            "stale", where the run fails (stale-if-error of RFC 5861).
+        refresh_ahead: float, part of the ttl after which a request has the next value made, while
+            it is answered with this one.
+        retries: int, how often a run that raises one of ``retry_on`` is tried again, after
+            ``backoff`` seconds and up to three times the last pause each.
+        retry_on: classes of exceptions; all of them if not given.
+        backoff: float, seconds, 0.1 if not given.
+    """
 
     ttl_jitter: float
     negative_ttl: float
