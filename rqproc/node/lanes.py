@@ -6,7 +6,7 @@ Pure: it decides what may start, and starts nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -69,6 +69,10 @@ class Lanes(Generic[T]):
     def waiting(self) -> Iterator[T]:
         """All items that have not been started."""
         return (item for lane in self._waiting.values() for item in lane)
+
+    def behind(self, key: Hashable) -> Iterable[T]:
+        """What waits for this key, in order."""
+        return self._waiting.get(key, ())
 
     def drop(self, key: Hashable) -> list[T]:
         """Forget what waits behind the item that runs; return it."""

@@ -196,14 +196,30 @@ class Scheduler:
     def _begin(self, run: Run) -> None:
         now = self._clock()
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
-        if not run.hold:
-            first = run.waiting[0]
-            run.token, run.job = first.token, first if first.serializer is not None else None
+        first = run.hold or run.waiting[0]
+        self._take_lowest_token(first)
+        run.token = first.token
+        if not run.hold and first.serializer is not None:
+            run.job = first
         self.misses += 1
         self._running.add(run)
         if run.resource.timeout_s is not None:
             run.overdue_at = now + run.resource.timeout_s + STUCK_AFTER_S
             self._timed.add(run)
+
+    def _take_lowest_token(self, first: Taken) -> None:
+        """Tokens rise from one run of an id to the next. A job is claimed when its turn has come,
+        and so after calls that run behind it: of all their tokens it takes the lowest.
+        """
+        behind = (
+            taken
+            for run in self._lanes.behind(first.key)
+            for taken in (run.hold, *run.waiting)
+            if taken and taken.token
+        )
+        lowest = min(behind, key=lambda taken: taken.token, default=first)
+        if lowest.token < first.token:
+            lowest.token, first.token = first.token, lowest.token
 
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered."""

@@ -50,6 +50,25 @@ def test_a_job_that_waits_is_claimed_when_its_lane_is_free(at: Jobs) -> None:
     assert at.asked() == (["second"], 1, 9)
 
 
+def test_tokens_rise_though_a_job_is_claimed_after_calls_that_run_behind_it(at: Jobs) -> None:
+    at.waiting("job")
+    at.asked()
+    at.receive("r0-a1-1-charge-1", "call", token=5)
+    at.receive("r0-a2-1-charge-1", "call", token=6)
+    at.receive("job", "job", token=7)
+    tokens = []
+    for _ in range(3):
+        run = at.run()
+        tokens.append((run.waiting[0].name, run.token, run.waiting[0].token))
+        at.done(run)
+    names = ["job", "r0-a1-1-charge-1", "r0-a2-1-charge-1"]
+    assert [name for name, *_ in tokens] == names
+    assert [token for _, token, _ in tokens] == [own for *_, own in tokens]
+    assert (
+        sorted({token for _, token, _ in tokens}) == [token for _, token, _ in tokens] == [5, 6, 7]
+    )
+
+
 def test_a_turn_is_asked_for_once_and_by_each_session_anew(at: Jobs) -> None:
     at.waiting("job")
     at.intake.asks()
