@@ -18,7 +18,7 @@ epoch                        integer  none                      join, drain, dro
 token                        integer  none                      join, claim, settle, reconcile
 waiting                      list     none                      whoever places a call while no
                                                                 node lives; taken over by join
-withdrawn:ID                 string   deadline and a minute     withdraw
+withdrawn:ID                 string   deadline and a minute     withdraw; drop, where all are dead
 carrier                      string   0.1 s                     arrivals
 pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by answer, adopt

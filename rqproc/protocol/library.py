@@ -19,7 +19,8 @@ PROTOCOL = 2
 number is left alone."""
 
 SOURCES = (
-    "keys", "clock", "members", "jobs", "placement", "suspects", "recovery", "membership", "nested",
+    "keys", "time", "clock", "members", "jobs", "placement", "suspects", "recovery", "membership",
+    "nested",
     "routing", "answering", "running", "callers", "sessions", "reading", "ingress",
 )  # fmt: skip
 """In this order: what a file uses stands in it or before it."""

@@ -28,7 +28,7 @@ WITHIN: dict[Role, list[str]] = {
     ).split(),
     "operator": (
         "del exists get hdel hget hgetall hincrby hlen hmget hset incrby llen lpos lpush "
-        "lrange pexpire rpush srem time zadd zcard zrange zrangebyscore zrem zscore"
+        "lrange pexpire rpush set srem time zadd zcard zrange zrangebyscore zrem zscore"
     ).split(),
 }
 """Commands that the functions of a role run."""

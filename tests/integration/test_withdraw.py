@@ -19,12 +19,12 @@ from rqproc.transport.connection import Command, Connection
 from rqproc.transport.connector import Connector
 
 KEYS = Keys("w")
-VIRTUAL_CLOCK = """local function clock()
+VIRTUAL_TIME = """local function server_time()
   local ms = tonumber(call('GET', K.node .. 'clock') or 0)
   return ms, ms * 1000
 end
 """
-COMMANDS = Commands(KEYS, build(clock=VIRTUAL_CLOCK))
+COMMANDS = Commands(KEYS, build(time=VIRTUAL_TIME))
 LEASE_MS = 1000
 
 
@@ -216,7 +216,7 @@ def test_the_last_node_is_silent_while_it_has_its_grace(bench: Bench) -> None:
     bench.join("a")
     bench.route(call(1))
     bench.later(LEASE_MS + 1)
-    assert bench.withdraw(call(1)) == [lost(LEASE_MS)]
+    assert bench.withdraw(call(1)) == [lost(LEASE_MS + 1)]
 
 
 def test_where_no_member_lives_it_is_said_so(bench: Bench) -> None:

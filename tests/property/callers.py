@@ -178,21 +178,20 @@ class Callers(Serving):
             return
         left_ms = order.deadline_ms - self.now
         calls = [sent(one) for one in wanted]
-        before = {one.id: one.state for one in wanted}
         reply = self.function(self.commands.route(calls, timeout_s=left_ms / 1000, again=True))
         told = reply or [b""] * len(wanted)
         for one, report in zip(wanted, told, strict=True):
-            self._expect_told(one, before[one.id], report, order.deadline_ms)
+            self._expect_told(one, report, order.deadline_ms)
 
-    def _expect_told(self, wanted: Wanted, state: str, report: bytes, deadline_ms: int) -> None:
-        if state in ("answered", "withdrawn"):
+    def _expect_told(self, wanted: Wanted, report: bytes, deadline_ms: int) -> None:
+        if wanted.state in ("answered", "withdrawn"):
             kept = report.startswith(b"r")
             assert kept, f"{wanted.id}: an answer is kept for whoever asks again"
             id, said = self.world.answer(report)
             assert self.ledger.find(id) is wanted
             assert said == wanted.due[-1], "it is the one that was given"
             wanted.got = True
-        elif state == "open":
+        elif wanted.state == "open":
             assert report == b"", f"{wanted.id}: what is under way is left alone"
             wanted.asked += 1
             self._expect_within_reach(wanted)
@@ -272,16 +271,15 @@ class Callers(Serving):
         if wanted.state in ("answered", "withdrawn"):
             return wanted.due[-1]
         places = self.view.places().get(wanted.id, [])
-        if self.view.about[wanted.id].status == "" and wanted.kind == "call":
-            places = []
+        if self.view.about[wanted.id].status == "":  # of a group's call alone that is no loss
+            alone = [inc for inc in places if wanted.id in self.view.open.get(inc, ())]
+            places = [] if wanted.kind == "call" else [inc for inc in places if inc not in alone]
         if not places:
             return "OwnerLost" if self.view.members else "NoLiveNode"
         (inc,) = places
         if not inc:
             return None if self.view.members else "NoLiveNode"
-        silent_ms = LEASE_MS - (self.roll.leases[inc] - self.now)
-        silent_ms += (inc in self.roll.graced) * LEASE_MS // 2
-        return "OwnerLost" if silent_ms > LEASE_MS / 2 else None
+        return "OwnerLost" if self.now - self.roll.beaten[inc] > LEASE_MS / 2 else None
 
     # --- a server that forgets ---
 
@@ -294,11 +292,12 @@ class Callers(Serving):
     def forget(self, memory: Memory) -> None:
         """A server takes over that knows nothing of what has happened since the copy."""
         self.memory = None
-        self.world.restore(memory.keys)
         self.world.advance(100)
+        self.world.restore(memory.keys)
         self.world.server = f"server-{self.number()}"
         now = self.ledger
         self.ledger, self.roll = memory.ledger, memory.roll
+        self.roll.be_another_process()
         self.ledger.top_token = now.top_token
         for id, wanted in now.by_id.items():
             known = self.ledger.by_id.get(id)
@@ -314,3 +313,4 @@ class Callers(Serving):
         for node in self.nodes:
             node.blind = True
         self.look()
+        self.function(self.commands.survey())

@@ -7,7 +7,7 @@ still happen to it. Both are held against what the server says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,12 +17,27 @@ from rqproc.protocol.messages import Claim
 
 MAX_ATTEMPTS = 3
 LEASE_MS = 1000
+HALF_MS = LEASE_MS // 2
+LONG_MS = 30_000
 LANES = 2
 REFUSED_MS = 60_000
+SUSPECTED_MS = 600_000
 
 
 def name_of(inc: str) -> str:
     return inc.partition("#")[0]
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """Who was dropped.
+
+    Attributes:
+        since: what has come to these since then is refused, for nobody is left; 0 for nothing.
+    """
+
+    dead: Sequence[str] = ()
+    since: int = 0
 
 
 @dataclass
@@ -30,8 +45,11 @@ class Roll:
     """Members, leases and the epoch, by the rules of the design.
 
     Attributes:
-        pulse: when any node last beat.
-        graced: those that have had half a lease more since their last beat.
+        pulse: when any node last beat; ``beaten``: when each did.
+        graced: those that have had half a lease more since their last beat: 1, or since when they
+            are on trial.
+        seen: the last moment that a function of this process has told; None before the first.
+        serves: whether a node has beaten to this process.
         server: the run id that nodes have last told of.
         told: those that have said to this server process what they run.
         settles_at: until then nothing is given out.
@@ -44,7 +62,10 @@ class Roll:
     members: set[str] = field(default_factory=set)
     epoch: int = 0
     pulse: int = 0
-    graced: set[str] = field(default_factory=set)
+    beaten: dict[str, int] = field(default_factory=dict)
+    graced: dict[str, int] = field(default_factory=dict)
+    seen: int | None = None
+    serves: bool = False
     server: str = ""
     told: set[str] = field(default_factory=set)
     settles_at: int = 0
@@ -52,28 +73,41 @@ class Roll:
     popped: Counter[str] = field(default_factory=Counter)
     needs: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def reap(self, now: int) -> list[str]:
-        """Drop whoever's lease has run out; return the incarnations."""
-        late = [inc for inc, expiry in self.leases.items() if expiry <= now]
-        quiet = now - self.pulse > LEASE_MS // 2
-        dead = [inc for inc in late if inc in self.graced or not quiet]
-        self.drop(*dead)
+    def be_another_process(self) -> None:
+        """Forget what is in no key."""
+        self.seen, self.serves = None, False
+
+    def reap(self, now: int) -> Reaped:
+        """Drop whoever's lease has run out."""
+        gap = None if self.seen is None else now - self.seen
+        self.seen = now
+        after_gap = self.serves and gap is not None and gap > HALF_MS
+        if not after_gap and all(expiry > now for expiry in self.leases.values()):
+            return Reaped()
+        quiet, dead, since = now - self.pulse > HALF_MS, [], 0
         for inc, expiry in self.leases.items():
-            if expiry <= now:
-                self.graced.add(inc)
-                self.leases[inc] = now + LEASE_MS // 2
-        return dead
+            long = expiry - now <= -LONG_MS
+            may_wait = quiet and inc not in self.graced and (gap is not None or not long)
+            if (expiry <= now or after_gap) and expiry - now < HALF_MS and may_wait:
+                self.graced[inc] = now if long else 1
+                self.leases[inc] = now + HALF_MS
+            elif expiry <= now:
+                dead.append(inc)
+                since = max(since, self.graced.get(inc, 0))
+        self.drop(*dead)
+        return Reaped(dead, since if since > 1 and not self.members else 0)
 
     def drop(self, *incs: str) -> None:
         for inc in incs:
             del self.leases[inc]
-            self.graced.discard(inc)
+            self.graced.pop(inc, None)
         self.retire(*incs)
 
     def beat(self, inc: str, now: int) -> None:
         self.leases[inc] = now + LEASE_MS
-        self.pulse = now
-        self.graced.discard(inc)
+        self.pulse = self.beaten[inc] = now
+        self.graced.pop(inc, None)
+        self.serves = True
 
     def reconcile(self, inc: str, server: str, now: int) -> None:
         """A node has said to a server process what it runs."""
@@ -195,7 +229,7 @@ class Ledger:
         self.by_id: dict[str, Wanted] = {}
         self.by_part: dict[str, str] = {}
         self.top_token = 0
-        self.deaths: dict[str, tuple[int, int]] = {}
+        self.deaths: dict[str, tuple[int, int, int]] = {}
 
     def __getitem__(self, id: str) -> Wanted:
         return self.by_id[id]
@@ -232,10 +266,23 @@ class Ledger:
             if len(ran) < LANES:
                 ran.setdefault(address, id)
         for address, id in ran.items():
-            self.deaths[address] = (self.deaths.get(address, (0, 0))[0] + 1, now)
+            deaths, first, _ = self.deaths.get(address, (0, now, now))
+            if now - first > SUSPECTED_MS:
+                deaths, first = 0, now
+            self.deaths[address] = (deaths + 1, first, now)
             wanted = self.by_id.get(id)
             if wanted and id in view.open[inc] and view.about[id].status in ("queued", "started"):
                 wanted.lost += 1
+
+    def refuse(self, view: View, inc: str, since: int) -> None:
+        """Calls that came to a node on trial since then are told that nobody lives."""
+        for id, moment in view.open[inc].items():
+            if moment >= since * 1000:
+                for call in view.groups[id].get(inc, []) if id in view.groups else [id]:
+                    wanted = self.by_id[call]
+                    if wanted.kind != "job":
+                        wanted.tell("NoLiveNode", "withdrawn")
+                        wanted.heard.append("NoLiveNode")  # when it asks
 
     def ended(self, address: str) -> None:
         """A run of this address has ended: it does not kill every node."""
@@ -243,7 +290,7 @@ class Ledger:
 
     def kills(self, address: str, now: int) -> int:
         """How many nodes have died on an address, where that is so many that it is refused."""
-        deaths, last = self.deaths.get(address, (0, 0))
+        deaths, _, last = self.deaths.get(address, (0, 0, 0))
         return deaths if deaths >= MAX_ATTEMPTS and now - last < REFUSED_MS else 0
 
     # --- claims ---

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from ledger import LEASE_MS
+from ledger import LEASE_MS, LONG_MS
 from outside import Outside, coin, group_picks, id_picks, limits, names, picks, seldom
 from simnode import SimNode, is_group
 from stage import IDS
@@ -18,7 +18,7 @@ from world import NODE_NAMES
 
 from rqproc.ids import address, parse_address
 from rqproc.protocol.commands import Commands
-from rqproc.protocol.messages import Beaten, LeaseLost, SessionSuperseded, Tally
+from rqproc.protocol.messages import LeaseLost, SessionSuperseded
 
 
 class Protocol(Outside):
@@ -138,22 +138,13 @@ class Protocol(Outside):
 
     def _beat(self, node: SimNode) -> None:
         stage = self.stage
-        reply = stage.function(
-            stage.commands.beat(node.inc, lease_s=LEASE_MS / 1000, tally=Tally(hits=1))
-        )
-        try:
-            beaten = stage.commands.read_beat(reply)
-        except LeaseLost:
-            stage.lose(node)
+        beaten = stage.beat(node)
+        if beaten is None:
             return
-        state = "member" if node.inc in stage.roll.members else "draining"
-        taken = len(stage.view.open[node.inc]) - len(stage.view.queue_of(node.inc))
-        assert beaten == Beaten(stage.roll.epoch, state, taken)  # type: ignore[arg-type]
-        stage.roll.beat(node.inc, stage.now)
-        if state == "draining" and not node.drained:
+        if beaten.state == "draining" and not node.drained:
             stage.drain(node.name, node.inc)
             node.drained = True
-        if taken > len(node.taken) + len(node.runs) and not node.blind:
+        if beaten.taken > len(node.taken) + len(node.runs) and not node.blind:
             stage.open_session(node)  # it was sent more than it has got
 
     @rule(
@@ -367,6 +358,7 @@ class Protocol(Outside):
     def the_server_is_replaced(self) -> None:
         """By a process that has lost nothing, which nobody knows at first."""
         self.stage.world.server = f"server-{self.stage.number()}"
+        self.stage.be_another_process()
         for node in self.stage.nodes:
             node.blind = True
 
@@ -417,6 +409,33 @@ class Protocol(Outside):
         self.stage.answer(node, [Commands.call(":ended", claim.id, claim.address, "", 0.0)])
 
     # --- time ---
+
+    @rule(by_ms=st.sampled_from((-3_600_000, -300, 700, 3_600_000)), pick=picks)
+    def the_servers_clock_is_set(self, by_ms: int, pick: int) -> None:
+        """Nodes that live say so in time: none is dropped for it."""
+        self.busy_node(pick)
+        for node in list(self.stage.nodes):
+            self._beat(node)
+        self.stage.set_clock(by_ms)
+        alive = list(self.stage.nodes)
+        self.stage.world.advance(LEASE_MS // 2 - 1)
+        for node in alive:
+            self._beat(node)
+        assert self.stage.nodes == alive, "a step is nobody's death"
+
+    @rule(ids=id_picks, together=coin, speaks=coin)
+    def callers_come_after_a_long_silence(
+        self, ids: list[int], together: bool, speaks: bool
+    ) -> None:
+        self.stage.world.advance(LEASE_MS + LONG_MS)
+        if together:
+            self.ask_for_many(ids, 5.0, late=False)
+        else:
+            self.ask(ids, 5.0, "c", late=False)
+        if speaks and self.stage.nodes:
+            self._beat(self.stage.nodes[-1])
+        self.stage.world.advance(LEASE_MS // 2)
+        self.stage.function(self.stage.commands.survey())
 
     @rule(
         survivors=st.sampled_from((15, 14, 13, 11, 7, 6, 0)),

@@ -64,6 +64,8 @@ class Serving(Stage):
         node.swallowed.clear()
         for id in self.view.claims[node.inc]:
             assert id in node.runs, "what is held without its knowing is released"
+        if node.drained:  # which a server may have forgotten
+            self.drain(node.name, node.inc)
         self._say_again(node)
 
     def _say_again(self, node: SimNode) -> None:
@@ -228,8 +230,9 @@ class Serving(Stage):
             node.waiting.pop(claim.id, None)
             if claim.what in ("waits", "first"):
                 node.waiting[claim.id] = claim
-            elif claim.what in ("call", "job"):
+            elif claim.what in ("call", "job") and claim.id not in node.stuck:
                 node.known[claim.id] = claim
+                node.done = [ending for ending in node.done if ending[1] != claim.id]
             elif claim.what == "lost":
                 lost.append(node.lost(claim))
         if lost:
@@ -282,7 +285,7 @@ class Serving(Stage):
     def _is_there(self, node: SimNode, group: str, text: str) -> bool:
         """Whether what a node has read of a group was still so when it answered."""
         ids = [part_id(group, *part) for part in parts(text)]
-        now = self.before.groups[group].get(node.inc, [])
+        now = self.before.groups.get(group, {}).get(node.inc, [])
         return bool(ids) and now[: len(ids)] == ids and group in self.before.open[node.inc]
 
     def _expect_hits(self, node: SimNode, group: str, places: Iterable[str]) -> None:
@@ -333,10 +336,17 @@ class Serving(Stage):
             return
         if outcome == "expired":
             wanted.state = "over"
-        elif how == "hit" or (first.about[id].status and ending[3]):  # a hit looks at no hash
+        elif how == "hit" or self._is_answered(wanted, ending, first):
             said = self._word(ending, how)
             if wanted.state != "over" or wanted.kind != "job":
                 wanted.tell(said, "hit" if how == "hit" else "answered")
+
+    @staticmethod
+    def _is_answered(wanted: Wanted, ending: Ending, first: View) -> bool:
+        """Whether an answer finds its call or job: that of a call does without its hash."""
+        if first.about[wanted.id].status:
+            return bool(ending[3])
+        return bool(ending[3]) and wanted.kind != "job" and wanted.state != "withdrawn"
 
     @staticmethod
     def _word(ending: Ending, how: str) -> str:

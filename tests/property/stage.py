@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger import LANES, LEASE_MS, Ledger, Roll, check_holds, check_order, name_of
+from ledger import LANES, LEASE_MS, Ledger, Reaped, Roll, check_holds, check_order, name_of
 from simnode import SimNode
 from world import MARK, NODE_NAMES, Mutation, View, World
 
@@ -16,7 +16,7 @@ from rqproc.errors import NameTaken
 from rqproc.ids import Id, address
 from rqproc.model import Request
 from rqproc.protocol import codec
-from rqproc.protocol.messages import Limits
+from rqproc.protocol.messages import Beaten, LeaseLost, Limits, Tally
 from rqproc.transport.connection import Command
 
 IDS: tuple[Id, ...] = (1, 2, 5, 2**53 - 1, "é:| x" + "€" * 60)
@@ -69,14 +69,31 @@ class Stage:
         """
         self.sound = False
         self.before = self.view
-        dead = self.roll.reap(self.now) if reaps else []
-        for inc in dead:
+        reaped = self.roll.reap(self.now) if reaps else Reaped()
+        for inc in reaped.dead:
             self.ledger.died(self.before, inc, self.now)
+            if reaped.since:
+                self.ledger.refuse(self.before, inc, reaped.since)
         (reply,) = self.look(command)
-        check_order(dead, self.before, self.view)
-        if dead or not changes:  # what was the dead's was sent on before any other change
+        check_order(reaped.dead, self.before, self.view)
+        if reaped.dead or not changes:  # what was the dead's was sent on before any other change
             self.roll.note(self.view)
         return reply
+
+    def set_clock(self, by_ms: int) -> None:
+        """Set the server's clock forward or back, between two functions."""
+        self.function(self.commands.survey())
+        if by_ms > 0:
+            self.world.advance(by_ms)
+        else:
+            self.world.set_back(-by_ms)
+        self.function(self.commands.survey())
+
+    def be_another_process(self) -> None:
+        """The server's process is replaced by one with the same data."""
+        self.world.be_another_process()
+        self.roll.be_another_process()
+        self.function(self.commands.survey())
 
     def let_leases_pass(self) -> None:
         """Nobody beats until all are dropped, grace and all."""
@@ -154,6 +171,21 @@ class Stage:
             return error
         node.inc = joined.incarnation
         return joined.epoch
+
+    def beat(self, node: SimNode) -> Beaten | None:
+        """Send a node's heartbeat; None where it is told that it has lost its lease."""
+        beat = self.commands.beat(node.inc, lease_s=LEASE_MS / 1000, tally=Tally(hits=1))
+        reply = self.function(beat)
+        try:
+            beaten = self.commands.read_beat(reply)
+        except LeaseLost:
+            self.lose(node)
+            return None
+        state = "member" if node.inc in self.roll.members else "draining"
+        taken = len(self.view.open[node.inc]) - len(self.view.queue_of(node.inc))
+        assert beaten == Beaten(self.roll.epoch, state, taken)  # type: ignore[arg-type]
+        self.roll.beat(node.inc, self.now)
+        return beaten
 
     def lose(self, node: SimNode) -> None:
         """It was told that its lease is gone: it forgets everything."""

@@ -73,11 +73,9 @@ def joining(stage: Callers, nonce: str) -> Command:
 
 def test_a_node_that_is_silent_while_others_beat_has_no_grace(stage: Callers) -> None:
     silent, other = started(stage, "B"), started(stage, "a")
-    stage.world.advance(900)
-    stage.world.run(stage.commands.beat(other.inc, lease_s=1.0, tally=Tally()))
-    stage.roll.beat(other.inc, stage.now)
-    stage.world.advance(100)
-    stage.function(stage.commands.survey())
+    for ms in (450, 450, 100):
+        stage.world.advance(ms)
+        stage.beat(other)
     assert silent.inc not in stage.view.leases
     stage.check()
 
@@ -89,14 +87,6 @@ def test_after_an_outage_of_the_server_each_node_has_half_a_lease_once(stage: Ca
     assert stage.view.leases == {node.inc: stage.now + LEASE_MS // 2}
     stage.world.advance(LEASE_MS // 2)
     stage.function(stage.commands.survey())
-    assert not stage.view.leases
-
-
-def test_an_outage_of_more_than_half_a_minute_is_nobodys_grace(stage: Callers) -> None:
-    started(stage)
-    stage.world.advance(LEASE_MS + 30_000)
-    stage.world.run(stage.commands.survey())
-    stage.look()
     assert not stage.view.leases
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import test_clock_facts as clock
 import test_function_facts as facts
 import test_group_facts as group_facts
 import test_job_facts as jobs
@@ -17,6 +18,7 @@ import test_membership_facts as members
 from callers import Callers
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from ledger import LEASE_MS
 from machine import Protocol
 from world import Mutation
 
@@ -35,21 +37,23 @@ SETTINGS = settings(
 MUTANTS = {
     # who lives
     "a lease lasts a moment longer": Mutation("membership",
-        "call('ZRANGEBYSCORE', K.leases, '-inf', now)) do",
-        "call('ZRANGEBYSCORE', K.leases, '-inf', now - 1)) do"),
-    "nobody is dropped": Mutation("membership", "drop(dead, true, now)", ""),
+        "elseif left_ms <= 0 then", "elseif left_ms < 0 then"),
+    "nobody is dropped": Mutation("membership", "drop(dead, true, now, since)", ""),
     "an outage of the server kills all": Mutation("membership",
         "about[2] == '0' and quiet_ms > half_ms", "false"),
+    "only those are waited for whose leases are over": Mutation("membership",
+        "if left_ms < half_ms and", "if left_ms <= 0 and"),
+    "an hour is nobody's grace": Mutation("membership", "(K.gap or not is_long)", "not is_long"),
     "grace has no end": Mutation("membership", "about[2] == '0' and", ""),
     "one silent node has grace too": Mutation("membership",
-        "quiet_ms > half_ms and late_ms", "late_ms"),
+        "quiet_ms > half_ms and (K.gap", "(K.gap"),
     "join steals a name": Mutation("membership", "if present then", "if false then"),
     "join forgets its nonce": Mutation("membership", "== nonce then", "== '' then"),
     "join leaves the epoch": Mutation("membership", "epoch_changed(1, inc)", ""),
     "join leaves what waits": Mutation("membership", "place_again('', id, moment + i)", ""),
     "a beat renews nothing": Mutation("membership",
-        "call('ZADD', K.leases, now + lease_ms, inc)\n  call('SET', K.pulse, now)\n  spoken_until",
-        "call('SET', K.pulse, now)\n  spoken_until"),
+        "renew(inc, lease_ms, now)\n  speak_for(lease_ms)\n  call('HSET'",
+        "speak_for(lease_ms)\n  call('HSET'"),
     "a beat tells nothing of what is taken": Mutation("membership",
         "call('ZCARD', K.open .. inc) - call('LLEN', K.queue .. name)", "0"),
     "drain leaves the queue": Mutation("membership", "  empty_queue(present)\n", ""),
@@ -67,17 +71,18 @@ MUTANTS = {
     "a death leaves the epoch": Mutation("recovery",
         "if changes > 0 then epoch_changed(changes) end", ""),
     "a death is marked behind what was its own": Mutation("recovery",
-        "if changes > 0 then epoch_changed(changes) end\n  table.sort(open, function(a, b)"
+        "  if changes > 0 then epoch_changed(changes) end\n  table.sort(open, function(a, b)"
         " return tonumber(a.moment) < tonumber(b.moment) end)\n"
         "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
-        "  end\n  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end",
-        "table.sort(open, function(a, b) return tonumber(a.moment) < tonumber(b.moment) end)\n"
+        "  end\n  send_on(open, ran, since)\n",
+        "  table.sort(open, function(a, b)"
+        " return tonumber(a.moment) < tonumber(b.moment) end)\n"
         "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
-        "  end\n  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end\n"
-        "  if changes > 0 then epoch_changed(changes) end"),
+        "  end\n  send_on(open, ran, since)\n"
+        "  if changes > 0 then epoch_changed(changes) end\n"),
     "the dead keep their holds": Mutation("recovery", "call('HDEL', K.holders, address)", ""),
     "the dead keep what was open": Mutation("recovery",
-        "for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end", ""),
+        "      recover(entry, ran[entry.id])\n", ""),
     "the dead keep their records": Mutation("recovery",
         "call('DEL', K.open .. inc, K.claims .. inc)", ""),
     "the dead keep their queues": Mutation("recovery",
@@ -209,8 +214,8 @@ MUTANTS = {
         "        publish(id, args[i + 2], K.answer .. id)\n      end\n      i = i + 3",
         "      end\n      i = i + 3"),
     "an answered call's hash stays": Mutation("answering",
-        "if call('DEL', K.job .. id) == 0 then return false end",
-        "if call('EXISTS', K.job .. id) == 0 then return false end"),
+        "if call('DEL', K.job .. id) == 0 and call",
+        "if call('EXISTS', K.job .. id) == 0 and call"),
     "an answer is not kept": Mutation("answering",
         "  call('SET', K.answer .. id, payload, 'PX', keep_ms)\n", ""),
     "an answer is kept for ever": Mutation("answering",
@@ -282,6 +287,31 @@ def fenced_group(stage: Callers) -> None:
     members.test_what_comes_late_over_a_connection_that_was_given_up_changes_nothing(stage, True)
 
 
+def replaced(stage: Callers) -> None:
+    clock.test_a_dead_nodes_lease_is_no_longer_for_a_clock_that_was_set_back(stage, True)
+
+
+def short_step(stage: Callers) -> None:
+    by_ms = LEASE_MS * 6 // 10
+    clock.test_no_node_that_lives_is_dropped_for_a_clock_that_is_set_forward(stage, by_ms)
+
+
+def on_trial(stage: Callers) -> None:
+    clock.test_callers_of_a_cluster_that_is_dead_for_long_are_told_so_after_half_a_lease(
+        stage, False
+    )
+
+
+def group_on_trial(stage: Callers) -> None:
+    clock.test_callers_of_a_cluster_that_is_dead_for_long_are_told_so_after_half_a_lease(
+        stage, True
+    )
+
+
+def expired(stage: Callers) -> None:
+    clock.test_a_run_is_answered_though_its_hash_has_expired_while_it_ran(stage, False)
+
+
 def group_again(stage: Callers) -> None:
     group_facts.test_an_answer_to_a_group_that_arrives_twice_ends_nothing_that_came_since(
         stage, "many"
@@ -301,8 +331,8 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "answers count though nothing is open": (
         facts.test_a_paused_nodes_late_answer_changes_nothing,
         Mutation("answering",
-        "if call('ZREM', K.open .. inc, id) == 0 then return false end\n  if call('DEL'",
-        "call('ZREM', K.open .. inc, id)\n  if call('DEL'")),
+        "if call('ZREM', K.open .. inc, id) == 0 then return end\n  -- Its hash",
+        "call('ZREM', K.open .. inc, id)\n  -- Its hash")),
     "what is not open is run": (
         facts.test_a_claim_of_what_is_open_elsewhere_changes_nothing,
         Mutation("running",
@@ -342,7 +372,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "join again renews nothing": (
         members.test_a_join_sent_again_renews_the_lease_and_changes_nothing_else,
         Mutation("membership",
-        "call('ZADD', K.leases, now + lease_ms, present)", "")),
+        "renew(present, lease_ms, now)", "")),
     "a beat revives the dead": (
         members.test_a_beat_of_a_node_that_was_dropped_revives_nothing,
         Mutation("membership",
@@ -413,6 +443,67 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         facts.test_a_claim_whose_reply_was_lost_is_released_and_given_again,
         Mutation("sessions",
         "      release(address, inc)\n", "")),
+    "time runs back": (
+        clock.test_the_last_node_that_dies_is_known_to_be_dead_though_the_clock_was_set_back,
+        Mutation("clock", "  if ms + K.ahead < before then K.ahead = before - ms end\n", "")),
+    "time stands still once it has run back": (
+        clock.test_a_request_is_not_run_after_its_time_though_the_clock_was_set_back,
+        Mutation("clock",
+        "if ms + K.ahead < before then K.ahead = before - ms end\n  local now = ms + K.ahead",
+        "local now = math.max(ms, before)")),
+    "another process begins its time anew": (
+        replaced,
+        Mutation("clock", "tonumber(call('GET', K.pulse) or 0), 0 end", "0, 0 end")),
+    "the order of calls runs back": (
+        clock.test_requests_keep_their_order_through_a_clock_that_is_set_back,
+        Mutation("clock", "micros + K.ahead * 1000", "micros")),
+    "rq reads another clock than its own": (
+        clock.test_what_rq_reads_is_by_the_servers_own_clock,
+        Mutation("answering", "server_time() / 1000", "clock() / 1000")),
+    "rq's scheduled jobs are due by another clock": (
+        clock.test_what_rq_has_scheduled_is_due_by_the_servers_own_clock,
+        Mutation("jobs", "local now_s = math.floor(server_time() / 1000)",
+        "local now_s = math.floor(clock() / 1000)")),
+    "a step that leaves too little is not noticed": (
+        short_step,
+        Mutation("membership",
+        "  if K.gap and K.half and K.gap > K.half then return reap_late(now, '+inf') end\n", "")),
+    "a new process waits for those who are long dead": (
+        clock.test_after_a_silence_that_another_process_has_slept_through_nobody_is_waited_for,
+        Mutation("membership", "(K.gap or not is_long)", "true")),
+    "nobody is ever on trial": (
+        on_trial,
+        Mutation("membership", "is_long and now or 1", "1")),
+    "callers of the dead are told nothing": (
+        on_trial,
+        Mutation("recovery", "    call('DEL', K.job .. id)\n    tell(id)\n", "")),
+    "callers of the dead are told nothing of a group": (
+        group_on_trial,
+        Mutation("recovery",
+        "      tell(string.gsub(id, '-g', '-c', 1) .. '_' .. places[i] .. '-' .. address)\n", "")),
+    "what was asked before a silence is refused": (
+        clock.test_what_was_asked_before_a_long_silence_waits_for_a_node,
+        Mutation("recovery", "tonumber(entry.moment) >= since * 1000 and", "")),
+    "what another node could serve is refused": (
+        clock.test_callers_after_a_long_silence_are_served_by_whoever_is_left,
+        Mutation("recovery", "since and call('ZCARD', K.members) == 0", "since")),
+    "jobs of the dead are refused": (
+        clock.test_jobs_of_a_cluster_that_is_dead_for_long_wait_for_a_node,
+        Mutation("recovery", " and not is_id_of_job(entry.id) then", " then")),
+    "a run whose hash has expired is not answered": (
+        expired,
+        Mutation("answering",
+        " and call('EXISTS', K.withdrawn .. id) == 1 then return end", " then return end")),
+    "another protocol is spoken for ever": (
+        clock.test_a_protocol_whose_lease_is_too_far_off_is_in_nobodys_way,
+        Mutation("membership", "local last = now + LONGEST_MS", "local last = '+inf'")),
+    "this protocol is spoken too long": (
+        clock.test_how_long_a_protocol_is_spoken_is_said_by_the_servers_own_clock,
+        Mutation("membership", " or known > now + LONGEST_MS then", " then")),
+    "how long this protocol is spoken is by a clock of its own": (
+        clock.test_how_long_a_protocol_is_spoken_is_said_by_the_servers_own_clock,
+        Mutation("membership",
+        "  local now = server_time()\n  local known", "  local now = clock()\n  local known")),
     "cancelled jobs come back": (
         jobs.test_a_job_that_was_cancelled_while_it_ran_is_not_recovered,
         Mutation("recovery",
@@ -437,10 +528,10 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         Mutation("answering", "    keys[3] = nil\n", "")),
     "what is scheduled is enqueued at once": (
         jobs.test_what_is_scheduled_is_enqueued_when_its_time_has_come_and_no_sooner,
-        Mutation("jobs", "math.floor(now / 1000), 'LIMIT'", "'+inf', 'LIMIT'")),
+        Mutation("jobs", "now_s, 'LIMIT'", "'+inf', 'LIMIT'")),
     "all nodes carry": (
         jobs.test_one_node_looks_into_arrivals_at_a_time,
-        Mutation("ingress", "if carrier and carrier ~= inc then return false end", "")),
+        Mutation("ingress", "if carrier and carrier ~= inc and now", "if false and now")),
 }
 # fmt: on
 

@@ -10,7 +10,7 @@ import pytest
 from callers import Callers
 from serving import started
 from stage import PLAIN
-from world import CLOCK, World
+from world import TIME, World
 
 from rqproc.errors import ProtocolMismatch
 from rqproc.ids import address
@@ -33,7 +33,7 @@ class NextKeys(Keys):
 
 def next_commands(world: World, namespace: str) -> Commands:
     """The functions of the next protocol, loaded beside those that are there."""
-    commands = Commands(NextKeys(namespace), library.build(protocol=NEXT, clock=CLOCK))
+    commands = Commands(NextKeys(namespace), library.build(protocol=NEXT, time=TIME))
     world.tell(commands.load, ("SET", f"{commands.keys.state}node:clock", str(world.now)))
     return commands
 

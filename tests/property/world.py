@@ -30,8 +30,8 @@ START_MS = 4_000_000_000_000
 
 MARK = "epoch"
 
-CLOCK = """
-local function clock()
+TIME = """
+local function server_time()
   local ms, tick = tonumber(call('GET', K.node .. 'clock')), call('INCRBY', K.node .. 'tick', 1000)
   return ms, ms * 1000 + tick
 end
@@ -124,6 +124,9 @@ class World:
 
     Args:
         real_clock: the library is left as it is, its clock too.
+
+    Attributes:
+        now: what the functions' clock shows, in ms; ``ahead``: of the server's own.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class World:
         build = library.build() if real_clock else _library(mutation)
         self.commands = Commands(self.keys, build)
         self.now = START_MS
+        self.ahead = 0
         self.server = "server-1"
         self._heard: list[tuple[bytes, bytes]] = []
         self._socket = socket.socket(socket.AF_UNIX)
@@ -180,8 +184,23 @@ class World:
         self.now += ms
         self.run(self._set_clock())
 
+    def set_back(self, ms: int) -> None:
+        """Set the server's clock back, just after one function and before another looks at it."""
+        self.ahead += ms
+        self.run(self._set_clock())
+
+    def be_another_process(self) -> None:
+        """Forget what is in no key: the functions' clock begins where a node last beat, if the
+        server's is not there yet. A function has to follow.
+        """
+        pulse = int(self.run(("GET", f"{self.keys.state}pulse")) or 0)
+        showed = self.now - self.ahead
+        self.now = max(showed, pulse)
+        self.ahead = self.now - showed
+        self.run(self.commands.load)
+
     def _set_clock(self) -> Command:
-        return ("SET", f"{self.keys.state}node:clock", str(self.now))
+        return ("SET", f"{self.keys.state}node:clock", str(self.now - self.ahead))
 
     def published(self) -> list[tuple[bytes, bytes]]:
         """Return what has been published since it was last looked at: channels and payloads."""
@@ -291,10 +310,15 @@ class World:
         ]
 
     def restore(self, snapshot: Sequence[Command]) -> None:
-        """Let the server forget what has happened since; its clock goes on."""
+        """Let another process take over, which knows nothing of what has happened since.
+
+        Its clock is not behind: tokens would not rise otherwise.
+        """
+        self.ahead = 0
         tick = f"{self.keys.state}node:tick"
         ticks = self.run(("GET", tick))
         self.tell(("FLUSHALL",), *snapshot, ("SET", tick, ticks), self._set_clock())
+        self.be_another_process()
 
     def key_names(self) -> set[str]:
         return set(_texts(self.run(("KEYS", "*"))))
@@ -316,14 +340,14 @@ class World:
 @lru_cache(maxsize=2)
 def _library(mutation: Mutation | None) -> Library:
     if mutation is None:
-        return library.build(clock=CLOCK)
+        return library.build(time=TIME)
     assert mutation.source in SOURCES
     source = library._source(mutation.source)
     if source.count(mutation.old) != 1:
         # No AssertionError: that would look like a mutant that is found out.
         raise LookupError(f"there {source.count(mutation.old)} times: {mutation.old}")
     broken = source.replace(mutation.old, mutation.new)
-    texts: dict[str, Any] = {"clock": CLOCK, mutation.source: broken}
+    texts: dict[str, Any] = {"time": TIME, mutation.source: broken}
     return library.build(**texts)
 
 

@@ -68,7 +68,7 @@ def test_the_digest_is_the_texts_and_stands_in_it() -> None:
 
 
 def test_the_digest_of_another_text_is_another() -> None:
-    other = library.build(clock="local function clock() return 1, 1000 end")
+    other = library.build(time="local function server_time() return 1, 1000 end")
     assert other.digest != library.library().digest
     assert "call('TIME')" in library.library().text
     assert "call('TIME')" not in other.text

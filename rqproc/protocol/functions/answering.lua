@@ -107,7 +107,7 @@ local function conclude(id, ok, body, report, worker, ended_at, stopped)
     if ttl > 0 then call('EXPIRE', key, ttl) else call('PERSIST', key) end
   end
   local registry = K.rq .. (ok and ':finished:' or ':failed:') .. (kept[1] or K.ingress)
-  local now_s = math.floor(clock() / 1000)
+  local now_s = math.floor(server_time() / 1000)
   call('ZREMRANGEBYSCORE', registry, 0, now_s)
   call('ZADD', registry, ttl > 0 and now_s + ttl or '+inf', id)
   return true
@@ -124,8 +124,9 @@ end
 
 -- Answers a call that is open here, and keeps its answer: its caller may have to ask for it again.
 local function answer_call(inc, id, payload, keep_ms)
-  if call('ZREM', K.open .. inc, id) == 0 then return false end
-  if call('DEL', K.job .. id) == 0 then return false end
+  if call('ZREM', K.open .. inc, id) == 0 then return end
+  -- Its hash may have expired, where the server's clock was set forward; or its caller has done without.
+  if call('DEL', K.job .. id) == 0 and call('EXISTS', K.withdrawn .. id) == 1 then return end
   publish(id, payload, K.answer .. id)
   call('SET', K.answer .. id, payload, 'PX', keep_ms)
   return true

@@ -15,13 +15,13 @@ local function fence(args)
   return 1
 end
 
--- How long a node has been silent, where that is more than half of its lease; else nil.
+-- How long a node has been silent, where that is more than half of its lease; else nil. One that does
+-- not tell is given all of it.
 local function silence(inc, now)
-  local about = call('HMGET', K.node .. name_of(inc), 'lease', 'grace')
-  local lease_ms = tonumber(about[1] or 0)
-  local silent_ms = lease_ms - (tonumber(call('ZSCORE', K.leases, inc) or 0) - now)
-  if about[2] == '1' then silent_ms = silent_ms + math.floor(lease_ms / 2) end -- it has had more
-  return silent_ms > lease_ms / 2 and silent_ms or nil
+  local about = call('HMGET', K.node .. name_of(inc), 'lease', 'beat')
+  if not (about[1] and about[2]) then return nil end
+  local silent_ms = now - tonumber(about[2])
+  return silent_ms > tonumber(about[1]) / 2 and silent_ms or nil
 end
 
 -- withdraw: takes back calls whose node cannot be expected to answer: their caller will do without it.

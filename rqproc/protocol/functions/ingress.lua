@@ -9,10 +9,10 @@
 -- another does it soon where that one has gone.
 local CARRIES_MS = 100
 
-local function carries(inc)
-  local carrier = call('GET', K.carrier)
-  if carrier and carrier ~= inc then return false end
-  call('SET', K.carrier, inc, 'PX', CARRIES_MS)
+local function carries(inc, now)
+  local carrier, end_ms = string.match(call('GET', K.carrier) or '', '^(%S+) (%d+)$')
+  if carrier and carrier ~= inc and now < tonumber(end_ms) then return false end
+  call('SET', K.carrier, string.format('%s %d', inc, now + CARRIES_MS), 'PX', CARRIES_MS)
   return true
 end
 
@@ -50,9 +50,9 @@ local function arrivals(args)
   local now = clock()
   reap(now)
   if are_suspended() then return nil end
-  enqueue_due(now, args[4])
+  enqueue_due(args[4])
   local count = call('LLEN', K.ingress_queue)
-  if count == 0 or not carries(args[2]) then return nil end
+  if count == 0 or not carries(args[2], now) then return nil end
   local first = first_without_node(count)
   if not first then return nil end
   local found = { 'back' }

@@ -31,9 +31,9 @@ local function put_on(id)
   if not call('LPOS', K.ingress_queue, id) then call('RPUSH', K.ingress_queue, id) end
 end
 
-local function show_execution(inc, id, token, at, now)
+local function show_execution(inc, id, token, at)
   local node, run = name_of(inc), string.format('%s:%d', id, token)
-  local seconds, worker = string.format('%.3f', now / 1000), K.names .. node
+  local seconds, worker = string.format('%.3f', server_time() / 1000), K.names .. node
   call('HSET', K.job .. id, 'status', 'started', 'started_at', at, 'last_heartbeat', at,
     'worker_name', worker)
   call('HSET', K.rq .. ':execution:' .. run, 'id', string.format('%d', token), 'job_id', id,
@@ -76,7 +76,7 @@ end
 local function run_again(id, pause_s, at, push)
   if pause_s > 0 then
     call('HSET', K.job .. id, 'status', 'scheduled')
-    call('ZADD', K.scheduled, math.floor(clock() / 1000) + pause_s, id)
+    call('ZADD', K.scheduled, math.floor(server_time() / 1000) + pause_s, id)
   else
     call('HSET', K.job .. id, 'status', 'queued', 'enqueued_at', at)
     call(push, K.ingress_queue, id)
@@ -108,8 +108,9 @@ local function repeats_after(id)
 end
 
 -- Enqueues jobs whose time has come. Those with a rate limit are left to RQ's own scheduler.
-local function enqueue_due(now, at)
-  local due = call('ZRANGEBYSCORE', K.scheduled, '-inf', math.floor(now / 1000), 'LIMIT', 0, 100)
+local function enqueue_due(at)
+  local now_s = math.floor(server_time() / 1000)
+  local due = call('ZRANGEBYSCORE', K.scheduled, '-inf', now_s, 'LIMIT', 0, 100)
   for _, id in ipairs(due) do
     local about = redis.pcall('HMGET', K.job .. id, 'status', 'enqueue_at_front', 'rate_limit_key')
     local is_limited = not about.err and about[3] and about[3] ~= ''

@@ -25,7 +25,7 @@
 --   K.fences    string, there while any fence may stand; see callers.lua
 --   K.answer    prefix of a string per id: an answer that its caller may ask for again; not below the
 --               others, so that an ACL can let callers read there and write elsewhere
---   K.withdrawn prefix of a string per id: why its caller took it back
+--   K.withdrawn prefix of a string per id: why its caller took it back, or nobody will answer it
 --   K.reply     prefix of a channel per caller: where its answers are published
 --   K.dropped   channel: the address of each id that was invalidated
 --   K.protocols sorted set of the namespace, of all protocols: PROTOCOL -> end of its last lease in ms
@@ -40,8 +40,9 @@
 -- of any other form are jobs.
 local PROTOCOL = 2
 local EPOCH_MARK = 'epoch' -- stands in the queues of all members after each change of members
+local KEEP_MS = 60000 -- a call's job, or its answer, outlives its deadline by this much
 
-local spaces = {} -- K.of: the keys of each incarnation that calls were queued at
+local spaces = {} -- K.of: the keys of each incarnation that calls were queued at; see clock.lua too
 local K
 
 local function space(prefix, rq)

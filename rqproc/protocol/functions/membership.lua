@@ -3,39 +3,58 @@
 -- Drops every node whose lease has run out. Functions that decide who serves begin with it. Returns
 -- whether route must look closer, see MARK.
 --
--- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off), not
--- the nodes: each then has half a lease more, once, to say that it lives. What it runs is still its
--- own in that time. Whose lease ended more than half a minute ago will not say so any more.
-local function reap_late(now)
+-- Where nobody has beaten for long, it was the server that was out (paused, restarted, cut off, its
+-- clock set forward), not the nodes: each then has half a lease from now, once, to say that it lives.
+-- What it runs is still its own in that time.
+--
+-- Whose lease ended more than half a minute ago will not say so any more, if that was told to another
+-- process of the server. This one cannot tell an hour of silence from a clock that was set forward by
+-- one: those nodes are on trial, see drop.
+--
+--   last  only those are looked at whose leases end by then
+local function reap_late(now, last)
   local quiet_ms = now - tonumber(call('GET', K.pulse) or 0)
-  local dead, marked = {}, false
-  for _, inc in ipairs(call('ZRANGEBYSCORE', K.leases, '-inf', now)) do
+  local dead, marked, since = {}, false, nil
+  for _, inc in ipairs(call('ZRANGEBYSCORE', K.leases, '-inf', last)) do
     if inc == MARK then
       marked = call('EXISTS', K.suspects, K.fences) > 0
       if not marked then call('ZREM', K.leases, MARK) end
     else
       local about = call('HMGET', K.node .. name_of(inc), 'lease', 'grace')
       local half_ms = math.floor(tonumber(about[1] or 0) / 2)
-      local late_ms = now - tonumber(call('ZSCORE', K.leases, inc))
-      if about[2] == '0' and quiet_ms > half_ms and late_ms < 30000 then
-        call('HSET', K.node .. name_of(inc), 'grace', 1)
+      local left_ms = tonumber(call('ZSCORE', K.leases, inc)) - now
+      local is_long = left_ms <= -30000
+      if left_ms < half_ms and about[2] == '0' and quiet_ms > half_ms and (K.gap or not is_long) then
+        call('HSET', K.node .. name_of(inc), 'grace', is_long and now or 1)
         call('ZADD', K.leases, now + half_ms, inc)
-      else
+      elseif left_ms <= 0 then
         dead[#dead + 1] = inc
+        since = tonumber(about[2] or 0) > 1 and tonumber(about[2]) or since
       end
     end
   end
   if #dead > 0 then
-    drop(dead, true, now)
+    drop(dead, true, now, since)
     marked = marked or call('EXISTS', K.suspects) == 1
     if marked then call('ZADD', K.leases, 0, MARK) end
   end
   return marked
 end
 
+-- After a gap that no node that lives leaves, not only those are looked at whose leases are over: a
+-- clock set forward may have left of others too little for a beat.
 local function reap(now)
+  if K.gap and K.half and K.gap > K.half then return reap_late(now, '+inf') end
   if #call('ZRANGEBYSCORE', K.leases, '-inf', now, 'LIMIT', 0, 1) == 0 then return false end
-  return reap_late(now)
+  return reap_late(now, now)
+end
+
+-- A node lives: its lease begins anew.
+local function renew(inc, lease_ms, now)
+  call('ZADD', K.leases, now + lease_ms, inc)
+  call('SET', K.pulse, now)
+  call('HSET', K.node .. name_of(inc), 'grace', 0, 'beat', now)
+  K.half = math.min(K.half or lease_ms, lease_ms / 2)
 end
 
 -- Raises the tokens above all that were ever given, even those that the server has forgotten: at
@@ -48,20 +67,26 @@ local function raise_tokens(now)
 end
 
 -- The protocols, other than this one, whose nodes live in this namespace, as 'N, M'; nil for none.
--- Those of protocol 1 knew nothing of others: their leases tell.
-local function other_protocols(now)
-  local found = {}
-  for _, version in ipairs(call('ZRANGEBYSCORE', K.protocols, now, '+inf')) do
+-- Those of protocol 1 knew nothing of others: their leases tell. All of it is by the server's own
+-- clock; no lease is longer than an hour, so what is further off is from before it was set back.
+local LONGEST_MS = 3600000
+
+local function other_protocols()
+  local now, found = server_time(), {}
+  local last = now + LONGEST_MS
+  for _, version in ipairs(call('ZRANGEBYSCORE', K.protocols, now, last)) do
     if version ~= tostring(PROTOCOL) then found[#found + 1] = version end
   end
-  local first = redis.pcall('ZRANGEBYSCORE', K.first_leases, now, '+inf', 'LIMIT', 0, 1)
+  local first = redis.pcall('ZRANGEBYSCORE', K.first_leases, now, last, 'LIMIT', 0, 1)
   if not first.err and #first > 0 then table.insert(found, 1, '1') end
   return #found > 0 and table.concat(found, ', ') or nil
 end
 
-local function spoken_until(ms)
-  if ms > tonumber(call('ZSCORE', K.protocols, PROTOCOL) or 0) then
-    call('ZADD', K.protocols, ms, PROTOCOL)
+local function speak_for(lease_ms)
+  local now = server_time()
+  local known = tonumber(call('ZSCORE', K.protocols, PROTOCOL) or 0)
+  if now + lease_ms > known or known > now + LONGEST_MS then
+    call('ZADD', K.protocols, now + lease_ms, PROTOCOL)
   end
 end
 
@@ -82,14 +107,12 @@ local function join(args)
   if args[13] ~= '' and args[13] ~= DIGEST then return { -2 } end
   local now = clock()
   reap(now)
-  local others = other_protocols(now)
+  local others = other_protocols()
   if others then return { -1, others } end
   local present = call('HGET', K.nodes, name)
   if present then
     if call('HGET', K.node .. name, 'nonce') == nonce then
-      call('ZADD', K.leases, now + lease_ms, present)
-      call('SET', K.pulse, now)
-      call('HSET', K.node .. name, 'grace', 0)
+      renew(present, lease_ms, now)
       return { 1, present, epoch() }
     end
     return { 0, tonumber(call('ZSCORE', K.leases, present)) - now }
@@ -97,12 +120,11 @@ local function join(args)
 
   raise_tokens(now) -- a server that has forgotten would give the same incarnation again
   local inc = string.format('%s#%d', name, call('INCR', K.token))
-  call('SET', K.pulse, now)
-  spoken_until(now + lease_ms)
-  call('ZADD', K.leases, now + lease_ms, inc)
+  renew(inc, lease_ms, now)
+  speak_for(lease_ms)
   call('ZADD', K.members, 0, inc)
   call('HSET', K.nodes, name, inc)
-  call('HSET', K.node .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms, 'grace', 0,
+  call('HSET', K.node .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms,
     'max_queue', args[5], 'max_waiters', args[6], 'lanes', args[7], 'pid', args[8], 'host', args[9],
     'session', 0, 'stuck', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
   epoch_changed(1, inc)
@@ -137,10 +159,9 @@ local function beat(args)
   reap(now)
   if not is_live(inc) then return { 0 } end
   local name = name_of(inc)
-  call('ZADD', K.leases, now + lease_ms, inc)
-  call('SET', K.pulse, now)
-  spoken_until(now + lease_ms)
-  call('HSET', K.node .. name, 'grace', 0, 'entries', args[4], 'hits', args[5], 'joined', args[6],
+  renew(inc, lease_ms, now)
+  speak_for(lease_ms)
+  call('HSET', K.node .. name, 'entries', args[4], 'hits', args[5], 'joined', args[6],
     'misses', args[7], 'stuck', args[10])
   local worker = K.worker .. name
   local state = call('EXISTS', K.claims .. inc) == 1 and 'busy' or 'idle'

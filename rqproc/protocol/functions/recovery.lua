@@ -68,9 +68,45 @@ local function recover(entry, ran)
   place(id, address, entry.moment)
 end
 
+-- Tells the callers of what came to a node on trial that nobody lives, when they ask again: else they
+-- would wait for one to join until their time is over. Jobs do wait.
+local function refuse(entry)
+  local function tell(id)
+    local payload = id .. ' error 0 0 0 - ' .. cjson.encode({ type = 'NoLiveNode' })
+    call('SET', K.withdrawn .. id, payload, 'PX', KEEP_MS)
+  end
+  local id, inc = entry.id, entry.inc
+  if is_group(id) then
+    local text = redis.pcall('HGET', K.job .. id, inc)
+    if type(text) ~= 'string' then return end
+    local places, addresses = parts_of(text)
+    for i, address in ipairs(addresses) do
+      tell(string.gsub(id, '-g', '-c', 1) .. '_' .. places[i] .. '-' .. address)
+    end
+    end_parts(inc, id)
+  else
+    call('DEL', K.job .. id)
+    tell(id)
+  end
+end
+
+-- Sends on what was open at nodes that are gone, in its order. `since`: when they were put on trial, in
+-- ms; what came after that is refused if nobody is left; nil where they were not.
+local function send_on(open, ran, since)
+  local unserved = since and call('ZCARD', K.members) == 0
+  for _, entry in ipairs(open) do
+    if unserved and tonumber(entry.moment) >= since * 1000 and not is_id_of_job(entry.id) then
+      refuse(entry)
+    else
+      recover(entry, ran[entry.id])
+    end
+  end
+end
+
 -- Takes nodes out. First all of them, then what they had goes to who is left, so that nothing is sent
--- from one dead node to the next. `died`: not by their own word, so it counts as an attempt.
-local function drop(incs, died, now)
+-- from one dead node to the next. `died`: not by their own word, so it counts as an attempt. `since`: as
+-- for send_on.
+local function drop(incs, died, now, since)
   local open, ran, started, changes, strays = {}, {}, {}, 0, {}
   for _, inc in ipairs(incs) do
     local name = name_of(inc)
@@ -94,7 +130,7 @@ local function drop(incs, died, now)
   for i = #open, 1, -1 do
     if started[open[i].id] then wait_again(open[i].id) end
   end
-  for _, entry in ipairs(open) do recover(entry, ran[entry.id]) end
+  send_on(open, ran, since)
   for _, id in ipairs(strays) do
     -- Not open: anyone may have pushed it. A job that is one is looked into like any other.
     local status = redis.pcall('HGET', K.job .. id, 'status')

@@ -1,6 +1,4 @@
 -- How calls and jobs enter the cluster.
-local KEEP_MS = 60000 -- a call's job, or its answer, outlives its deadline by this much
-
 -- Whether what says that it is new must be dropped: its caller has lost the connection that this came
 -- over, has asked again for all it sent there, and set a fence for what may come late. `has_marks`:
 -- what reap has returned.
@@ -23,7 +21,7 @@ local function refuse_if_full(inc, id, queued)
 end
 
 local function no_node_report()
-  local others = other_protocols((clock()))
+  local others = other_protocols()
   if others then
     return cjson.encode({ type = 'OtherProtocol', mine = tostring(PROTOCOL), others = others })
   end

@@ -96,7 +96,7 @@ local function claim_one(inc, id, now, token, at, has_marks, starts)
   if is_job then
     -- `at` is when the node began to wait: a job that came later was started when it came.
     local queued_at = call('HGET', K.job .. id, 'enqueued_at') or at
-    show_execution(inc, id, token, queued_at > at and queued_at or at, now)
+    show_execution(inc, id, token, queued_at > at and queued_at or at)
   end
   return { id, is_job and 'job' or 'call', address, token, deadline, fields[2] }
 end

@@ -68,7 +68,7 @@ local function hold_again(inc, id, token, address)
   if type(status) == 'string' and not address_of_call(id) then
     take_off(id)
     local at = call('HGET', K.job .. id, 'started_at') or call('HGET', K.job .. id, 'created_at') or ''
-    show_execution(inc, id, tonumber(token), at, (clock()))
+    show_execution(inc, id, tonumber(token), at)
   end
 end
 
