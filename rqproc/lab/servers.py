@@ -5,12 +5,13 @@ Knows the embedded server, the server program and its options. Must not know who
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -93,17 +94,20 @@ class ServerProcess:
             nothing, unless that file is taken away.
         port: of this machine's own, where it listens besides its socket; 0 for nowhere.
         password: the default user's.
+        environment: what its process has besides this one's.
     """
 
     def __init__(
-        self, *options: str, keeps: bool = False, port: int = 0, password: str = ""
-    ) -> None:
+        self, *options: str, keeps: bool = False, port: int = 0, password: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._temporary = tempfile.TemporaryDirectory(prefix="rqproc-server-")
         self.folder = Path(self._temporary.name)
         self.path = str(self.folder / "s")
         self.url = f"unix://{self.path}"
         self.port = port
         self._password = password
+        self._environment = {**os.environ, **(environment or {})}
         self._options = [
             "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", "s", "--save", "",
             "--appendonly", "yes" if keeps else "no", "--appendfsync", "always",
@@ -142,6 +146,7 @@ class ServerProcess:
             self._process = subprocess.Popen(  # noqa: S603
                 [str(find_binary()), *self._options, *options],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self._environment,
                 start_new_session=True,  # Ctrl-C is for whoever uses it
             )  # fmt: skip
         end = time.monotonic() + START_WITHIN_S

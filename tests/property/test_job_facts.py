@@ -140,9 +140,7 @@ def test_one_node_looks_into_arrivals_at_a_time(stage: Callers) -> None:
     assert stage.world.run(stage.commands.arrivals("b#2", most=9)), "where the other has gone"
     stage.world.run(("PERSIST", key))
     stage.world.advance(100)
-    assert stage.world.run(stage.commands.arrivals("a#1", most=9)), (
-        "by the clock, too"
-    )
+    assert stage.world.run(stage.commands.arrivals("a#1", most=9)), "by the clock, too"
 
 
 @pytest.mark.parametrize("before", [0, 1, 6, 7])
