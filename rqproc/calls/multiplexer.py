@@ -27,6 +27,7 @@ from typing import Any
 import hiredis
 
 from rqproc.calls.call import Call
+from rqproc.calls.kept import CLOSINGS, Kept, Lying
 from rqproc.errors import RqprocError
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import MOST_TOGETHER, Commands
@@ -40,8 +41,12 @@ server."""
 FENCE_S = 120.0
 """Seconds that a fence outlives the longest timeout of those who wait behind it."""
 
-UNLINK_BATCH = 64
-"""Answers that are read before they are removed, many at once."""
+BUFFER_ADVICE = (
+    "If the server's log tells of output buffer limits, let it have more ready for callers "
+    "(`CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60'`), or return less; else look "
+    "what closes connections"
+)
+"""Where connections are closed while answers are on their way."""
 
 Place = tuple[Call, int]
 """One of a call's ids, by its place."""
@@ -62,19 +67,18 @@ class Multiplexer:
         calls: all that are waited for, the oldest first.
         expected: what is done with the replies to come, in their order; another one for each
             connection.
-        extra: commands that must be sent as soon as may be, with what is done with their replies.
     """
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
         self.calls: dict[Call, None] = {}
         self.expected: deque[ReplyHandler] = deque()
-        self.extra: list[tuple[Command, ReplyHandler]] = []
         self._name = fresh_name()
         self._numbers = count()
         self._pending: dict[bytes, Place] = {}
         self._groups: dict[bytes, Sequence[Place]] = {}
-        self._acks: list[bytes] = []
+        self._kept = Kept()
+        self._closings = 0  # of connections in a row that have brought no answer
         self._calls_by_old_name: dict[str, list[Call]] = {}
         self._fences_to_set: dict[str, float] = {}
         self._fences_sent: dict[str, float] = {}
@@ -178,10 +182,10 @@ class Multiplexer:
         """
         if not call.names and not call.groups:
             return self.compose_new((call,), left_s)
-        call.unsure = True
-        places = [(call, place) for place in call.missing()]
-        if not places:  # the last answer has come since this was decided
+        places = [(call, place) for place in call.missing() if not self._is_kept(call, place)]
+        if not places:  # the last answer has come since this was decided, or is being fetched
             return []
+        call.unsure = True
         commands = []
         if withdraw:
             self.expected.append((self._withdrawn, places))
@@ -217,27 +221,28 @@ class Multiplexer:
         for name, for_s in fences.items():
             self.expected.append((self._fenced, (name, for_s)))
             commands.append(self.commands.fence(name, for_s))
-        for command, handler in self.extra:
-            self.expected.append(handler)
-            commands.append(command)
-        self.extra.clear()
-        if len(self._acks) >= UNLINK_BATCH:
-            acks, self._acks = self._acks, []
+        for lying in self._kept.fetch(self._is_wanted):
+            self.expected.append((self._fetched, lying))
+            commands.append(("GET", lying.key))
+        if read := self._kept.removed():
             self.expected.append((_ignored, None))
-            commands.append(("UNLINK", *acks))
+            commands.append(("UNLINK", *read))
         return commands
 
     def goodbye(self) -> list[Command]:
         """Return what a client that is closed says at last; nobody waits for the reply."""
-        acks, self._acks = self._acks, []
-        return [("UNLINK", *acks)] if acks else []
+        read = self._kept.removed(few=True)
+        return [("UNLINK", *read)] if read else []
 
     @property
     def has_more(self) -> bool:
         """Whether ``housekeeping`` has anything to say."""
-        return bool(
-            self._must_load or self._fences_to_set or self.extra or len(self._acks) >= UNLINK_BATCH
-        )
+        return bool(self._must_load or self._fences_to_set or self._kept.is_due)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it is to be said though nobody asks for anything."""
+        return self._kept.is_urgent
 
     # --- what is heard ---
 
@@ -260,9 +265,12 @@ class Multiplexer:
 
     def message(self, payload: bytes) -> None:
         """Give an answer to whoever waits for it."""
+        self._closings = 0
         id, _, rest = payload.partition(b" ")
         if rest.startswith(b"kept "):
-            self._fetch(id, rest)
+            if self._is_wanted(id):
+                _, size, key = rest.split(b" ", 2)
+                self._kept.tell(Lying(id, key, int(size)))
             return
         place = self._pending.pop(id, None)
         if place is None:
@@ -274,7 +282,7 @@ class Multiplexer:
         call, index = place
         call.take(index, rest)
         if rest[:4] != b"hit " and not call.unsure:
-            self._acks.append(self.commands.keys.answer("").encode() + id)
+            self._kept.has_read(self.commands.keys.answer("").encode() + id, len(rest))
         if not call.left and (wake := call.wake):
             wake()
 
@@ -301,16 +309,25 @@ class Multiplexer:
             if not one.left and (wake := one.wake):
                 wake()
 
-    def _fetch(self, id: bytes, rest: bytes) -> None:
-        """Have an answer read that is too big to be published, if anyone waits for it."""
-        if not (id in self._pending or id in self._groups or _group_of(id) in self._groups):
-            return
-        key = rest.partition(b" ")[2]
-        self.extra.append((("GET", key), (self._fetched, None)))
+    def _is_wanted(self, id: bytes) -> bool:
+        """Whether anyone waits for the answer to a call, or to those of a group."""
+        return id in self._pending or id in self._groups or _group_of(id) in self._groups
 
-    def _fetched(self, reply: Any, _: None) -> None:
-        if isinstance(reply, bytes):  # else it is asked again
-            self.message(reply)
+    def _is_kept(self, call: Call, place: int) -> bool:
+        """Whether an answer lies at the server, and is fetched from there."""
+        if not self._kept:
+            return False
+        return self.commands.keys.answer(self.sent(call, place).id).encode() in self._kept
+
+    def _fetched(self, reply: Any, lying: Lying) -> None:
+        self._kept.fetched(lying)
+        if not isinstance(reply, bytes):
+            return  # it is asked for again
+        self.message(reply)
+        if reply.partition(b" ")[2].startswith(
+            (b"hit ", b"many ")
+        ):  # it was put there for this alone
+            self._kept.has_read(lying.key, lying.size)
 
     def _routed(self, reply: Any, places: Sequence[Place]) -> None:
         if isinstance(reply, Exception):
@@ -402,8 +419,7 @@ class Multiplexer:
     def broken(self, error: Exception) -> None:
         """A connection has failed: nobody knows which of the last packets have arrived."""
         self.expected = deque()
-        self.extra.clear()
-        self._acks.clear()
+        self._blame(error)
         self._fences_to_set |= self._fences_sent  # they may not have arrived
         self._fences_sent = {}
         calls = tuple(self.calls)  # others come and go meanwhile
@@ -418,6 +434,21 @@ class Multiplexer:
             call.error = error
             if wake := call.wake:
                 wake()
+
+    def _blame(self, error: Exception) -> None:
+        """Say what a connection may have been closed for; give up an answer that it is closed for
+        whenever that is fetched.
+        """
+        closed = False
+        if isinstance(error, ConnectionLost) and not error.spent_s:
+            closed = True
+            self._closings += 1
+            if self._kept.is_fetching or self._closings >= CLOSINGS:
+                error.advice = BUFFER_ADVICE
+        lying = self._kept.forget(closed=closed)
+        if lying and (place := self._pending.pop(lying.id, None)):
+            said = f"its {lying.size} bytes do not come through. {BUFFER_ADVICE}"
+            self._answer(*place, answer_codec.unreadable(said))
 
     def _was_sent(self, call: Call) -> bool:
         """Whether a call went out under the present name."""

@@ -233,7 +233,7 @@ class Tasks:
         except Refused as error:
             self._broken(connection, error)
             return
-        if self._core.extra and not self._flushing:
+        if self._core.is_urgent and not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 

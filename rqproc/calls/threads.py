@@ -273,7 +273,7 @@ class Threads:
         else:  # a short reply wakes nobody: it may have been there all the time
             self._silent_since = max(self._silent_since, self._sent_at)
         self._core.take_in(found, expected)
-        if self._core.extra:
+        if self._core.is_urgent:
             self._send_extra(connection)
 
     def _send_extra(self, connection: Connection) -> None:
@@ -283,7 +283,7 @@ class Threads:
             return
         self._sending.acquire()
         try:
-            if self._line and connection is self._line.connection and self._core.extra:
+            if self._line and connection is self._line.connection and self._core.is_urgent:
                 connection.send(pack(self._core.housekeeping()), timeout_s=GRACE_S)
         finally:
             self._sending.release()

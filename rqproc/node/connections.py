@@ -23,7 +23,7 @@ After a broken connection nobody knows which packets were carried out, so a new 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rqproc.protocol import loading
@@ -36,6 +36,22 @@ from rqproc.transport.connector import Connector
 BLOCK_S = 5.0
 GRACE_S = 2.0
 PATIENCE_S = BLOCK_S + GRACE_S
+
+
+PORTION_BYTES = 1024 * 1024
+"""Endings that are longer together are sent apart: the server does nothing else meanwhile."""
+
+
+def portions(endings: Sequence[Ending]) -> Iterator[Sequence[Ending]]:
+    """Take endings apart, in their order, into what may be sent together."""
+    first = size = 0
+    for place, ending in enumerate(endings):
+        of_this = sum(map(len, ending))
+        if size and size + of_this > PORTION_BYTES:
+            yield endings[first:place]
+            first, size = place, 0
+        size += of_this
+    yield endings[first:]
 
 
 class Connections:
@@ -223,10 +239,11 @@ class Connections:
         Raises:
             ConnectionLost.
         """
-        command = self._commands.answer(self._incarnation, endings, draining=draining)
-        self._unsure.append(endings)
-        self._due = self._monotonic() + GRACE_S
-        self._answers.send(pack((command,)), timeout_s=GRACE_S)
+        for some in portions(endings) if len(endings) > 1 else (endings,):
+            command = self._commands.answer(self._incarnation, some, draining=draining)
+            self._unsure.append(some)
+            self._due = self._monotonic() + GRACE_S
+            self._answers.send(pack((command,)), timeout_s=GRACE_S)
 
     def acknowledged(self) -> list[tuple[Sequence[Ending], Sequence[bytes]]]:
         """Return endings that the server has carried out since, and ids of jobs with dependents.
@@ -243,6 +260,7 @@ class Connections:
             arrived, reply = self._answers.next_reply()
             if arrived:
                 self._acknowledged.append((self._unsure.popleft(), reply))
+                self._due = self._monotonic() + GRACE_S
             elif not self._answers.receive(wait=wait):
                 if self._monotonic() > self._due:
                     raise ConnectionLost("the server does not answer")

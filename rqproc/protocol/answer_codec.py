@@ -76,14 +76,14 @@ def decode_answer(rest: bytes) -> Answer:
     try:
         value = _from_json(body.decode())[0]
     except UNREADABLE as error:
-        return _unreadable(node, error)
+        return unreadable(f"it cannot be read here: {error}", node)
     times = (int(age_ms) / 1000, int(left_ms) / 1000)
     return Answer(source.decode(), *times, int(token), node.decode(), value)
 
 
-def _unreadable(node: bytes, error: Exception) -> Answer:
+def unreadable(why: str, node: bytes = b"") -> Answer:
     """Return the answer that a value comes to which this process cannot read, as another could."""
-    said = f"the handler's value cannot be read here: {error}"
+    said = f"a value was made, but {why}"
     report = {"type": "HandlerFailed", "remote_type": "UnservableValue", "message": said}
     return Answer("error", node=node.decode(), report=report)
 
@@ -129,7 +129,7 @@ def decode_part(part: Part) -> Answer:
     try:
         _, *answer = _from_json(part.text.decode())[0]
     except UNREADABLE as error:
-        return _unreadable(part.node, error)
+        return unreadable(f"it cannot be read here: {error}", part.node)
     return _part(part.node.decode(), *answer)
 
 

@@ -30,7 +30,8 @@ settling                     string   a lease and a minute      reconcile, after
 ============================ ======== ========================= ==================================
 
 ``rqproc-answers:NS:2:ID`` (string, until the deadline and a minute) is the answer to a call that
-was run, for its caller to ask for again: written by answer, deleted by callers.
+was run, for its caller to ask for again; or one that is too big to be pushed, for a minute if it is
+no run's. Written by answer and settle, read and deleted by callers.
 
 ``2`` is the protocol's number. ``rqproc:NS:protocols`` (zset, score = end of the last lease in ms)
 says which protocols have live nodes in a namespace.

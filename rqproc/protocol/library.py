@@ -20,8 +20,8 @@ number is left alone."""
 
 SOURCES = (
     "keys", "time", "clock", "members", "jobs", "placement", "suspects", "recovery", "membership",
-    "nested",
-    "routing", "answering", "running", "callers", "sessions", "reading", "ingress",
+    "nested", "pushing", "routing", "answering", "running", "callers", "sessions", "reading",
+    "ingress",
 )  # fmt: skip
 """In this order: what a file uses stands in it or before it."""
 

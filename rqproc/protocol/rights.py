@@ -18,7 +18,7 @@ CONNECT = ("auth", "hello", "ping", "select")
 WITHIN: dict[Role, list[str]] = {
     "caller": (
         "del exists get hdel hexists hget hgetall hincrby hlen hmget hset incrby lindex llen "
-        "lpos lpush lrange lrem pexpire pttl rpush sadd set srem time zadd zcard zrange "
+        "lpos lpush lrange lrem pexpire pttl rpush sadd set srem strlen time zadd zcard zrange "
         "zrangebyscore zrem zscore"
     ).split(),
     "node": (

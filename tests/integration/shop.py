@@ -215,6 +215,18 @@ def give(id: Any, what: str) -> Any:
     return values[what]
 
 
+@app.resource(ttl=60)
+def poster(id: Any) -> str:
+    """Almost the most that a value may be."""
+    return f"{id}:" + "x" * 1_000_000
+
+
+@app.resource(ttl=60)
+def page(id: Any) -> str:
+    """Less than what is pushed to callers at most."""
+    return f"{id}:" + "x" * 60_000
+
+
 def _deep(levels: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(levels):

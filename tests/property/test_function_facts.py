@@ -16,7 +16,7 @@ from steps import called, ended, enqueued, lying, state, taken
 
 from rqproc.ids import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
 from rqproc.lab.servers import ServerProcess
-from rqproc.protocol import answer_codec, library
+from rqproc.protocol import library
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import job_key
 from rqproc.protocol.messages import Claimed, Known, Limits, OtherBuild, Sent, SessionSuperseded
@@ -80,30 +80,6 @@ def test_a_claim_of_what_is_open_elsewhere_changes_nothing(stage: Callers) -> No
 
 
 # --- what is kept ---
-
-
-def test_an_answer_above_64_kib_is_told_of_and_kept_as_long_as_any_other(stage: Callers) -> None:
-    node = started(stage)
-    call = called(stage)
-    taken(stage, node)
-    payload = answer_codec.encode_answer(call.id, "miss", '"' + "x" * 70_000 + '"', node="a")
-    answer = Commands.call("", call.id, call.address, payload, 600.0)
-    stage.world.published()
-    stage.world.run(stage.commands.answer(node.inc, [answer]))
-    ((_, told),) = stage.world.published()
-    key = stage.world.keys.answer(call.id)
-    assert told == f"{call.id} kept {key}".encode()
-    assert stage.world.run(("GET", key)) == payload.encode()
-    assert stage.world.run(("PTTL", key)) > 590_000
-
-
-def test_a_large_hit_is_kept_for_its_caller_to_fetch(stage: Callers) -> None:
-    node = started(stage)
-    call = called(stage)
-    stage.pop(node, 9)
-    payload = answer_codec.encode_answer(call.id, "hit", '"' + "x" * 70_000 + '"', node="a")
-    stage.world.run(stage.commands.answer(node.inc, [Commands.hit(call.id, payload)]))
-    assert stage.world.run(("PTTL", stage.world.keys.answer(call.id))) > 0
 
 
 def test_a_call_is_kept_a_minute_past_its_deadline(stage: Callers) -> None:

@@ -14,6 +14,7 @@ import test_clock_facts as clock
 import test_function_facts as facts
 import test_group_facts as group_facts
 import test_job_facts as jobs
+import test_large_answers as large
 import test_membership_facts as members
 from callers import Callers
 from hypothesis import HealthCheck, Phase, settings
@@ -133,9 +134,9 @@ MUTANTS = {
     # how calls enter
     "the fence keeps all out": Mutation("routing", "if not again and is_fenced", "if is_fenced"),
     "what is asked again is queued again": Mutation("routing",
-        "if again then report = known(id, args[i + 3]) end", ""),
+        "if again then report = find_known(id, args[i + 3]) end", ""),
     "what is answered is asked again": Mutation("routing",
-        "local payload = call('GET', K.answer .. id) or call('GET', K.withdrawn .. id)",
+        "local payload = told_before(id)",
         "local payload = call('GET', K.withdrawn .. id)"),
     "what was lost on its way stays lost": Mutation("routing",
         "    call('RPUSH', queue_of(inc), open)\n", ""),
@@ -217,7 +218,7 @@ MUTANTS = {
         "if call('DEL', K.job .. id) == 0 and call",
         "if call('EXISTS', K.job .. id) == 0 and call"),
     "an answer is not kept": Mutation("answering",
-        "  call('SET', K.answer .. id, payload, 'PX', keep_ms)\n", ""),
+        "  call('SET', K.answer .. id, payload, 'PX', keep_ms)\n", "",),
     "an answer is kept for ever": Mutation("answering",
         "call('SET', K.answer .. id, payload, 'PX', keep_ms)",
         "call('SET', K.answer .. id, payload)"),
@@ -305,6 +306,12 @@ def on_trial(stage: Callers) -> None:
 def group_on_trial(stage: Callers) -> None:
     clock.test_callers_of_a_cluster_that_is_dead_for_long_are_told_so_after_half_a_lease(
         stage, True
+    )
+
+
+def told_again(stage: Callers) -> None:
+    large.test_who_asks_again_is_told_where_answers_lie_once_a_mebibyte_is_unread(
+        stage, "one by one"
     )
 
 
@@ -434,8 +441,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "withdraw takes back what is answered": (
         members.test_a_withdrawal_of_what_is_answered_is_told_the_answer,
         Mutation("callers",
-        "call('GET', K.answer .. id) or call('GET', K.withdrawn .. id)",
-        "call('GET', K.withdrawn .. id)")),
+        "told_before(id)", "call('GET', K.withdrawn .. id)")),
     "a lost claim is held": (
         facts.test_a_claim_whose_reply_was_lost_is_released_and_given_again,
         Mutation("sessions", "  release_lost(inc, runs)\n", "")),
@@ -504,6 +510,37 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         clock.test_how_long_a_protocol_is_spoken_is_said_by_the_servers_own_clock,
         Mutation("membership",
         "  local now = server_time()\n  local known", "  local now = clock()\n  local known")),
+    "what is pushed has no end": (
+        large.test_no_more_than_a_mebibyte_is_pushed_to_who_does_not_ask,
+        Mutation("pushing", " or after > UNREAD then", " then")),
+    "who asks has read nothing": (
+        large.test_no_more_than_a_mebibyte_is_pushed_to_who_does_not_ask,
+        Mutation("pushing", "if caller and K.unread[caller] then K.unread[caller] = 0 end", "")),
+    "who asks for a group has read nothing": (
+        large.test_who_asks_for_a_group_has_read_too,
+        Mutation("routing", "  has_read(group)\n", "")),
+    "what is small is told of": (
+        large.test_what_is_small_is_always_pushed,
+        Mutation("pushing", "  if bytes <= SHORT then return true end\n", "")),
+    "all callers ever are remembered": (
+        large.test_what_was_pushed_to_callers_who_are_gone_is_not_remembered_for_ever,
+        Mutation("pushing", "if K.unread_of == 1000 then", "if false then")),
+    "large answers are pushed": (
+        large.test_an_answer_above_64_kib_is_told_of_and_kept_as_long_as_any_other,
+        Mutation("pushing", "if bytes > BIG or after", "if after")),
+    "a large hit lies nowhere": (
+        large.test_a_large_hit_is_kept_for_its_caller_to_fetch,
+        Mutation("answering", "if not lies then", "if lies then")),
+    "a large answer of a run is kept too short": (
+        large.test_an_answer_above_64_kib_is_told_of_and_kept_as_long_as_any_other,
+        Mutation("answering", "if not lies then", "if true then")),
+    "who asks again is told large answers": (
+        told_again,
+        Mutation("pushing", "if may_push(string.match(id, '^r%x+'), bytes) then return",
+        "if true then return")),
+    "who asks again has read": (
+        told_again,
+        Mutation("routing", "if not again then has_read", "if true then has_read")),
     "cancelled jobs come back": (
         jobs.test_a_job_that_was_cancelled_while_it_ran_is_not_recovered,
         Mutation("recovery",

@@ -276,7 +276,7 @@ class World:
         """What one payload says: ids, and a word for each."""
         id, _, rest = payload.partition(b" ")
         if rest.startswith(b"kept "):
-            return self._answers(self.run(("GET", rest[5:])))
+            return self._answers(self.run(("GET", rest.split(b" ")[2])))
         if rest.startswith(b"many "):
             reply, number = id.decode().rsplit("-g", 1)
             return [

@@ -9,7 +9,7 @@ import hiredis
 import pytest
 from scripted_connection import ScriptedConnection, ScriptedConnector
 
-from rqproc.node.connections import Connections
+from rqproc.node.connections import PORTION_BYTES, Connections, portions
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
 from rqproc.transport.connection import Refused
@@ -92,3 +92,20 @@ def test_what_stands_in_the_place_of_a_text_is_none_and_ends_nothing() -> None:
     connections = opened(takes, ScriptedConnection())
     assert connections.read([("HGET",)] * 3) == [b"0 1-r-1", None, None]
     assert not takes.closed
+
+
+def test_long_endings_are_sent_apart_and_in_their_order() -> None:
+    """The server does nothing else while it carries one command out: no heartbeat, for one."""
+    half = b"x" * (PORTION_BYTES // 2 - 10)
+    long = [Commands.hit(b"%d" % number, half) for number in range(5)]
+    short = [Commands.hit(b"s%d" % number, b"1") for number in range(3)]
+    alone = Commands.hit(b"alone", b"x" * 3 * PORTION_BYTES)
+    assert list(portions(long)) == [long[:2], long[2:4], long[4:]]
+    assert list(portions([alone, *short, alone])) == [[alone], short, [alone]]
+    assert list(portions(short)) == [short]
+    answers = ScriptedConnection()
+    connections = opened(ScriptedConnection(), answers)
+    connections.answer(long, draining=False)
+    assert [packet.count(b"FCALL") for packet in answers.sent] == [1, 1, 1]
+    assert connections.unsure == 3
+    assert connections.close() == long

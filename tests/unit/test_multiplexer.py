@@ -19,8 +19,10 @@ from made_calls import (
     timeout_ms,
 )
 
-from rqproc.calls.call import Kind
-from rqproc.calls.multiplexer import FENCE_S, UNLINK_BATCH
+from rqproc.calls.call import Call, Kind
+from rqproc.calls.kept import CLOSINGS, REMOVED_TOGETHER
+from rqproc.calls.multiplexer import FENCE_S
+from rqproc.errors import HandlerFailed
 from rqproc.protocol import codec
 from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.transport.connection import Command, ConnectionLost, Refused
@@ -198,7 +200,7 @@ def test_an_answer_that_is_kept_is_fetched(board: Board, together: int) -> None:
     last = calls[-1]
     place = together - 1
     id = last.names[0] if together == 1 else _part_of(last.groups[0], place)
-    board.hears(f"{id} kept KEY".encode())
+    board.hears(f"{id} kept 70000 KEY".encode())
     assert (last.left, board.core.has_more) == (1, True)
     assert board.core.housekeeping() == [("GET", b"KEY")]
     board.replies(answer(id, 9))
@@ -213,7 +215,7 @@ def test_a_group_that_is_kept_is_fetched(board: Board) -> None:
     call = a_call(1, 2)
     board.asks(call)
     board.replies(None)
-    board.hears(f"{call.groups[0]} kept KEY".encode())
+    board.hears(f"{call.groups[0]} kept 70000 KEY".encode())
     assert board.core.housekeeping() == [("GET", b"KEY")]
     board.replies(group_answer(call.groups[0], 0, 1))
     assert call.left == 0
@@ -222,7 +224,7 @@ def test_a_group_that_is_kept_is_fetched(board: Board) -> None:
 def test_what_was_kept_and_is_gone_is_missing_still(board: Board) -> None:
     call = a_call()
     board.asks(call)
-    board.hears(f"{call.names[0]} kept KEY".encode())
+    board.hears(f"{call.names[0]} kept 70000 KEY".encode())
     board.core.housekeeping()
     board.replies(None, None)
     assert call.left == 1
@@ -235,9 +237,77 @@ def test_what_is_kept_for_one_who_has_gone_is_not_fetched(board: Board) -> None:
     board.asks(call)
     id = call.names[0]
     board.core.leave(call)
-    board.hears(f"{id} kept KEY".encode())
+    board.hears(f"{id} kept 70000 KEY".encode())
     assert not board.core.has_more
     assert board.is_empty()
+
+
+def lies(board: Board, *calls: Call, size: int = 70_000) -> None:
+    """They are told where their answers lie, one after another."""
+    board.hears(*(f"{call.names[0]} kept {size} KEY{call.ids[0]}".encode() for call in calls))
+
+
+def test_what_is_fetched_is_not_asked_for_again(board: Board) -> None:
+    calls = [a_call(id, kind="i") for id in range(2)]
+    board.asks(*calls)
+    board.replies(None, None)
+    board.hears(*(f"{c.names[0]} kept 70000 {KEYS.answer(c.names[0])}".encode() for c in calls))
+    assert names(board.again(calls[0])) == ["GET", "GET"]
+    assert not calls[0].unsure
+    board.replies(None)
+    assert names(board.again(calls[0])) == ["route"], "it was not there any more"
+    assert names(board.again(calls[1])) == []
+
+
+def test_a_hit_that_was_fetched_is_removed_for_it_lay_there_for_this_alone(board: Board) -> None:
+    call = a_call()
+    board.asks(call)
+    board.replies(None)
+    lies(board, call, size=2**20)
+    board.core.housekeeping()
+    board.replies(answer(call.names[0], source="hit"))
+    assert board.core.is_urgent
+    assert board.core.housekeeping() == [("UNLINK", b"KEY1")]
+
+
+def test_who_is_cut_off_while_an_answer_is_fetched_is_told_of_the_limit(board: Board) -> None:
+    call = a_call()
+    board.asks(call)
+    lies(board, call)
+    board.core.housekeeping()
+    error = ConnectionLost("closed")
+    board.core.broken(error)
+    assert call.error is error
+    assert "client-output-buffer-limit 'pubsub" in error.advice
+
+
+@pytest.mark.parametrize("reason", ["closed", "late", "closed while an answer came"])
+def test_who_is_cut_off_again_and_again_is_told_of_the_limit(board: Board, reason: str) -> None:
+    """But not where the server does not answer, or lets answers through."""
+    call, other = a_call(), a_call(2)
+    board.asks(call)
+    for _ in range(CLOSINGS):
+        if reason == "closed while an answer came":
+            board.asks(other)
+            board.hears(answer(other.names[0]))
+        error = ConnectionLost("gone", spent_s=1.5 if reason == "late" else 0.0)
+        board.core.broken(error)
+        board.again(call)
+    assert ("client-output-buffer-limit" in error.advice) == (reason == "closed")
+
+
+def test_an_answer_that_never_comes_through_is_given_up_alone(board: Board) -> None:
+    call, other = a_call(1), a_call(2)
+    board.asks(call)
+    board.asks(other)
+    for _ in range(CLOSINGS):
+        lies(board, call)
+        board.core.housekeeping()
+        board.core.broken(ConnectionLost("closed"))
+        board.again(call)
+    with pytest.raises(HandlerFailed, match=r"70000 bytes .* client-output-buffer-limit"):
+        call.value("shop")
+    assert other.left == 1
 
 
 # --- refusals ---
@@ -434,7 +504,7 @@ def ask_many(board: Board, count: int, source: str) -> list[str]:
 
 
 def test_answers_of_runs_are_removed_many_at_once(board: Board) -> None:
-    ids = ask_many(board, UNLINK_BATCH - 1, "miss")
+    ids = ask_many(board, REMOVED_TOGETHER - 1, "miss")
     assert not board.core.has_more
     ids += ask_many(board, 1, "joined")
     keys = [KEYS.answer(id).encode() for id in ids]
@@ -443,13 +513,13 @@ def test_answers_of_runs_are_removed_many_at_once(board: Board) -> None:
 
 
 def test_an_answer_from_an_entry_is_not_kept_and_not_removed(board: Board) -> None:
-    ask_many(board, 2 * UNLINK_BATCH, "hit")
+    ask_many(board, 2 * REMOVED_TOGETHER, "hit")
     assert board.core.housekeeping() == []
 
 
 def test_the_answer_of_a_call_that_was_asked_again_is_not_removed(board: Board) -> None:
     """Else what asks again, late on its way, would have it run once more."""
-    for id in range(2 * UNLINK_BATCH):
+    for id in range(2 * REMOVED_TOGETHER):
         call = a_call(id)
         board.asks(call)
         board.again(call)
@@ -568,7 +638,7 @@ def test_replies_of_an_old_connection_are_not_taken_for_those_of_a_new_one(board
 def test_what_was_to_be_fetched_over_a_lost_connection_is_asked_again(board: Board) -> None:
     call = a_call()
     board.asks(call)
-    board.hears(f"{call.names[0]} kept KEY".encode())
+    board.hears(f"{call.names[0]} kept 70000 KEY".encode())
     board.core.broken(CUT)
     assert names(board.again(call)) == ["fence", "route"]
     board.hears(answer(call.names[0]))

@@ -93,7 +93,7 @@ def test_an_answer_that_is_kept_is_fetched(server: ScriptedServer) -> None:
         await until(server, lambda: server.queued)
         key = COMMANDS.keys.answer(call.names[0])
         server.kept[key.encode()] = f"{call.names[0]} miss 0 0 1 n1 {'9' * 70_000}".encode()
-        server.publish(f"{call.names[0]} kept {key}".encode())
+        server.publish(f"{call.names[0]} kept 70050 {key}".encode())
         await asked
         assert call.left == 0
 

@@ -1,16 +1,14 @@
 -- What ends a call or job.
 
-local BIG = 65536 -- answers above this are fetched by their callers: what is published is bounded
-
--- Brings an answer to its caller: published to whoever listens now. `key`: where it lies meanwhile if
--- it is big.
-local function publish(id, payload, key)
-  local channel = K.reply .. string.match(id, '^(r%x+)%-')
-  if #payload <= BIG then
-    call('PUBLISH', channel, payload)
+-- Brings an answer to its caller, who listens now. What is too big to be pushed lies at a key, for its
+-- caller to fetch. `lies`: whether it lies there anyway.
+local function publish(id, payload, key, lies)
+  local caller = string.match(id, '^(r%x+)%-')
+  if may_push(caller, #payload) then
+    call('PUBLISH', K.reply .. caller, payload)
   else
-    call('SET', key, payload, 'PX', KEEP_MS)
-    call('PUBLISH', channel, id .. ' kept ' .. key)
+    if not lies then call('SET', key, payload, 'PX', KEEP_MS) end
+    call('PUBLISH', K.reply .. caller, kept_at(id, key, #payload))
   end
 end
 
@@ -127,9 +125,8 @@ local function answer_call(inc, id, payload, keep_ms)
   if call('ZREM', K.open .. inc, id) == 0 then return end
   -- Its hash may have expired, where the server's clock was set forward; or its caller has done without.
   if call('DEL', K.job .. id) == 0 and call('EXISTS', K.withdrawn .. id) == 1 then return end
-  publish(id, payload, K.answer .. id)
   call('SET', K.answer .. id, payload, 'PX', keep_ms)
-  return true
+  publish(id, payload, K.answer .. id, true)
 end
 
 -- answer: ends calls and jobs, and releases what they held.

@@ -28,7 +28,8 @@ end
 --
 -- args  2 ms until the caller's deadline
 --       then for each call without an answer: id, group
--- returns for each call '' or its answer: why it was withdrawn, or what it has been answered with
+-- returns for each call '' or its answer: why it was withdrawn, or what it has been answered with, or
+--   where that lies: see pushing.lua
 --
 -- A call is lost where no member lives; where the server has forgotten it; where the node that has it
 -- has been silent for more than half of its lease. What a node that beats has is not lost, however slow
@@ -57,7 +58,7 @@ local function withdraw(args)
 
   for i = 3, #args, 2 do
     local id, group = args[i], args[i + 1]
-    local payload = call('GET', K.answer .. id) or call('GET', K.withdrawn .. id)
+    local payload = told_before(id)
     if not payload then
       local inc = whereabouts(id, group)
       local report = loss(inc)

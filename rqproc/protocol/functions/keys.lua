@@ -62,7 +62,7 @@ local function space(prefix, rq)
     first_leases = 'rqproc:' .. namespace .. ':leases',
     rq = rq, job = rq .. ':job:', results = rq .. ':results:',
     queue = rq .. ':queue:' .. queues, worker = rq .. ':worker:' .. queues, names = queues,
-    of = {}, wip = rq .. ':wip:' .. ingress,
+    of = {}, unread = {}, unread_of = 0, wip = rq .. ':wip:' .. ingress,
     scheduled = rq .. ':scheduled:' .. ingress, ingress = ingress, ingress_queue = rq .. ':queue:' .. ingress,
   }
 end

@@ -31,8 +31,8 @@ end
 -- What is known of a call that is asked again: '' where it is under way, its answer where that was
 -- kept, nil where nothing is. What is open at a node and neither in its queue nor run there may have
 -- been lost on its way to it: it is queued once more, and a node that knows it leaves it alone.
-local function known(id, group)
-  local payload = call('GET', K.answer .. id) or call('GET', K.withdrawn .. id)
+local function find_known(id, group)
+  local payload = told_before(id)
   if payload then return payload end -- of a group's call, one that was withdrawn still lies there
   local inc, open = whereabouts(id, group)
   if not inc then return nil end
@@ -58,7 +58,7 @@ end
 --       5 'new', or 'again' where they may have been sent before
 --       then for each call: id, address, data, group (what it was sent with before, or '')
 -- returns nil where all are queued; else for each call '', or the JSON report of why it was not
---   queued, or the answer that it has had
+--   queued, or the answer that it has had, or where that lies: see pushing.lua
 --
 -- The usual case is one new call: TIME, ZRANGEBYSCORE, ZCARD, ZRANGE, HSET, PEXPIRE, ZADD, RPUSH.
 local function route(args)
@@ -68,12 +68,13 @@ local function route(args)
   local has_marks = reap(now)
   -- All calls of a packet have their caller's name, so the first tells whether it is fenced.
   if not again and is_fenced(has_marks, args[6]) then return nil end
+  if not again then has_read(args[6]) end
   local deadline = now + timeout_ms
   local told, said = {}, false
 
   for i = 6, #args, 4 do
     local id, address, report = args[i], args[i + 1], nil
-    if again then report = known(id, args[i + 3]) end
+    if again then report = find_known(id, args[i + 3]) end
     local under_way = report == ''
     if not report then
       local inc = owner_of(address)
@@ -107,6 +108,7 @@ local function scatter(args)
   local timeout_ms, group = tonumber(args[2]), args[4]
   local now, moment = clock()
   if is_fenced(reap(now), group) then return nil end
+  has_read(group)
   local members = call('ZRANGE', K.members, 0, -1)
   local refused = {}
   if #members == 0 then
