@@ -128,7 +128,9 @@ class FunctionCalls:
 
     def _take(self, within_s: float) -> Connection:
         try:
-            return self._idle.pop()
+            while (connection := self._idle.pop()).is_cut():
+                connection.close()
+            return connection
         except IndexError:
             return self.connector.connect(timeout_s=min(CONNECT_TIMEOUT_S, within_s))
 

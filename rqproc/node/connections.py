@@ -22,6 +22,7 @@ After a broken connection nobody knows which packets were carried out, so a new 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -30,11 +31,15 @@ from rqproc.protocol import loading
 from rqproc.protocol.commands import Commands, Ending
 from rqproc.protocol.messages import Claimed, Known
 from rqproc.runtime import Lock, Waker
-from rqproc.transport.connection import Command, ConnectionLost, pack
+from rqproc.transport.connection import Command, Connection, ConnectionLost, pack
 from rqproc.transport.connector import Connector
+
+log = logging.getLogger("rqproc.node")
 
 BLOCK_S = 5.0
 GRACE_S = 2.0
+REST_S = 0.9
+"""No server closes a connection that has rested for less: its ``timeout`` is in whole seconds."""
 PATIENCE_S = BLOCK_S + GRACE_S
 
 
@@ -76,13 +81,16 @@ class Connections:
         self._incarnation = incarnation
         self.number = number
         self._lock = lock
+        self._waker = waker
         self._monotonic = connector.runtime.monotonic
         self._popping_until = 0.0  # 0 where no pop is under way
         self._early: Sequence[bytes] = ()
         self._pops: dict[int, bytes] = {}
         self._unsure: deque[Sequence[Ending]] = deque()
         self._acknowledged: list[tuple[Sequence[Ending], Sequence[bytes]]] = []
-        self._due = 0.0
+        self._used_at = 0.0  # when the second one was last used
+        self._popped_at = 0.0  # when a pop was last begun
+        self._server = ""
         self._takes = connector.connect(timeout_s=GRACE_S)
         self._answers = self._takes  # until the server has let this session begin
         self._poll = connector.runtime.poller(self._takes, waker)
@@ -108,7 +116,7 @@ class Connections:
         Raises:
             ConnectionLost, Refused, RedisUnavailable, LeaseLost, SessionSuperseded.
         """
-        server = self._takes.server_id(timeout_s=GRACE_S)
+        server = self._server = self._takes.server_id(timeout_s=GRACE_S)
         if bare:
             loading.load(self._takes, self._commands, connector=self._connector, timeout_s=GRACE_S)
         reconcile = self._commands.reconcile(
@@ -119,6 +127,45 @@ class Connections:
         claimed = self._commands.read_claim(reply)
         self._answers = self._connector.connect(timeout_s=GRACE_S)
         return claimed
+
+    # --- connections that have rested ---
+
+    def _rouse_answers(self) -> None:
+        """Before the second connection is used: make another where the server has closed it while
+        it rested.
+
+        Raises:
+            ConnectionLost, Refused, RedisUnavailable.
+        """
+        now = self._monotonic()
+        rested_s, self._used_at = now - self._used_at, now
+        if rested_s > REST_S and not self._unsure and self._answers.is_cut():
+            self._answers.close()
+            self._answers = self._connect_again()
+
+    def _rouse_takes(self) -> None:
+        """The same for the first one, on which no pop is under way. Raises: as the other."""
+        if self._monotonic() > self._popped_at + REST_S:
+            self._renew_takes()
+
+    def _renew_takes(self) -> bool:
+        if not self._takes.is_cut():
+            return False
+        self._takes.close()
+        self._takes = self._connect_again()
+        self._poll = self._connector.runtime.poller(self._takes, self._waker)
+        return True
+
+    def _connect_again(self) -> Connection:
+        """Nothing was due on a connection that rested, so no new session need begin; but for
+        another process of the server, to which this node has to say what it runs.
+        """
+        log.debug("the server has closed a connection that rested: a new one")
+        connection = self._connector.connect(timeout_s=GRACE_S)
+        if connection.server_id(timeout_s=GRACE_S) != self._server:
+            connection.close()
+            raise ConnectionLost("the server is another process")
+        return connection
 
     # --- taking ---
 
@@ -132,7 +179,12 @@ class Connections:
         return bool(self._early)
 
     def pop(self, most: int) -> None:
-        """Ask for up to ``most`` ids, as soon as there are any. Raises: ConnectionLost."""
+        """Ask for up to ``most`` ids, as soon as there are any.
+
+        Raises:
+            ConnectionLost, Refused, RedisUnavailable.
+        """
+        self._rouse_takes()
         self._takes.send(self._pop(most), timeout_s=GRACE_S)
 
     def _pop(self, most: int) -> bytes:
@@ -140,7 +192,8 @@ class Connections:
         if packed is None:
             packed = pack((self._commands.pop(self._node, most=most, block_s=BLOCK_S),))
             self._pops = {most: packed}
-        self._popping_until = self._monotonic() + PATIENCE_S
+        self._popped_at = self._monotonic()
+        self._popping_until = self._popped_at + PATIENCE_S
         return packed
 
     def wait(self, patience_s: float) -> tuple[bool, bool]:
@@ -170,6 +223,8 @@ class Connections:
         if self._early:
             ids, self._early = self._early, ()
             return ids
+        if not self._popping_until and self._renew_takes():
+            return ()
         if not self._takes.receive(wait=False):
             return ()
         arrived, reply = self._takes.next_reply()
@@ -192,7 +247,9 @@ class Connections:
         """
         if self._popping_until:  # it blocks the one connection: use the other
             self._read_acknowledgements(wait=True)
+            self._rouse_answers()
             return self._answers.exchange(commands, timeout_s=GRACE_S)
+        self._rouse_takes()
         if not then_pop:
             return self._takes.exchange(commands, timeout_s=GRACE_S)
         self._takes.send(pack(commands) + self._pop(then_pop), timeout_s=GRACE_S)
@@ -214,8 +271,12 @@ class Connections:
         Raises:
             ConnectionLost.
         """
-        connection = self._answers if self._popping_until else self._takes
         self._read_acknowledgements(wait=True)
+        if self._popping_until:
+            self._rouse_answers()
+        else:
+            self._rouse_takes()
+        connection = self._answers if self._popping_until else self._takes
         end = self._monotonic() + GRACE_S
         connection.send(pack(commands), timeout_s=GRACE_S)
         replies: list[Any] = []
@@ -239,10 +300,10 @@ class Connections:
         Raises:
             ConnectionLost.
         """
+        self._rouse_answers()
         for some in portions(endings) if len(endings) > 1 else (endings,):
             command = self._commands.answer(self._incarnation, some, draining=draining)
             self._unsure.append(some)
-            self._due = self._monotonic() + GRACE_S
             self._answers.send(pack((command,)), timeout_s=GRACE_S)
 
     def acknowledged(self) -> list[tuple[Sequence[Ending], Sequence[bytes]]]:
@@ -260,15 +321,16 @@ class Connections:
             arrived, reply = self._answers.next_reply()
             if arrived:
                 self._acknowledged.append((self._unsure.popleft(), reply))
-                self._due = self._monotonic() + GRACE_S
+                self._used_at = self._monotonic()
             elif not self._answers.receive(wait=wait):
-                if self._monotonic() > self._due:
+                if self._monotonic() > self._used_at + GRACE_S:
                     raise ConnectionLost("the server does not answer")
                 return
 
     def drain(self) -> None:
         """Say that this node is no member any more. Raises: ConnectionLost, Refused."""
         self._read_acknowledgements(wait=True)
+        self._rouse_answers()
         drain = self._commands.drain(self._node, self._incarnation)
         self._answers.exchange((drain,), timeout_s=GRACE_S)
 

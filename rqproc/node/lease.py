@@ -179,6 +179,10 @@ class Heartbeat:
 
     def _exchange(self, term: Term) -> list[object]:
         timeout_s = self._settings.beat_timeout_s
+        if self._connection and self._connection.is_cut():
+            log.debug("heartbeat: the server has closed the connection that rested: a new one")
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
             self._connection = self._connector.connect(timeout_s=timeout_s)
         beat = self._commands.beat(

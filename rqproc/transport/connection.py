@@ -205,6 +205,19 @@ class Connection:
         """
         return self._timed.has_unread(replies)
 
+    def is_cut(self) -> bool:
+        """Whether the other end has closed this connection, on which nothing is due: servers do so
+        with those that rest for longer than their ``timeout``.
+        """
+        try:
+            size = self._timed.read_now(self._buffer)
+        except NOT_YET:
+            return False
+        except OSError:
+            return True
+        self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+        return not size
+
     def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
         """Have what is published on channels pushed here; for a connection with ``pushes``.
 

@@ -17,7 +17,8 @@ class ScriptedConnection:
     def __init__(self, *pieces: list[Any]) -> None:
         self.pieces = deque(pieces)
         self.sent: list[list[bytes]] = []
-        self.closed = False
+        self.closed = self.cut = False
+        self.server = "server"
         self._arrived: deque[Any] = deque()
 
     def fileno(self) -> int:
@@ -25,6 +26,9 @@ class ScriptedConnection:
 
     def close(self) -> None:
         self.closed = True
+
+    def is_cut(self) -> bool:
+        return self.cut
 
     def send(self, packet: bytes, *, timeout_s: float) -> None:
         reader = hiredis.Reader()
@@ -61,7 +65,7 @@ class ScriptedConnection:
         return list(self.pieces.popleft()) if self.pieces else []
 
     def server_id(self, *, timeout_s: float) -> str:
-        return "server"
+        return self.server
 
 
 class ScriptedConnector:

@@ -12,18 +12,21 @@ from scripted_connection import ScriptedConnection, ScriptedConnector
 from rqproc.node.connections import PORTION_BYTES, Connections, portions
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
-from rqproc.transport.connection import Refused
+from rqproc.transport.connection import ConnectionLost, Refused
 
+HIT = Commands.hit(b"id", b"id hit")
 VIEW = [1, 1000, 5, [b"a", b"b"], []]
 
 
-def opened(takes: ScriptedConnection, answers: ScriptedConnection) -> Connections:
+def opened(
+    takes: ScriptedConnection, answers: ScriptedConnection, *more: ScriptedConnection
+) -> Connections:
     takes.pieces.appendleft([VIEW])
     lock = threading.Lock()
     lock.acquire()
     connections = Connections(
-        cast(Any, ScriptedConnector(takes, answers)), Commands(Keys()), node="b", incarnation="b#1",
-        number=1, waker=cast(Any, None), lock=lock,
+        cast(Any, ScriptedConnector(takes, answers, *more)), Commands(Keys()), node="b",
+        incarnation="b#1", number=1, waker=cast(Any, None), lock=lock,
     )  # fmt: skip
     assert connections.reconcile([], rejoined=False, bare=False).epoch == 5
     return connections
@@ -109,3 +112,69 @@ def test_long_endings_are_sent_apart_and_in_their_order() -> None:
     assert [packet.count(b"FCALL") for packet in answers.sent] == [1, 1, 1]
     assert connections.unsure == 3
     assert connections.close() == long
+
+
+# --- connections that rest ---
+
+
+def rested(connections: Connections, *, s: float = 60.0) -> None:
+    """So long ago both were used last."""
+    connections._used_at -= s
+    connections._popped_at -= s
+
+
+def test_one_that_the_server_has_closed_while_it_rested_is_made_anew() -> None:
+    takes, answers = ScriptedConnection(), ScriptedConnection()
+    others = ScriptedConnection(), ScriptedConnection()
+    connections = opened(takes, answers, *others)
+    takes.cut = answers.cut = True
+    rested(connections)
+    connections.pop(8)
+    connections.answer([HIT], draining=False)
+    assert [len(one.sent) for one in others] == [1, 1]
+    assert takes.closed
+    assert answers.closed
+
+
+def test_one_that_has_been_used_just_now_is_not_looked_at() -> None:
+    """It costs nothing where a node has much to do."""
+    takes, answers = ScriptedConnection(), ScriptedConnection()
+    connections = opened(takes, answers)
+    connections.pop(8)
+    connections.answer([HIT], draining=False)
+    takes.cut = answers.cut = True
+    connections._popping_until = 0.0
+    connections._unsure.clear()
+    connections.pop(8)
+    connections.answer([HIT], draining=False)
+    assert len(answers.sent) == 2
+
+
+def test_one_of_which_something_is_awaited_is_lost_with_it() -> None:
+    answers = ScriptedConnection()
+    connections = opened(ScriptedConnection(), answers)
+    connections.answer([HIT], draining=False)
+    answers.cut = True
+    rested(connections)
+    connections.answer([HIT], draining=False)
+    assert len(answers.sent) == 2, "there is no other one"
+
+
+def test_where_another_process_of_the_server_answers_a_session_has_to_begin() -> None:
+    takes, other = ScriptedConnection(), ScriptedConnection()
+    other.server = "another"
+    connections = opened(takes, ScriptedConnection(), other)
+    takes.cut = True
+    rested(connections)
+    with pytest.raises(ConnectionLost, match="another process"):
+        connections.pop(8)
+    assert other.closed
+
+
+def test_one_that_is_closed_while_nothing_is_popped_is_made_anew_at_once() -> None:
+    takes, other = ScriptedConnection(), ScriptedConnection([None])
+    connections = opened(takes, ScriptedConnection(), other)
+    takes.cut = True
+    assert connections.popped() == ()
+    connections.pop(8)
+    assert len(other.sent) == 1

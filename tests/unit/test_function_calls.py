@@ -22,7 +22,10 @@ class FakeConnection:
     def __init__(self, *outcomes: Any) -> None:
         self.outcomes = list(outcomes)
         self.sent: list[Any] = []
-        self.closed = False
+        self.closed = self.cut = False
+
+    def is_cut(self) -> bool:
+        return self.cut
 
     def send(self, packet: bytes, *, timeout_s: float) -> None:
         reader = hiredis.Reader()
@@ -53,6 +56,16 @@ class FakeConnector:
 
 
 SURVEY = (b"FCALL", COMMANDS.survey()[1].encode())
+
+
+def test_an_idle_connection_that_the_server_has_closed_is_not_used() -> None:
+    first, second = FakeConnection(), FakeConnection()
+    calls = FunctionCalls(FakeConnector(first, second), COMMANDS)  # type: ignore[arg-type]
+    calls.run(COMMANDS.survey())
+    first.cut = True
+    calls.run(COMMANDS.survey())
+    assert first.closed
+    assert (first.sent, second.sent) == ([SURVEY], [SURVEY])
 
 
 def failing(error: Exception) -> Callable[[Any], None]:

@@ -103,6 +103,15 @@ def test_the_reply_to_a_call_that_was_queued_wakes_nobody_and_is_not_lost(
     assert connection.take(LONG_S)[0] is None
 
 
+def test_a_connection_that_rests_is_cut_once_the_other_end_has_closed_it(
+    ends: tuple[Connection, socket.socket],
+) -> None:
+    connection, theirs = ends
+    assert not connection.is_cut()
+    theirs.close()
+    assert connection.is_cut()
+
+
 def test_where_nothing_comes_in_time_nothing_is_taken(
     ends: tuple[Connection, socket.socket],
 ) -> None:

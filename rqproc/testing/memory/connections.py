@@ -228,6 +228,9 @@ class SimConnection(Connection):
     def has_unread(self, replies: int = 1) -> bool:
         return replies == 1 and bool(self._replies)
 
+    def is_cut(self) -> bool:
+        return bool(self._broken or self._closed)
+
     def next_reply(self) -> tuple[bool, Any]:
         with self._simulation.mutex:
             if not self._replies:
