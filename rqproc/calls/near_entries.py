@@ -133,8 +133,9 @@ class Near:
 
     def reply(self, id: object, resource: str) -> Reply | None:
         """``find``, with the story of the value."""
+        now = self._clock()  # first: what is found then had not ended by it
         kept = self.find(id, resource)
-        return kept.reply_at(self._clock()) if kept else None
+        return kept.reply_at(now) if kept else None
 
     def expect(self, resource: str, ids: Iterable[Id]) -> Expected:
         """Make places for what is asked for next; to be called before it is."""
