@@ -106,20 +106,20 @@ def _idle_member(bench: Bench) -> Iterator[Client]:
         try:
             yield client
         finally:  # what was not forgotten, if we are interrupted
-            queue = client.keys.queue("m0")
-            ids = cast("list[bytes]", bench.redis.lrange(queue, 0, -1))
-            forget_jobs(bench, [id.decode() for id in ids], queue)
+            keys = client.keys
+            ids = cast("list[bytes]", bench.redis.lrange(keys.ingress_queue, 0, -1))
+            forget_jobs(bench, [id.decode() for id in ids], keys.ingress_queue, keys.queue("m0"))
 
 
 def _ours(bench: Bench, seconds: float) -> Reading:
     client = bench.have(_idle_member)
-    queue = client.keys.queue("m0")
+    queues = client.keys.ingress_queue, client.keys.queue("m0")
 
     def enqueue(count: int) -> list[str]:
         jobs = client.enqueue_many(range(count), FRESH)
         return [job.id for job in jobs if not isinstance(job, RqprocError)]
 
-    return _enqueue_rate(bench, enqueue, seconds, queue)
+    return _enqueue_rate(bench, enqueue, seconds, *queues)
 
 
 def _stock_enqueue(bench: Bench, seconds: float) -> Reading:
