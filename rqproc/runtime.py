@@ -22,6 +22,8 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from rqproc.locks import Lock
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -54,12 +56,6 @@ def patched_by(*makers: object) -> str:
         if name in GREEN:
             return name
     return ""
-
-
-class Lock(Protocol):
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
-    def release(self) -> None: ...
-    def locked(self) -> bool: ...
 
 
 class Event(Protocol):
@@ -255,17 +251,6 @@ def settle(found: Future[T], work: Callable[[], T]) -> None:
         found.set_result(work())
     except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
         found.set_exception(error)
-
-
-def opener(lock: Lock) -> Callable[[], None]:
-    """Return what opens a lock that is taken: it wakes who waits for it, and waits for nobody."""
-
-    def wake() -> None:
-        if lock.locked():
-            with suppress(RuntimeError):  # another thread has opened it just now
-                lock.release()
-
-    return wake
 
 
 class Inherited(Protocol):

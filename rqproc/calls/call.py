@@ -95,11 +95,13 @@ class Call:
         """Whether it is no answer that nobody lives: the server has known these calls before."""
         return self.carried and self.on_lost == "wait"
 
-    def take(self, place: int, answer: Raw) -> None:
-        """Take in an answer; one that came before, or after it was given up, is left alone."""
-        if self.answers[place] is None:
-            self.answers[place] = answer
-            self.left -= 1
+    def take(self, place: int, answer: Raw) -> bool:
+        """Take in an answer, and return True; False where there is one, or it was given up."""
+        if self.answers[place] is not None:
+            return False
+        self.answers[place] = answer
+        self.left -= 1
+        return True
 
     def take_group(self, first: int, rest: bytes) -> None:
         """Take in answers of a group whose first call is the one at that place; each comes once, as
@@ -115,11 +117,11 @@ class Call:
             self.left -= answer_codec.count_group(rest)
 
     def _read_groups(self) -> None:
-        unread, self._unread = self._unread, None
-        for first, rest in unread or ():
+        for first, rest in self._unread or ():
             for place, answer in answer_codec.decode_group(rest):
                 self.answers[first + place] = self.answers[first + place] or answer
         self.left = self.answers.count(None)
+        self._unread = None  # last: this may be interrupted
 
     def missing(self) -> list[int]:
         """Return the places of the ids without an answer.

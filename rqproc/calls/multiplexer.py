@@ -4,6 +4,10 @@ Knows the protocol's calls and pending calls. Must not know connections, threads
 ``threads`` and ``tasks`` carry it out. What is sent is composed under its driver's lock, in the
 order in which it goes out; what comes is taken in by one thread at a time.
 
+Any of it may be interrupted at any instruction, by an exception from a signal's handler. What was
+being composed, or taken in, is in an unknown state then, and its connection is given up, as one
+that was cut: see ``broken``, which may be interrupted itself, and is then begun once more.
+
 A client has a name, which stands in the id of each call, and listens on a channel of that name.
 Answers are published there; the replies to commands say only what was refused.
 
@@ -64,14 +68,14 @@ class Multiplexer:
     """The callers of one client.
 
     Attributes:
-        calls: all that are waited for, the oldest first.
+        calls: all that are waited for, the oldest first, with what their driver knows them by.
         expected: what is done with the replies to come, in their order; another one for each
             connection.
     """
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
-        self.calls: dict[Call, None] = {}
+        self.calls: dict[Call, Any] = {}
         self.expected: deque[ReplyHandler] = deque()
         self._name = fresh_name()
         self._numbers = count()
@@ -104,9 +108,9 @@ class Multiplexer:
         """
         address, data = call.addresses[0], call.data(0)
         id = f"{self._name}-{call.kind}{next(self._numbers):x}-{address}"
-        call.names = (id,)
         place = (call, 0)
-        self._pending[id.encode()] = place
+        self._pending[id.encode()] = place  # first: a call that has a name must be found by it
+        call.names = (id,)
         self.expected.append((self._routed, (place,)))
         timeout_s = call.timeout_s if left_s is None else left_s
         return self.commands.route_one(id, address, data, timeout_s=timeout_s, parent=call.parent)
@@ -139,41 +143,47 @@ class Multiplexer:
         if len(call.ids) == 1:
             return [self.compose_one(call, left_s)]
         number = next(self._numbers)
-        call.names = [
+        names = [
             f"{self._name}-{call.kind}{number:x}_{place}-{address}"
             for place, address in enumerate(call.addresses)
         ]
         places = [(call, place) for place in range(len(call.ids))]
-        self._pending.update(zip((name.encode() for name in call.names), places, strict=True))
+        self._pending.update(zip((name.encode() for name in names), places, strict=True))
+        call.names = names
         timeout_s = call.timeout_s if left_s is None else left_s
         return [self._route(places, timeout_s, again=False)]
 
     def _scatter_ids(self, call: Call, left_s: float | None) -> list[Command]:
-        commands = []
+        commands, groups = [], []
         for base in range(0, len(call.ids), MOST_TOGETHER):
             addresses = call.addresses[base : base + MOST_TOGETHER]
             places = [(call, base + place) for place in range(len(addresses))]
-            commands.append(self._scatter(places, addresses, left_s))
+            group, command = self._scatter(places, addresses, left_s)
+            groups.append(group)
+            commands.append(command)
+        call.groups = groups  # all at once: a call has been sent, or it has not
         return commands
 
     def _scatter_calls(self, calls: Sequence[Call], left_s: float | None) -> Command:
         if len(calls) == 1:
             return self.compose_one(calls[0], left_s)
         addresses = [call.addresses[0] for call in calls]
-        return self._scatter([(call, 0) for call in calls], addresses, left_s)
+        group, command = self._scatter([(call, 0) for call in calls], addresses, left_s)
+        for call in calls:
+            call.groups = [group]
+        return command
 
     def _scatter(
         self, places: Sequence[Place], addresses: Sequence[str], left_s: float | None
-    ) -> Command:
+    ) -> tuple[str, Command]:
+        """Return the id of a new group, and the command in which it goes out."""
         group = f"{self._name}-g{next(self._numbers):x}"
         call = places[0][0]
         self._groups[group.encode()] = places
-        for one in dict.fromkeys(one for one, _ in places):
-            one.groups.append(group)
         self.expected.append((self._scattered, places))
         data = codec.encode_many(call.resource)
         timeout_s = call.timeout_s if left_s is None else left_s
-        return self.commands.scatter(group, data, addresses, timeout_s=timeout_s)
+        return group, self.commands.scatter(group, data, addresses, timeout_s=timeout_s)
 
     def compose_again(self, call: Call, left_s: float, *, withdraw: bool) -> list[Command]:
         """Return what asks again for a call's ids without an answer.
@@ -182,10 +192,19 @@ class Multiplexer:
         """
         if not call.names and not call.groups:
             return self.compose_new((call,), left_s)
-        places = [(call, place) for place in call.missing() if not self._is_kept(call, place)]
+        unsure, call.unsure = (
+            call.unsure,
+            True,
+        )  # first: an answer that comes now stays at the server
+        missing = call.missing()
+        if len(missing) < call.left:  # one was interrupted before it was counted
+            call.left = len(missing)
+        places = [(call, place) for place in missing if not self._is_kept(call, place)]
         if not places:  # the last answer has come since this was decided, or is being fetched
+            call.unsure = unsure
+            if not missing and (wake := call.wake):
+                wake()
             return []
-        call.unsure = True
         commands = []
         if withdraw:
             self.expected.append((self._withdrawn, places))
@@ -216,9 +235,9 @@ class Multiplexer:
             self._must_load = False
             self.expected.append((self._loaded, None))
             commands.append(self.commands.load)
-        fences, self._fences_to_set = self._fences_to_set, {}
-        self._fences_sent |= fences
-        for name, for_s in fences.items():
+        for name, for_s in tuple(self._fences_to_set.items()):
+            self._fences_sent[name] = for_s
+            self._fences_to_set.pop(name, None)
             self.expected.append((self._fenced, (name, for_s)))
             commands.append(self.commands.fence(name, for_s))
         for lying in self._kept.fetch(self._is_wanted):
@@ -272,7 +291,7 @@ class Multiplexer:
                 _, size, key = rest.split(b" ", 2)
                 self._kept.tell(Lying(id, key, int(size)))
             return
-        place = self._pending.pop(id, None)
+        place = self._pending.get(id)  # it stays: who takes the answer in may be interrupted
         if place is None:
             self._part_or_group(id, rest)
         else:
@@ -280,7 +299,8 @@ class Multiplexer:
 
     def _give(self, place: Place, id: bytes, rest: bytes) -> None:
         call, index = place
-        call.take(index, rest)
+        if not call.take(index, rest):
+            return
         if rest[:4] != b"hit " and not call.unsure:
             self._kept.has_read(self.commands.keys.answer("").encode() + id, len(rest))
         if not call.left and (wake := call.wake):
@@ -416,8 +436,25 @@ class Multiplexer:
             if len(call.ids) > 1 or not any(one in self.calls for one, _ in places):
                 self._groups.pop(group.encode(), None)
 
+    @property
+    def size(self) -> int:
+        """How much is kept for those who wait."""
+        return len(self.calls) + len(self._pending) + len(self._groups)
+
+    def tidy(self) -> None:
+        """Forget what is left of calls that nobody waits for: one who left was interrupted."""
+        for id, (call, _) in tuple(self._pending.items()):
+            if call not in self.calls:
+                self._pending.pop(id, None)
+        for id, places in tuple(self._groups.items()):
+            if not any(call in self.calls for call, _ in places):
+                self._groups.pop(id, None)
+
     def broken(self, error: Exception) -> None:
-        """A connection has failed: nobody knows which of the last packets have arrived."""
+        """A connection has failed: nobody knows which of the last packets have arrived.
+
+        To be called again where it was interrupted.
+        """
         self.expected = deque()
         self._blame(error)
         self._fences_to_set |= self._fences_sent  # they may not have arrived

@@ -24,12 +24,12 @@ from rqproc.ids import Id, address, slot
 from rqproc.local.job import LocalJob, wait_for
 from rqproc.local.spaces import LocalPlace, place_apart, place_of
 from rqproc.local.worker import EPOCH, NAME, LocalWorker
+from rqproc.locks import opener
 from rqproc.model import Location, Membership, NodeInfo
 from rqproc.protocol import answer_codec
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import Sent
 from rqproc.resource import Declaring, ResourceSpec
-from rqproc.runtime import opener
 from rqproc.settings import LOCAL
 
 if TYPE_CHECKING:

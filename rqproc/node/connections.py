@@ -27,10 +27,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rqproc.locks import Lock
 from rqproc.protocol import loading
 from rqproc.protocol.commands import Commands, Ending
 from rqproc.protocol.messages import Claimed, Known
-from rqproc.runtime import Lock, Waker
+from rqproc.runtime import Waker
 from rqproc.transport.connection import Command, Connection, ConnectionLost, pack
 from rqproc.transport.connector import Connector
 

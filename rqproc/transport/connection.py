@@ -33,6 +33,9 @@ PUSH_LOW_WATER = 4
 """Bytes for which a thread is woken that waits for what is pushed: ``_\\r\\n``, the reply to a call
 that was queued, has three and tells it nothing."""
 
+INTERRUPTED = "who used it was interrupted"
+"""Why a connection is lost on which a packet may be half sent, or half read."""
+
 FLOW_S = 0.25
 """Seconds within which the next bytes of a reply come that is late but on its way."""
 

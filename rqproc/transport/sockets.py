@@ -5,6 +5,7 @@ Knows sockets, TLS and what gevent and eventlet put in their place. Must not kno
 
 from __future__ import annotations
 
+import _socket
 import errno
 import socket
 import ssl
@@ -14,7 +15,7 @@ import time
 from contextlib import ExitStack, suppress
 from functools import lru_cache
 from math import ceil
-from typing import Protocol
+from typing import Any, Protocol
 
 from rqproc.runtime import wait_for_file
 
@@ -148,10 +149,13 @@ class Polled:
         wait_for_file(self._socket.fileno(), left_s, writable=writable)
 
 
-def interrupt(made: socket.socket) -> None:
-    """End the connection under whoever reads."""
+def interrupt(made: Any) -> None:
+    """End the connection under whoever reads. ``made``: a socket, of greenlets too."""
     with suppress(OSError), ExitStack() as stack:  # closed already
         # By its file: TLS's own way would take the socket out of TLS.
+        if isinstance(made, _socket.socket):
+            _socket.socket.shutdown(made, socket.SHUT_RDWR)
+            return
         beside = socket.fromfd(made.fileno(), socket.AF_INET, socket.SOCK_STREAM)
         stack.callback(beside.close)
         beside.shutdown(socket.SHUT_RDWR)

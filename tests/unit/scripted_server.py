@@ -69,6 +69,9 @@ class ScriptedServer:
         log: the commands that arrived, without those with which connections begin.
         queued: how often each call was queued.
         auto: whether a call is answered as soon as it is queued, and how: "hit" or "miss".
+        held: calls that are not, told by the end of their ids.
+        by_key: calls whose answers have to be fetched, told likewise.
+        value: of an id's answer, unless it is told another.
         mute: nothing is carried out nor answered from now on; ``late`` has what came meanwhile.
         refuse: what the next functions are refused with, in turn; "" for those that are not.
         closes: how many connections are closed as soon as they are made.
@@ -80,6 +83,9 @@ class ScriptedServer:
         self.log: list[list[bytes]] = []
         self.queued: Counter[str] = Counter()
         self.auto = ""
+        self.held: tuple[str, ...] = ()
+        self.by_key: tuple[str, ...] = ()
+        self.value: Callable[[str], object] = lambda id: 7
         self.mute = False
         self.late: list[list[bytes]] = []
         self.refuse: list[str] = []
@@ -141,13 +147,17 @@ class ScriptedServer:
         with self.changed:
             return list(self.queued)
 
-    def answer(self, id: str, value: object = 7, *, source: str = "miss") -> None:
+    def answer(self, id: str, value: object = None, *, source: str = "miss") -> None:
         """A node answers a call."""
-        payload = encode_answer(id, source, repr(value), node="n1").encode()
+        found = self.value(id) if value is None else value
+        payload = encode_answer(id, source, repr(found), node="n1").encode()
+        key = COMMANDS.keys.answer(id)
         with self.changed:
             if source != "hit":
-                self.kept[COMMANDS.keys.answer(id).encode()] = payload
-        self.publish(payload)
+                self.kept[key.encode()] = payload
+        self.publish(
+            f"{id} kept {len(payload)} {key}".encode() if id.endswith(self.by_key) else payload
+        )
 
     def answer_group(self, group: str, *places: int, node: str = "n1") -> None:
         """A node answers calls of a group, each with its place for a value."""
@@ -298,7 +308,8 @@ class ScriptedServer:
 
     def _answer_all(self) -> None:
         with self.changed:
-            todo, self._known = sorted(self._known), set()
+            todo = sorted(id for id in self._known if not id.endswith(self.held))
+            self._known -= set(todo)
         for id in todo:
             self.answer(id, source=self.auto)
 

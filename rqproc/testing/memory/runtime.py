@@ -12,7 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from rqproc.runtime import Event, Lock, Poller, Queue, Readable, Runtime, Thread, Waker
+from rqproc.locks import Lock
+from rqproc.runtime import Event, Poller, Queue, Readable, Runtime, Thread, Waker
 from rqproc.testing.memory.event_loop import SimEventLoop
 from rqproc.testing.memory.primitives import (
     SimEvent,

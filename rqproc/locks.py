@@ -1,0 +1,96 @@
+"""Locks that nobody who is interrupted can leave taken.
+
+Knows threads. Must not know what the locks are for.
+
+An exception from a signal's handler, or from another thread, may come between any two instructions
+of Python code: between taking a lock and the ``try`` whose end lets go of it, and in that end too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from sys import _getframe
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+class Lock(Protocol):
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+
+def opener(lock: Lock) -> Callable[[], None]:
+    """Return what opens a lock that is taken: it wakes who waits for it, and waits for nobody."""
+
+    def wake() -> None:
+        if lock.locked():
+            with suppress(RuntimeError):  # another thread has opened it just now
+                lock.release()
+
+    return wake
+
+
+def has_ended(frame: FrameType) -> bool:
+    """Whether a call of a function is over, whichever way it went; not for generators, which this
+    would end.
+    """
+    try:
+        frame.clear()  # of one that is being executed, in whichever thread, it is refused
+    except RuntimeError:
+        return False
+    return True
+
+
+class TryLock:
+    """A lock that nobody waits for, and that nobody can leave taken.
+
+    It is held by a call of a function. When that is over without having let go, whoever comes next
+    has the lock, and is told that what it guards is in an unknown state.
+
+    Attributes:
+        lost: a holder has not let go. Whoever has the lock mends what it guards, and then says so:
+            ``lost = False``.
+    """
+
+    def __init__(self) -> None:
+        # The last holder: its frame, None when it has let go; then who came after it. Of several
+        # who come at once the first to be appended there is the next holder.
+        self._last: list[Any] = [None]
+        self.lost = False
+
+    @property
+    def locked(self) -> bool:
+        return self._last[0] is not None
+
+    def acquire(self) -> bool:
+        """Take it for the calling function, if nobody has it."""
+        mine = [_getframe(1)]
+        last = self._last
+        while True:
+            if len(last) > 1:  # there is a later one
+                last = last[1]
+            elif last[0] is not None and self._is_held(last):
+                return False
+            else:
+                last.append(mine)
+                if last[1] is mine:
+                    self._last = mine
+                    return True
+
+    def _is_held(self, last: list[Any]) -> bool:
+        holder = last[0]
+        if holder is None:
+            return False
+        if not has_ended(holder):
+            return True
+        if last[0] is not None:  # else it has let go just now, before its end
+            self.lost = True
+        return False
+
+    def release(self) -> None:
+        """Let go, in the function that has taken it."""
+        self._last[0] = None
