@@ -4,6 +4,9 @@ Knows tasks, futures and connections. Must not know what is being said: see ``mu
 
 Whatever all tasks have asked for until the event loop comes around to it goes out in one packet.
 What comes is taken in by the loop itself, without a task in between.
+
+An exception from a signal's handler may come at any instruction, as in threads, and the loop goes
+on: what was being sent or taken in is in an unknown state then, and its connection is given up.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from rqproc.calls.drive import adrive
 from rqproc.calls.multiplexer import TOLD, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
 from rqproc.protocol.commands import Commands
-from rqproc.transport.async_connection import AsyncConnection, connect
-from rqproc.transport.connection import Command, ConnectionLost, Refused
+from rqproc.transport.async_connection import AsyncConnection
+from rqproc.transport.connection import INTERRUPTED, Command, ConnectionLost, Refused
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
 TICK_S = 0.01
 """Timers call back up to so much late."""
+
+GONE_S = 1.0
+"""So long after its deadline nobody waits for a call, be it that a task has left it behind."""
 
 
 class Tasks:
@@ -41,7 +47,8 @@ class Tasks:
         self._connection: AsyncConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._outbox: dict[Call, Look] = {}
-        self._flushing = False
+        self._sending = False
+        self._usual_count = 1  # of calls that are waited for, twice
         self._silent_since = self._heard_at = 0.0
         self._closing = False
         self._ending: asyncio.Task[None] | None = None
@@ -54,12 +61,15 @@ class Tasks:
             RedisUnavailable.
         """
         if self._end is None:
-            self._end = self._closed_at_the_end()
-            await anext(self._end)
+            end = self._closed_at_the_end()
+            await anext(end)
+            self._end = end  # last: this may be interrupted
         began = self.loop.time()
         core, error = self._core, None
-        core.calls[call] = None
+        core.calls[call] = asyncio.current_task()
         try:
+            if len(core.calls) > self._usual_count:
+                self._tidy()
             try:
                 await self._look(call, first_look(call))
             except (ConnectionLost, Refused) as failure:
@@ -82,9 +92,7 @@ class Tasks:
         await adrive(steps, partial(self._step, call), failures=(ConnectionLost, Refused))
 
     def _step(self, call: Call, step: Look | Pause) -> Awaitable[None]:
-        if isinstance(step, Pause):
-            return self._pause(call, step)
-        return self._look(call, step)
+        return self._pause(call, step) if isinstance(step, Pause) else self._look(call, step)
 
     async def _pause(self, call: Call, pause: Pause) -> None:
         await asyncio.sleep(pause.seconds)
@@ -97,22 +105,31 @@ class Tasks:
         finally:
             await self.close()
 
+    def _tidy(self) -> None:
+        """Look for tasks that were interrupted before they had left: now and then is enough."""
+        gone_at = self.loop.time() - GONE_S
+        for call, task in tuple(self._core.calls.items()):
+            if (task and task.done()) or call.deadline < gone_at:
+                self._core.leave(call)
+        self._core.tidy()
+        self._usual_count = 2 * len(self._core.calls)
+
     async def close(self) -> None:
         """Close the connection, as soon as nobody needs it any more."""
+        if self._connecting and not self._core.calls:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        self._tidy()
         self._closing = bool(self._core.calls)
         if self._closing:
             return
-        if self._connecting:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
-        connection, self._connection = self._connection, None
-        self._core.expected = deque()
-        goodbye = self._core.goodbye()
-        if connection:
-            if goodbye:
+        if connection := self._connection:
+            if goodbye := self._core.goodbye():
                 connection.write(goodbye)
             connection.abort()
-            await asyncio.sleep(0)
+        self._core.expected = deque()
+        self._connection = None
+        await asyncio.sleep(0)
 
     def close_from_elsewhere(self) -> None:
         """Have the loop do so, from another thread or loop."""
@@ -137,9 +154,7 @@ class Tasks:
             return awaited
         if look.send or not (call.names or call.groups):
             self._outbox[call] = look  # in the place of an earlier one that is still there
-            if not self._flushing:
-                self._flushing = True
-                loop.call_soon(self._flush)
+            self._flush_soon()
         self._timers.set(loop, look.wait_s, partial(self._fire, call, look, awaited))
         return awaited
 
@@ -149,10 +164,12 @@ class Tasks:
             return
         core, loop = self._core, self.loop
         silent_s = loop.time() - self._silent_since
-        unsent = call in self._outbox and not self._connecting  # which ends by itself, and is told
+        unsent = call in self._outbox and not self._connects  # which ends by itself, and is told
         if unsent and look.wait_s >= look.grace_s:
-            del self._outbox[call]
+            self._outbox.pop(call, None)
             awaited.set_exception(ConnectionLost("it does not answer", spent_s=look.wait_s))
+        elif unsent:
+            self._flush()
         elif core.expected and silent_s >= look.grace_s and self._connection:
             unheard_s = loop.time() - self._heard_at
             spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
@@ -160,14 +177,33 @@ class Tasks:
         if not awaited.done():
             awaited.set_result(None)
 
+    def _flush_soon(self) -> None:
+        """When all who ask at this moment have done so.
+
+        One call would be enough for all of them, if it could not be interrupted as it begins.
+        """
+        count = len(self._outbox)
+        if count & (count - 1) == 0:  # 1, 2, 4, 8, ...
+            self.loop.call_soon(self._flush)
+
     def _flush(self, *, late: bool = False) -> None:
         """Send all that waits to be sent, in one packet; ``late``: it took a while to connect."""
-        self._flushing = False
-        connection = self._connection
-        if connection is None:
-            if self._connecting is None and self._outbox:
+        try:
+            connection = self._connection
+            if connection and (lost := self._loss(connection)):
+                self._broken(connection, lost)
+                connection = None
+            if connection:
+                self._sending = True
+                self._send(connection, late)
+                self._sending = False
+            elif self._outbox and not self._connects:
                 self._connecting = asyncio.create_task(self._connect())
-            return
+        except BaseException:
+            self.loop.call_soon(self._flush)
+            raise
+
+    def _send(self, connection: AsyncConnection, late: bool) -> None:
         core, now = self._core, self.loop.time()
         if not core.expected:
             self._silent_since = now
@@ -176,11 +212,17 @@ class Tasks:
         if commands:
             connection.write(commands)
 
+    def _loss(self, connection: AsyncConnection) -> Exception | None:
+        """Return why a connection is of no use, if it is."""
+        if self._sending:  # the last packet may have been composed and not sent
+            return ConnectionLost(INTERRUPTED)
+        return connection.lost_for
+
     def _outgoing(self, now: float, late: bool) -> list[Command]:
         """Empty the outbox."""
         core, commands = self._core, []
-        outbox, self._outbox = self._outbox, {}
         opening: dict[float, list[Call]] = {}
+        outbox, self._outbox = self._outbox, {}
         for call, look in outbox.items():
             if call not in core.calls:
                 continue  # it has gone
@@ -196,33 +238,40 @@ class Tasks:
 
     # --- the connection ---
 
+    @property
+    def _connects(self) -> bool:
+        return self._connecting is not None and not self._connecting.done()
+
     async def _connect(self) -> None:
-        core = self._core
-        looks = self._outbox.values()
-        within_s = min(
-            (max(look.wait_s, look.grace_s) for look in looks), default=CONNECT_TIMEOUT_S
-        )
         try:
-            connection = await connect(
-                self._connector, min(CONNECT_TIMEOUT_S, within_s), pushes=True
-            )
-            try:
-                await connection.listen(core.channels(), timeout_s=GRACE_S)
-            except BaseException:
-                connection.abort()
-                raise
-            expected = core.expected
-            self._connection = connection  # first: it may be lost by now, and is told so
-            connection.hear(
-                partial(self._heard, connection, expected), partial(self._broken, connection)
-            )
+            await self._open()
         except TOLD as error:
-            self._outbox.clear()
-            core.broken(error)
+            self._tell(error)
+        except BaseException:
+            self._tell(ConnectionLost(INTERRUPTED))
+            raise
         finally:
             self._connecting = None
-        if self._outbox and not self._flushing:
+        if self._outbox:
             self._flush(late=True)
+
+    async def _open(self) -> None:
+        core, looks = self._core, self._outbox.values()
+        within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
+        connection = AsyncConnection()
+        try:
+            await connection.open(self._connector, within_s, pushes=True)
+            await connection.listen(core.channels(), timeout_s=GRACE_S)
+            if self._connection:  # whoever began to connect before was interrupted
+                connection.abort()
+                return
+            heard = partial(self._heard, connection, core.expected)
+            connection.hear(heard, partial(self._broken, connection))
+            self._sending = False
+            self._connection = connection
+        except BaseException:
+            connection.abort()
+            raise
 
     def _heard(
         self, connection: AsyncConnection, expected: deque[ReplyHandler], found: list[Any]
@@ -233,18 +282,24 @@ class Tasks:
         except Refused as error:
             self._broken(connection, error)
             return
-        if self._core.is_urgent and not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+        if self._core.is_urgent:
+            self._flush_soon()
 
     def _broken(self, connection: AsyncConnection, error: Exception) -> None:
-        """Begin anew: tell everyone."""
-        connection.abort()
-        if connection is not self._connection:
-            return  # it has been told
-        self._connection = None
-        self._outbox.clear()
+        """Begin anew, unless that has been done."""
+        try:
+            connection.abort()
+            if connection is self._connection:
+                self._tell(error)
+                self._connection = None  # last: else this is done once more
+        except BaseException:
+            self.loop.call_soon(self._flush)
+            raise
+
+    def _tell(self, error: Exception) -> None:
+        """Tell everyone of a connection that has failed."""
         self._core.broken(error)
+        self._outbox.clear()
 
 
 def _wake(call: Call, awaited: asyncio.Future[None]) -> None:
@@ -261,13 +316,14 @@ def _wake(call: Call, awaited: asyncio.Future[None]) -> None:
 class Timers:
     """Calls back after some time: many at once, since a timer for each takes longer than its use.
 
-    A timer is not taken back: whoever is called looks whether it still matters.
+    A timer is not taken back: whoever is called looks whether it still matters, and may be called
+    once more.
     """
 
     __slots__ = ("_due",)
 
     def __init__(self) -> None:
-        self._due: dict[int, list[Callable[[], None]]] = {}
+        self._due: dict[int, deque[Callable[[], None]]] = {}
 
     def set(
         self, loop: asyncio.AbstractEventLoop, after_s: float, callback: Callable[[], None]
@@ -275,10 +331,19 @@ class Timers:
         tick = int((loop.time() + after_s) / TICK_S) + 1
         due = self._due.get(tick)
         if due is None:
-            due = self._due[tick] = []
-            loop.call_at(tick * TICK_S, self._fire, tick)
+            loop.call_at(tick * TICK_S, self._fire, loop, tick)
+            due = self._due[tick] = deque()
         due.append(callback)
 
-    def _fire(self, tick: int) -> None:
-        for callback in self._due.pop(tick):
-            callback()
+    def _fire(self, loop: asyncio.AbstractEventLoop, tick: int) -> None:
+        """Call back all that are due, those too that an interrupted one has left."""
+        try:
+            for earlier in [each for each in self._due if each <= tick]:
+                due = self._due[earlier]
+                while due:
+                    due[0]()
+                    due.popleft()
+                self._due.pop(earlier)
+        except BaseException:
+            loop.call_soon(self._fire, loop, tick)
+            raise

@@ -15,74 +15,95 @@ import redis.asyncio
 from redis.asyncio.connection import Connection as TcpConnection
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
-from rqproc.transport.connection import Command, ConnectionLost, Refused, pack
+from rqproc.transport.connection import INTERRUPTED, Command, ConnectionLost, Refused, pack
 from rqproc.transport.connector import HELLO, PING, Connector, check_server, too_old, why
 
 Heard = Callable[[list[Any]], None]
 Lost = Callable[[Exception], None]
 
 
-async def connect(way: Connector, timeout_s: float, *, pushes: bool = False) -> AsyncConnection:
-    """Raises: as ``Connector.connect``."""
-    try:
-        return await _connect_once(way, timeout_s, pushes)
-    except ConnectionLost:
-        if way.revive is None:
-            raise
-    await asyncio.to_thread(way.revive)
-    return await _connect_once(way, timeout_s, pushes)
-
-
-async def _connect_once(way: Connector, timeout_s: float, pushes: bool) -> AsyncConnection:
-    began = time.monotonic()
-    options = (
-        await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
-    )
-    kind = SSLConnection if way.secure else TcpConnection
-    opened = (UnixDomainSocketConnection if "path" in options else kind)(**options)
-    try:
-        await opened.connect()  # type: ignore[no-untyped-call]
-    except BaseException as error:
-        await opened.disconnect(nowait=True)
-        if isinstance(error, redis.RedisError | OSError):
-            raise why(error, spent_s=time.monotonic() - began) from error
-        raise
-    connection = AsyncConnection(opened)
-    try:
-        # What accepts may not answer.
-        (about,) = await connection.exchange((HELLO if pushes else PING,), timeout_s)
-        if pushes:
-            check_server(way.server, about)
-    except BaseException as error:
-        connection.abort()
-        if pushes and isinstance(error, Refused) and "unknown command" in error.reason:
-            raise too_old(way.server, "before 6.0") from error
-        if isinstance(error, ConnectionLost):
-            error.spent_s = time.monotonic() - began
-        raise
-    return connection
-
-
 class AsyncConnection(asyncio.Protocol):
-    """One connection, for one event loop. It takes the socket over from redis-py's streams."""
+    """One connection, for one event loop. It takes the socket over from redis-py's streams.
 
-    def __init__(self, opened: Any) -> None:
-        self._writer = opened._writer  # closes its socket when it is collected
-        self._transport: asyncio.Transport = self._writer.transport
-        opened._reader = opened._writer = None
+    It is to be aborted in the end, also if it was never open: ``open`` may be interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._opened: Any = None
+        self._writer: Any = None  # closes its socket when it is collected
+        self._begin()
+
+    def _begin(self) -> None:
         self._parser = hiredis.Reader()
         self._early: list[Any] = []
         self._came: asyncio.Event = asyncio.Event()
+        self._taking = False
         self._lost_for: Exception | None = None
         self._heard: Heard = self._keep
         self._lost: Lost | None = None
-        self._transport.set_protocol(self)
-        if not self._transport.is_reading():  # a stream that was full has paused it
-            self._transport.resume_reading()
+
+    async def open(self, way: Connector, timeout_s: float, *, pushes: bool = False) -> None:
+        """Connect, once. Raises: as ``Connector.connect``."""
+        try:
+            await self._open(way, timeout_s, pushes)
+        except ConnectionLost:
+            if way.revive is None:
+                raise
+        else:
+            return
+        self.abort()
+        await asyncio.to_thread(way.revive)
+        await self._open(way, timeout_s, pushes)
+
+    async def _open(self, way: Connector, timeout_s: float, pushes: bool) -> None:
+        began = time.monotonic()
+        options = (
+            await asyncio.to_thread(way.options, timeout_s) if way.asks else way.options(timeout_s)
+        )
+        kind = SSLConnection if way.secure else TcpConnection
+        self._opened = (UnixDomainSocketConnection if "path" in options else kind)(**options)
+        try:
+            await self._opened.connect()
+        except (redis.RedisError, OSError) as error:
+            raise why(error, spent_s=time.monotonic() - began) from error
+        self._take_over()
+        try:
+            # What accepts may not answer.
+            (about,) = await self.exchange((HELLO if pushes else PING,), timeout_s)
+        except Refused as error:
+            if pushes and "unknown command" in error.reason:
+                raise too_old(way.server, "before 6.0") from error
+            raise
+        except ConnectionLost as error:
+            error.spent_s = time.monotonic() - began
+            raise
+        if pushes:
+            check_server(way.server, about)
+
+    def _take_over(self) -> None:
+        self._begin()
+        self._writer = self._opened._writer
+        transport = self._writer.transport
+        transport.set_protocol(self)
+        if not transport.is_reading():  # a stream that was full has paused it
+            transport.resume_reading()
+        self._opened._reader = self._opened._writer = None
 
     # --- what the event loop calls ---
 
     def data_received(self, data: bytes) -> None:
+        if self._taking:  # the last time was interrupted: what had come is lost
+            self._fail(ConnectionLost(INTERRUPTED))
+            return
+        self._taking = True
+        try:
+            self._take(data)
+        except BaseException:
+            self._fail(ConnectionLost(INTERRUPTED))
+            raise
+        self._taking = False
+
+    def _take(self, data: bytes) -> None:
         self._parser.feed(data)
         found = []
         try:
@@ -110,7 +131,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def write(self, commands: Sequence[Command]) -> None:
         """Send commands in one packet."""
-        self._transport.write(pack(commands))
+        self._writer.transport.write(pack(commands))
 
     async def listen(self, channels: Sequence[str], *, timeout_s: float) -> None:
         """Have what is published on channels pushed here. Raises: ConnectionLost, Refused."""
@@ -122,10 +143,22 @@ class AsyncConnection(asyncio.Protocol):
         self.write(commands)
         return await self._replies(len(commands), timeout_s)
 
+    @property
+    def lost_for(self) -> Exception | None:
+        """Why nothing comes any more, be it that its user was not told; None as long as it may."""
+        if self._lost_for is None and self._writer.transport.is_closing():
+            return ConnectionLost("it is closed")
+        return self._lost_for
+
     def abort(self) -> None:
         """Close at once: the goodbye of TLS would outlast the event loop."""
         self._lost = None
-        self._transport.abort()
+        opened = self._opened
+        if writer := self._writer or (opened and opened._writer):
+            writer.transport.abort()
+            writer.transport.set_protocol(asyncio.Protocol())  # its end is told to nobody
+        if opened:
+            opened._reader = opened._writer = None
 
     # --- inside ---
 
@@ -150,8 +183,8 @@ class AsyncConnection(asyncio.Protocol):
         self._came.set()
 
     def _fail(self, error: Exception) -> None:
+        """Tell its user, once more where that was interrupted: it then ``abort``s."""
         self._lost_for = self._lost_for or error
         self._came.set()
-        lost, self._lost = self._lost, None
-        if lost:
-            lost(error)
+        if self._lost:
+            self._lost(error)
