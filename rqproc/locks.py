@@ -8,6 +8,10 @@ of Python code: between taking a lock and the ``try`` whose end lets go of it, a
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from sys import _getframe
@@ -94,3 +98,42 @@ class TryLock:
     def release(self) -> None:
         """Let go, in the function that has taken it."""
         self._last[0] = None
+
+
+LATCH_LOOK_S = 1.0
+"""How often one who waits looks for itself: who was to wake it may have been interrupted."""
+
+
+class Latch:
+    """An event that is never cleared.
+
+    That of ``threading`` is Python code around a lock: one who is interrupted in it may leave the
+    lock taken, for whoever sets the event or waits for it, and a signal's handler that sets it may
+    wait for the very thread that it has interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        for wake in tuple(self._waiting):
+            wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return whether it is set, at once or in ``timeout`` seconds."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        turn = threading.Lock()
+        wake = opener(turn)
+        self._waiting.append(wake)
+        try:
+            turn.acquire()
+            while not self._is_set and (left_s := end - time.monotonic()) > 0:
+                turn.acquire(timeout=min(left_s, LATCH_LOOK_S))
+        finally:
+            self._waiting.remove(wake)
+        return self._is_set

@@ -22,7 +22,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from rqproc.locks import Lock
+from rqproc.locks import Latch, Lock
 
 if TYPE_CHECKING:
     import asyncio
@@ -214,7 +214,7 @@ class Runtime:
         return threading.Lock()
 
     def event(self) -> Event:
-        return threading.Event()
+        return Latch()
 
     def queue(self) -> Queue[Any]:
         return queue.SimpleQueue()

@@ -6,7 +6,6 @@ know how a request is answered.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rqproc.calls.near_entries import Expected, Near
 from rqproc.calls.subscription import Subscription
 from rqproc.errors import ConfigError
 from rqproc.ids import Id
+from rqproc.locks import TryLock
 from rqproc.model import Reply
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import renew_after_fork
@@ -50,22 +50,23 @@ class NearCache:
         self._connector = connector
         self._clock = connector.runtime.suspend_proof
         self._channel = channel
-        self._lock = threading.RLock()
         self._begin()
         renew_after_fork(self)
 
     def _begin(self) -> None:
+        self._starting = TryLock()
         self._end: weakref.finalize[[], NearCache] | None = None
-        self._subscription: Subscription | None = None
-        self.kept = Near(self._most or DEFAULT_MOST, clock=self._clock, lock=threading.RLock())
+        self.kept = Near(self._most or DEFAULT_MOST, clock=self._clock)
+        self._subscription = Subscription(
+            self._connector, self._channel, self.kept, clock=self._clock
+        )
 
     def close(self) -> None:
         """Forget everything and listen no longer, until something is expected again."""
-        with self._lock:
-            end = self._end
-            self._begin()
-        if end:
-            end()
+        self._subscription.end()
+        if self._end:
+            self._end.detach()
+        self._begin()
 
     def replies(self, ids: Iterable[Id], resource: str) -> dict[Id, Reply]:
         """Return those that need not be asked for."""
@@ -81,7 +82,7 @@ class NearCache:
         """
         if call.kind != "c" or not call.ids or not self._keeps(call.resource):
             return None
-        if self._subscription is None:
+        if not self._subscription.is_started or self._subscription.has_ended:
             self._listen()
         return self.kept.expect(call.resource, call.ids)
 
@@ -101,9 +102,7 @@ class NearCache:
         """In a forked child: what the parent is told is not told here."""
         if self._end:
             self._end.detach()
-        if self._subscription:
-            self._subscription.forget_parent()
-        self._lock = threading.RLock()  # a thread that is not here may have held the other
+        self._subscription.forget_parent()
         self._begin()
 
     def _keeps(self, resource: str) -> bool:
@@ -113,15 +112,15 @@ class NearCache:
         return declared.near
 
     def _listen(self) -> None:
-        with self._lock:
-            if self._subscription:
-                return
-            subscription = self._subscription = Subscription(
-                self._connector, self._channel, self.kept, clock=self._clock
-            )
-            self._end = weakref.finalize(self, subscription.end)
-            # At last: a lock that was made before Python was patched lets greenlets in meanwhile.
-            subscription.begin()
+        """Have the subscription started, if no other does at this moment."""
+        if self._subscription.has_ended:  # whoever closed this cache was interrupted
+            self._begin()
+        if self._starting.acquire():
+            subscription = self._subscription
+            if not subscription.is_started:
+                self._end = weakref.finalize(self, subscription.end)
+                subscription.start()
+            self._starting.release()
 
 
 def check_near(most: int) -> int:

@@ -26,7 +26,7 @@ import marshal
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -88,18 +88,16 @@ class EntrySlot:
 class Near:
     """The replies that one caller keeps. For any number of threads.
 
+    There is no lock, which one who is interrupted could leave taken: places are made and taken away
+    by single operations of a dictionary.
+
     Args:
         most: places that there may be, 1 or more.
-        lock: held while places are made or taken away; a hit takes none. Reentrant: a signal's
-            handler may ask while its thread holds it.
     """
 
-    def __init__(
-        self, most: int, *, clock: Callable[[], float], lock: AbstractContextManager[Any]
-    ) -> None:
+    def __init__(self, most: int, *, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
-        self._lock = lock
         self._places: OrderedDict[Key, EntrySlot] = OrderedDict()
         self._trusted_until = -math.inf
 
@@ -139,25 +137,25 @@ class Near:
 
     def expect(self, resource: str, ids: Iterable[Id]) -> Expected:
         """Make places for what is asked for next; to be called before it is."""
-        with self._lock:
-            places = {id: self._place((resource, id)) for id in ids}
+        places = {id: self._place((resource, id)) for id in ids}
         return Expected(self, resource, self._clock(), places)
 
     # --- what callers and the subscription tell ---
 
     def drop(self, resource: str, id: Id) -> None:
-        with self._lock:
-            self._places.pop((resource, id), None)
+        self._places.pop((resource, id), None)
 
     def discard(self, resource: str, id: Id, place: EntrySlot) -> None:
-        """Take a place away in which nothing is kept, unless that has been done."""
-        with self._lock:
-            if place.kept is None and self._places.get((resource, id)) is place:
-                del self._places[resource, id]
+        """Take a place away in which nothing is kept, unless that has been done.
+
+        One that another makes at this moment may go too: its reply is not kept then.
+        """
+        if place.kept is None and self._places.get((resource, id)) is place:
+            self._places.pop((resource, id), None)
 
     def begin(self) -> None:
         """From now on every drop will be told, while there is trust."""
-        self._clear()
+        self._places.clear()
 
     def trust(self, until: float) -> None:
         """Drops have been told so far, and replies may be served until then without a new word."""
@@ -168,32 +166,28 @@ class Near:
         try:
             _, resource, id = parse_address(address.decode())
         except (ValueError, InvalidId):
-            self._clear()
+            self._places.clear()
         else:
             self.drop(resource, id)
 
     def distrust(self) -> None:
         """Drops may not be told from now on."""
         self._trusted_until = -math.inf
-        self._clear()
+        self._places.clear()
 
     # --- inside ---
-
-    def _clear(self) -> None:
-        with self._lock:
-            self._places.clear()
 
     def _place(self, key: Key) -> EntrySlot:
         if (found := self._places.get(key)) is None:
             while len(self._places) >= self._most:
                 self._let_one_go()
-            found = self._places[key] = EntrySlot()
+            found = self._places.setdefault(key, EntrySlot())
         return found
 
     def _let_one_go(self) -> None:
         """The oldest; but one that has been served since its last turn comes after all others."""
-        key, place = next(iter(self._places.items()))
-        with suppress(KeyError):  # a signal's handler has dropped it just now
+        with suppress(KeyError, RuntimeError, StopIteration):  # another changes them just now
+            key, place = next(iter(self._places.items()))
             if place.used:
                 place.used = False
                 self._places.move_to_end(key)

@@ -64,7 +64,7 @@ class Pulse:
 
 
 class Subscription:
-    """Listens from ``begin`` to ``end``, through outages."""
+    """Listens from ``start`` to ``end``, through outages."""
 
     def __init__(
         self, connector: Connector, channel: str, listener: Listener, *, clock: Callable[[], float]
@@ -75,11 +75,21 @@ class Subscription:
         self._listener = listener
         self._clock = clock
         self._connection: Connection | None = None
+        self._begun: dict[str, object] = {}
         self._ended = runtime.event()
         self._reason = ""
         self._backoff = Backoff(shortest_s=0.05, longest_s=2.0, chance=runtime.chance)
 
-    def begin(self) -> None:
+    @property
+    def is_started(self) -> bool:
+        return bool(self._begun)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
+    def start(self) -> None:
+        """Have a thread listen; to be called again where it was interrupted."""
         self._runtime.thread(self._run, name="rqproc-near").start()
 
     def end(self) -> None:
@@ -96,6 +106,9 @@ class Subscription:
     # --- the thread ---
 
     def _run(self) -> None:
+        me = object()
+        if self._begun.setdefault("by", me) is not me:
+            return  # whoever started this one was interrupted before
         while not self._ended.is_set():
             try:
                 self._listen()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from random import Random
 from typing import Any
 
@@ -25,7 +24,7 @@ class Caller:
 
     def __init__(self, most: int = 10) -> None:
         self.now = 100.0
-        self.near = Near(most, clock=lambda: self.now, lock=nullcontext())
+        self.near = Near(most, clock=lambda: self.now)
         self.near.begin()
         self.near.trust(math.inf)
 
