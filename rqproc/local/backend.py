@@ -21,10 +21,9 @@ from rqproc.calls.loops import running_loop
 from rqproc.context import ASKING
 from rqproc.errors import OWN_TIMEOUT, ConfigError, RqprocError
 from rqproc.ids import Id, address, slot
-from rqproc.local.job import LocalJob, wait_for
+from rqproc.local.job import LocalJob
 from rqproc.local.spaces import LocalPlace, place_apart, place_of
 from rqproc.local.worker import EPOCH, NAME, LocalWorker
-from rqproc.locks import opener
 from rqproc.model import Location, Membership, NodeInfo
 from rqproc.protocol import answer_codec
 from rqproc.protocol.keys import Keys
@@ -195,18 +194,17 @@ class LocalAsker:
 
     def ask(self, call: Call) -> None:
         worker, runtime = self._place.worker, self._place.runtime
-        # No event: whoever is interrupted in one may leave its lock taken, and the worker in it.
-        answered = runtime.lock()
-        answered.acquire()
-        listener = _Listener(call, opener(answered))
+        told = runtime.event()
+        listener = _Listener(call, told.set)
         left_s = call.deadline - runtime.monotonic()
-        names = worker.submit(call, listener, left_s=left_s, parent=_parent(call, worker))
+        asked = worker.named(call)
         try:
-            wait_for(partial(answered.acquire, True), left_s)
+            worker.submit(asked, listener, left_s=left_s, parent=_parent(call, worker))
+            told.wait(left_s)
             listener.check()
         finally:
             if call.left:
-                worker.give_up(names)
+                worker.give_up(asked)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -223,15 +221,16 @@ class AsyncLocalAsker:
         worker, told = self._place.worker, asyncio.Event()
         listener = _Listener(call, partial(_tell, loop, told))
         left_s = call.deadline - self._place.runtime.monotonic()
-        names = worker.submit(call, listener, left_s=left_s, parent=_parent(call, worker))
+        asked = worker.named(call)
         try:
+            worker.submit(asked, listener, left_s=left_s, parent=_parent(call, worker))
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await told.wait()
             listener.check()
         finally:
             if call.left:
-                worker.give_up(names)
+                worker.give_up(asked)
 
     async def run(self, work: Callable[[], T]) -> T:
         running_loop()

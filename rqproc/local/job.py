@@ -6,26 +6,22 @@ RQ nor a connection. It alone keeps its result: who drops the job drops that too
 
 from __future__ import annotations
 
-import os
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from threading import Event
 from typing import Any
 
 from rqproc.ids import parse_address
+from rqproc.locks import Latch
 from rqproc.protocol.messages import Sent
 from rqproc.protocol.pickles import PlainPickle
 
 RESULT_TTL_S = 500.0
 FAILURE_TTL_S = 365 * 86400.0
 """What a cluster keeps results and failures of jobs where they do not say: RQ's own defaults."""
-
-SLICE_S = 0.25 if os.name == "nt" else 60.0
-"""On Windows Ctrl-C wakes nobody who waits for a lock: it is heard in between."""
 
 
 class JobStatus(StrEnum):
@@ -80,7 +76,7 @@ class LocalJob:
         self._status = JobStatus.STARTED
         self._result: LocalResult | None = None
         self._until = 0.0
-        self._ended = Event()
+        self._ended = Latch()  # an event could be left locked, and its worker wait for that
 
     def __repr__(self) -> str:
         return f"<LocalJob {self.id}: {self.description} {self._status.value}>"
@@ -111,7 +107,7 @@ class LocalJob:
         ttl.
         """
         if timeout:
-            wait_for(self._ended.wait, timeout)
+            self._ended.wait(timeout)
         result = self._result
         if result and self._until <= self._clock():
             self._result = result = None
@@ -160,12 +156,3 @@ class LocalJob:
         self._result = LocalResult(self.id, type, now, **found)
         self._status = JobStatus.FAILED if failed else JobStatus.FINISHED
         self._ended.set()
-
-
-def wait_for(wait: Callable[[float], bool], timeout_s: float) -> bool:
-    """Call ``wait`` with seconds until it succeeds; return whether it has in ``timeout_s``."""
-    while timeout_s > SLICE_S:
-        if wait(SLICE_S):
-            return True
-        timeout_s -= SLICE_S
-    return wait(max(0.0, timeout_s))

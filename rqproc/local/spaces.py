@@ -21,7 +21,7 @@ from typing import Any
 from rqproc.local.worker import LocalWorker
 from rqproc.node.daemon_threads import DaemonThreads
 from rqproc.resource import ResourceSpec
-from rqproc.runtime import Runtime, after_fork, renew_after_fork
+from rqproc.runtime import Runtime, renew_after_fork
 from rqproc.sample import with_demo
 from rqproc.settings import NodeSettings
 
@@ -43,7 +43,6 @@ class LocalPlace:
     def __init__(self, make: Callable[[], LocalWorker], *, runtime: Runtime) -> None:
         self.runtime = runtime
         self._make = make
-        self._worker: LocalWorker | None = None
         self.forget_parent()
         if isinstance(runtime, DaemonRuntime):  # the threads of others end with them
             _ALL.add(self)
@@ -54,18 +53,18 @@ class LocalPlace:
         """Who serves here, from the first request on."""
         if self._made_with is not threading.Lock:  # gevent or eventlet has patched it since
             self.forget_parent()
-        found = self._worker
+        found = self._workers.get("it")
         if found is None:
-            with self._making:
-                found = self._worker or self._make()
-                if self._worker is None:
-                    weakref.finalize(self, found.stop).atexit = False
-                self._worker = found
+            made = self._make()
+            weakref.finalize(self, made.stop).atexit = False
+            found = self._workers.setdefault("it", made)
+        if not found.is_started:  # several may do that at once, and be interrupted in it
+            found.start()
         return found
 
     def end(self) -> None:
         """Forget everything. Whoever still asks here finds a place that is empty."""
-        worker, self._worker = self._worker, None
+        worker = self._workers.pop("it", None)
         if worker:
             worker.stop()
             worker.join()
@@ -73,7 +72,7 @@ class LocalPlace:
     def forget_parent(self) -> None:
         """In a forked child: the threads are the parent's, and so is what they answer."""
         self._made_with = threading.Lock
-        self._making, self._worker = threading.Lock(), None
+        self._workers: dict[str, LocalWorker] = {}  # one at the most
 
 
 class _Declared(Mapping[str, ResourceSpec]):
@@ -108,12 +107,6 @@ class _Nobody:
 _NOBODY = _Nobody()
 _OF_APPS: weakref.WeakKeyDictionary[object, dict[str, LocalPlace]] = weakref.WeakKeyDictionary()
 _ALL: weakref.WeakSet[LocalPlace] = weakref.WeakSet()
-_choosing = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _choosing
-    _choosing = threading.Lock()
 
 
 def _at_exit() -> None:
@@ -122,7 +115,6 @@ def _at_exit() -> None:
         place.end()
 
 
-after_fork(_after_fork)
 atexit.register(_at_exit)
 
 
@@ -131,11 +123,8 @@ def place_of(namespace: str, app: object) -> LocalPlace:
     if isinstance(app, Mapping) and app:
         return _place(namespace, {**with_demo(None), **app})
     owner = app or _NOBODY
-    with _choosing:
-        places = _OF_APPS.setdefault(owner, {})
-        if namespace not in places:
-            places[namespace] = place_apart(namespace, owner)
-        return places[namespace]
+    places = _OF_APPS.setdefault(owner, {})
+    return places.get(namespace) or places.setdefault(namespace, place_apart(namespace, owner))
 
 
 def place_apart(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from queue import Empty
@@ -32,7 +31,7 @@ from rqproc.node.runs import Outcome, Run, Slot
 from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Sent, Tally
 from rqproc.resource import ResourceSpec
-from rqproc.runtime import Queue, Runtime
+from rqproc.runtime import Queue, Runtime, Thread
 from rqproc.settings import NodeSettings
 
 log = logging.getLogger("rqproc.node")
@@ -49,6 +48,9 @@ it.
 """
 
 T = TypeVar("T")
+
+Asked = tuple[Sent, int]
+"""One of a call's ids as it is known here, and its place."""
 
 
 class AnswerListener(Protocol):
@@ -86,7 +88,7 @@ class _Pending(NamedTuple):
 
 
 class LocalWorker:
-    """Serves from its making until it is stopped.
+    """Serves from its start until it is stopped.
 
     Args:
         name: the node's, in replies.
@@ -119,36 +121,49 @@ class LocalWorker:
         self._pending: dict[str, _Pending] = {}
         self._inbox: Queue[Callable[[], object] | None] = runtime.queue()
         self._failure: BaseException | None = None
+        self._runtime = runtime
+        self._serving: dict[str, list[Thread]] = {}
+        self._over = False
         self.runner = Runner(
             name, namespace, runtime=runtime, report=self._report, has_tokens=not is_fallback
         )
-        self._thread = runtime.thread(self._serve, name="rqproc-local")
-        self._thread.start()
 
     # --- called from other threads ---
 
+    @property
+    def is_started(self) -> bool:
+        return bool(self._serving)
+
+    def start(self) -> None:
+        """Have a thread serve; to be called again where it was interrupted."""
+        me: list[Thread] = []
+        thread = self._runtime.thread(partial(self._serve, me), name="rqproc-local")
+        me.append(thread)
+        thread.start()
+
+    def named(self, call: Call) -> list[Asked]:
+        """Return the ids of a call, by names that nothing else has."""
+        # The names are such as ``reader.CALL`` matches: of a call without arguments the reader
+        # takes the address for all that is asked, and there need be no data.
+        number = next(self._numbers)
+        asked: list[Asked] = []
+        for place in call.missing():
+            address = call.addresses[place]
+            data = b"" if call.kind == "c" else call.data(place)
+            name = f"r0-{call.kind}{number:x}_{place}-{address}"
+            asked.append((Sent(name, address, data), place))
+        return asked
+
     def submit(
-        self, call: Call, listener: AnswerListener, *, left_s: float, parent: str
-    ) -> list[str]:
+        self, asked: Sequence[Asked], listener: AnswerListener, *, left_s: float, parent: str
+    ) -> None:
         """Take in a call; each of its ids is answered or refused, unless it is given up before.
 
         Args:
             left_s: seconds until its caller gives up.
             parent: the address of the run that asks, if this worker runs it.
-
-        Returns:
-            what its ids are known by, for ``give_up``.
         """
-        # The ids are such as ``reader.CALL`` matches: of a call without arguments the reader takes
-        # the address for all that is asked, and there need be no data.
-        number, due = next(self._numbers), self._clock() + left_s
-        sent: list[tuple[Sent, int]] = []
-        for place in call.missing():
-            address = call.addresses[place]
-            data = b"" if call.kind == "c" else call.data(place)
-            sent.append((Sent(f"r0-{call.kind}{number:x}_{place}-{address}", address, data), place))
-        self._post(partial(self._submit, sent, listener, due, parent))
-        return [one.id for one, _ in sent]
+        self._post(partial(self._submit, asked, listener, self._clock() + left_s, parent))
 
     def enqueue(self, jobs: Sequence[Sent], listeners: Iterable[AnswerListener]) -> list[bytes]:
         """Take in jobs, each with a listener of its own; return for each b"" or its refusal."""
@@ -159,9 +174,9 @@ class LocalWorker:
             ]
         )
 
-    def give_up(self, names: Iterable[str]) -> None:
+    def give_up(self, asked: Iterable[Asked]) -> None:
         """Nobody waits any more for what has no answer: it is not begun, if it was not."""
-        self._post(partial(self._give_up, names))
+        self._post(partial(self._give_up, [sent.id for sent, _ in asked]))
 
     def survey(self) -> Survey:
         dispatcher, pending = self._dispatcher, self._pending
@@ -178,7 +193,8 @@ class LocalWorker:
         self._inbox.put(None)
 
     def join(self) -> None:
-        self._thread.join(END_S)
+        for thread in self._serving.get("by", ()):
+            thread.join(END_S)
 
     # --- called from threads of handlers ---
 
@@ -193,18 +209,24 @@ class LocalWorker:
         self._inbox.put(work)
 
     def _call(self, work: Callable[[], T]) -> T:
-        found: Future[T] = Future()
-        self._post(lambda: found.set_result(work()))
-        while True:
-            try:
-                return found.result(ALIVE_S)
-            except TimeoutError:
-                if not self._thread.is_alive():
-                    raise RuntimeError("what runs handlers here has ended") from self._failure
+        found: list[T] = []
+        told = self._runtime.event()
+
+        def do() -> None:
+            found.append(work())
+            told.set()
+
+        self._post(do)
+        while not told.wait(ALIVE_S):
+            if self._over:
+                raise RuntimeError("what runs handlers here has ended") from self._failure
+        return found[0]
 
     # --- its own thread ---
 
-    def _serve(self) -> None:
+    def _serve(self, me: list[Thread]) -> None:
+        if self._serving.setdefault("by", me) is not me:
+            return  # whoever started this one was interrupted before
         try:
             while work := self._next():
                 work()
@@ -216,6 +238,7 @@ class LocalWorker:
             for pending in self._pending.values():
                 pending.listener.fail(error)
         finally:
+            self._over = True
             self.runner.stop()
 
     def _next(self) -> Callable[[], object] | None:
@@ -252,10 +275,10 @@ class LocalWorker:
             self._dispatcher.scheduler.complete(run, news)
 
     def _submit(
-        self, sent: Sequence[tuple[Sent, int]], listener: AnswerListener, due: float, parent: str
+        self, asked: Sequence[Asked], listener: AnswerListener, due: float, parent: str
     ) -> None:
-        queues = not self._is_fallback or len(sent) > 1
-        for one, place in sent:
+        queues = not self._is_fallback or len(asked) > 1
+        for one, place in asked:
             pending = _Pending(listener, place, parent)
             if refused := self._enter(one, "call", pending, due=due, queues=queues):
                 listener.refuse(place, refused)

@@ -36,6 +36,7 @@ from rqproc.ids import address
 from rqproc.local.backend import LocalBackend
 from rqproc.local.fallback import MAX_RUNS, fallback, fallback_place
 from rqproc.local.spaces import DaemonRuntime
+from rqproc.locks import Latch
 from rqproc.model import Reply
 from rqproc.protocol.keys import Keys
 
@@ -327,17 +328,11 @@ def test_a_caller_whose_time_is_over_starts_nothing(here: Here, shop: Shop) -> N
     assert shop.runs == []
 
 
-class Interrupted:
-    """A lock at which Ctrl-C meets whoever waits for it."""
+class Interrupted(Latch):
+    """An event at which Ctrl-C meets whoever waits for it."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.release, self.locked = self._lock.release, self._lock.locked
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        if timeout >= 0:
-            raise KeyboardInterrupt
-        return self._lock.acquire(blocking)
+    def wait(self, timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
 
 
 def test_ctrl_c_ends_the_wait_of_its_caller_alone(
@@ -345,10 +340,11 @@ def test_ctrl_c_ends_the_wait_of_its_caller_alone(
 ) -> None:
     other = threads.submit(here.ask, shop.price, 1)
     shop.started()
-    here.place.runtime.lock = Interrupted  # type: ignore[method-assign]
+    here.place.runtime.event = Interrupted  # type: ignore[method-assign]
     for id in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             here.ask(shop.price, id)
+    here.place.runtime.event = Latch  # type: ignore[method-assign]
     assert here.place.worker.survey().awaited == 1
     shop.release(2)
     assert value(other.result(5))["n"] == 1

@@ -195,7 +195,7 @@ def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(INSTRUCTION_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
 def test_an_exception_at_any_instruction_leaves_others_answered_and_nothing_behind(

@@ -19,7 +19,7 @@ from watch import Watch
 from rqproc.calls.threads import LOOK_S, Threads
 from rqproc.transport.connection import Connection
 
-PROMPT_S = 1.0
+PROMPT_S = 1.8
 """To connect and to be answered; also after a pause because a connection was lost. Whoever had to
 ask again, since its answer was lost, would have waited for ``NUDGE_S``."""
 
@@ -271,7 +271,7 @@ def test_one_who_is_interrupted_at_any_line_leaves_others_answered_and_nothing_b
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(INSTRUCTION_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
 def test_one_who_is_interrupted_at_any_instruction_leaves_others_answered_and_nothing_behind(
