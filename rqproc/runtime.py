@@ -140,8 +140,8 @@ class Waker:
     def wake(self) -> None:
         with self._lock:
             if not self._woken and self._reader.fileno() >= 0:
-                self._woken = True
                 self._writer.send(b"\0")
+                self._woken = True  # last: whoever wakes may be interrupted
 
     def clear(self) -> None:
         """Take the wake-up back: what it was for is looked at after this."""

@@ -147,16 +147,29 @@ class Runner:
         self._report(run, outcome)
 
     def _run(self, run: Run) -> None:
+        """What limits a handler's time by an exception from another thread may be late with it: it
+        comes here then, and must not keep the run from being reported.
+        """
+        try:
+            outcome = self._outcome_of(run)
+        except BaseException as error:  # noqa: BLE001
+            outcome = self._failed(run, error)
+        try:
+            self._end(run, outcome)
+        except BaseException:
+            self._end(run, outcome)  # the first report counts
+            raise
+
+    def _outcome_of(self, run: Run) -> Outcome:
         context = contextvars.copy_context()
         try:
             context.run(self._enter, run)
             if run.job and (enter := self._find_job(run.job)):
                 context.run(enter)
             value = context.run(self._try, run)
-            outcome: Outcome = _done(value, self._runtime.suspend_proof())
+            return _done(value, self._runtime.suspend_proof())
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            outcome = self._failed(run, error)
-        self._end(run, outcome)
+            return self._failed(run, error)
 
     def _try(self, run: Run) -> Any:
         """Call the handler, again where it raises what its resource has tried again."""

@@ -222,7 +222,9 @@ class Scheduler:
             lowest.token, first.token = first.token, lowest.token
 
     def complete(self, run: Run, outcome: Outcome) -> None:
-        """Take in a run's outcome: everyone who waited for it is answered."""
+        """Take in a run's outcome: everyone who waited for it is answered. The first one counts."""
+        if run not in self._running:
+            return
         self._running.remove(run)
         self._timed.discard(run)
         overdue = self.stuck.pop(run.key, None)

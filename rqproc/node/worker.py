@@ -148,7 +148,10 @@ class Worker:
 
     def _report(self, run: Run, news: Outcome | Slot) -> None:
         self._executor.hear(run, news)
-        self._leaders.help()
+        if isinstance(news, str):  # its handler goes on: what limits its time might interrupt us
+            self._leaders.waker.wake()
+        else:
+            self._leaders.help()
 
     def _work_off(self) -> bool:
         """Answer what a handler has come to; return whether nothing is left to do at once."""
