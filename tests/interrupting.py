@@ -9,6 +9,7 @@ and at all others; so it does in what cleans up.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ class Interrupted:
         self._each = each
         self._error: BaseException = (KeyboardInterrupt, SoftLimit)[number % 2]("in the middle")
         tracing = sys.gettrace()
+        gc.disable()  # what it would finalize is not of this work, and takes no exception
         sys.settrace(self._enter)
         try:
             work()
@@ -54,6 +56,7 @@ class Interrupted:
             assert handled or not self.at, f"swallowed at {self.at}"
         finally:
             sys.settrace(tracing)
+            gc.enable()
         self._error = SoftLimit()  # with its traceback it would keep what was interrupted
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
