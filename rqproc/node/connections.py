@@ -301,11 +301,17 @@ class Connections:
         Raises:
             ConnectionLost.
         """
-        self._rouse_answers()
-        for some in portions(endings) if len(endings) > 1 else (endings,):
-            command = self._commands.answer(self._incarnation, some, draining=draining)
-            self._unsure.append(some)
-            self._answers.send(pack((command,)), timeout_s=GRACE_S)
+        unsent = deque(portions(endings) if len(endings) > 1 else (endings,))
+        try:
+            self._rouse_answers()
+            while unsent:
+                self._unsure.append(unsent.popleft())
+                command = self._commands.answer(
+                    self._incarnation, self._unsure[-1], draining=draining
+                )
+                self._answers.send(pack((command,)), timeout_s=GRACE_S)
+        finally:
+            self._unsure.extend(unsent)
 
     def acknowledged(self) -> list[tuple[Sequence[Ending], Sequence[bytes]]]:
         """Return endings that the server has carried out since, and ids of jobs with dependents.

@@ -193,9 +193,13 @@ class Dispatcher:
         self._outbox.again(endings)
 
     def known(self) -> list[Known]:
-        """Return what this node has taken and what keeps ids from others, for ``reconcile``."""
+        """Return what this node has taken and what keeps ids from others, for ``reconcile``.
+
+        What has ended keeps its claim until its answer has arrived: let go of before, it would be
+        sent on, and run again, while the answer is on its way.
+        """
         return [
-            Known(taken.name, taken.token if taken.holds or not taken.ended else 0, taken.address)
+            Known(taken.name, taken.token, taken.address)
             for taken in self._unacknowledged
             if taken.holds or not taken.id.startswith(b"~")
         ]

@@ -136,11 +136,11 @@ def test_a_drain_whose_connections_are_cut_loses_nothing(
 
 
 def _cut_until(proxy: CuttingProxy, end: threading.Event) -> None:
-    """Cut one of up to eight replies: by their number, since on a slow machine none would get
-    through between two moments."""
+    """Cut one of up to sixteen replies: by their number, since on a slow machine none would get
+    through between two moments. A session has had eight when its first answer is acknowledged."""
     for number in itertools.count():
         cuts = proxy.cuts
-        proxy.cut_replies(1 + number % 8)
+        proxy.cut_replies(1 + number % 16)
         while proxy.cuts == cuts:
             if end.wait(0.001):
                 return

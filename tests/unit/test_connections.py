@@ -171,6 +171,18 @@ def test_where_another_process_of_the_server_answers_a_session_has_to_begin() ->
     assert other.closed
 
 
+def test_what_cannot_be_sent_without_a_new_session_is_kept_for_it() -> None:
+    answers, other = ScriptedConnection(), ScriptedConnection()
+    other.server = "another"
+    connections = opened(ScriptedConnection(), answers, other)
+    answers.cut = True
+    rested(connections)
+    endings = [Commands.hit(b"%d" % number, b"x" * PORTION_BYTES) for number in range(3)]
+    with pytest.raises(ConnectionLost):
+        connections.answer(endings, draining=False)
+    assert connections.close() == endings
+
+
 def test_one_that_is_closed_while_nothing_is_popped_is_made_anew_at_once() -> None:
     takes, other = ScriptedConnection(), ScriptedConnection([None])
     connections = opened(takes, ScriptedConnection(), other)

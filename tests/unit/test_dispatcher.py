@@ -499,14 +499,14 @@ def test_it_is_idle_when_all_is_acknowledged(at: Bench) -> None:
     assert at.dispatcher.idle
 
 
-def test_a_session_is_told_of_all_that_is_taken(at: Bench) -> None:
-    """With its token, what may still run; without, what has joined, or its answer."""
+def test_a_session_is_told_of_all_that_is_taken_until_its_answer_has_arrived(at: Bench) -> None:
+    """With its token, what is claimed; without, what has joined."""
     claimed = at.ask(1)
     run = at.run()
     joined = at.ask(1)
     assert at.dispatcher.known() == [(claimed, 1, "1-price-1"), (joined, 0, "1-price-1")]
     at.done(run)
-    assert at.dispatcher.known() == [(claimed, 0, "1-price-1"), (joined, 0, "1-price-1")]
+    assert at.dispatcher.known() == [(claimed, 1, "1-price-1"), (joined, 0, "1-price-1")]
     at.ends()
     assert at.dispatcher.known() == []
 
