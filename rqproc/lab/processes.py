@@ -43,6 +43,26 @@ class NodeDidNotStart(RqprocError):
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C, and signals like it, wait for the end of something short that must be whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
+
+
+@contextmanager
 def swept(client: Client, url: str) -> Iterator[dict[str, int]]:
     """Remove a namespace in the end: on the user's own server, nothing may stay.
 

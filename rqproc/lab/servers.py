@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rqproc.errors import EmbeddedUnavailable
+from rqproc.lab.processes import uninterrupted
 from rqproc.server import Embedded, Places
 from rqproc.server.binary import find_binary
 
@@ -73,14 +74,14 @@ def private_server() -> Iterator[str]:
     Raises:
         EmbeddedUnavailable.
     """
-    server = PrivateServer(Path(tempfile.mkdtemp(prefix="rqproc-")))
-    try:
+    with ExitStack() as stack:
+        with uninterrupted():
+            server = PrivateServer(Path(tempfile.mkdtemp(prefix="rqproc-")))
+            stack.callback(server.clear_up)
         server.start()
         with server.client() as client:
             client.config_set("appendonly", "no")
         yield server.places.url
-    finally:
-        server.clear_up()
 
 
 class ServerProcess:

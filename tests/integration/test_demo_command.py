@@ -81,16 +81,7 @@ def stage(whole: Stage) -> Iterator[Stage]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "moment",
-    [
-        pytest.param(
-            "starting a server",
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="interrupted in the middle of a start, it leaves something 1 time in 15",
-            ),
-        ),
-        "waiting 5 s",
-    ],
+    ["starting a server", "waiting 5 s"],
 )
 def test_an_interrupted_demo_cleans_up_too(
     stage: Stage, number: signal.Signals, moment: str
