@@ -145,7 +145,7 @@ class Sender:
         commands: list[Command] = core.housekeeping() if core.has_more else []
         for one in tuple(self.outbox):
             look = self.outbox.pop(one, None)
-            if look is not None and one in core.calls:  # else it has gone
+            if look is not None and one in core.pending.calls:  # else it has gone
                 one.error = None  # of a connection before this one
                 left_s = max(SHORTEST_S, one.deadline - now) if late or look.send else None
                 commands += self._compose(one, look, left_s)
@@ -161,8 +161,8 @@ class Sender:
             commands = [core.compose_one(call, left_s)]
         else:
             commands = core.compose_new((call,), left_s)
-        if call not in core.calls:
-            core.leave(call)  # it has gone meanwhile
+        if call not in core.pending.calls:
+            core.pending.leave(call)  # it has gone meanwhile
         return commands
 
     def _connect(self) -> Line:

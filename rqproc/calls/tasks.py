@@ -66,9 +66,9 @@ class Tasks:
             self._end = end  # last: this may be interrupted
         began = self.loop.time()
         core, error = self._core, None
-        core.calls[call] = asyncio.current_task()
+        core.pending.calls[call] = asyncio.current_task()
         try:
-            if len(core.calls) > self._usual_count:
+            if len(core.pending.calls) > self._usual_count:
                 self._tidy()
             try:
                 await self._look(call, first_look(call))
@@ -77,7 +77,7 @@ class Tasks:
             if call.left:
                 await self._persevere(call, error, began)
         finally:
-            core.leave(call)
+            core.pending.leave(call)
             call.wake = None
             if self._closing:
                 await self.close()
@@ -108,19 +108,19 @@ class Tasks:
     def _tidy(self) -> None:
         """Look for tasks that were interrupted before they had left: now and then is enough."""
         gone_at = self.loop.time() - GONE_S
-        for call, task in tuple(self._core.calls.items()):
+        for call, task in tuple(self._core.pending.calls.items()):
             if (task and task.done()) or call.deadline < gone_at:
-                self._core.leave(call)
-        self._core.tidy()
-        self._usual_count = 2 * len(self._core.calls)
+                self._core.pending.leave(call)
+        self._core.pending.tidy()
+        self._usual_count = 2 * len(self._core.pending.calls)
 
     async def close(self) -> None:
         """Close the connection, as soon as nobody needs it any more."""
-        if self._connecting and not self._core.calls:
+        if self._connecting and not self._core.pending.calls:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
         self._tidy()
-        self._closing = bool(self._core.calls)
+        self._closing = bool(self._core.pending.calls)
         if self._closing:
             return
         if connection := self._connection:
@@ -224,7 +224,7 @@ class Tasks:
         opening: dict[float, list[Call]] = {}
         outbox, self._outbox = self._outbox, {}
         for call, look in outbox.items():
-            if call not in core.calls:
+            if call not in core.pending.calls:
                 continue  # it has gone
             if look.send:
                 left_s = max(SHORTEST_S, call.deadline - now)

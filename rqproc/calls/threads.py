@@ -68,9 +68,9 @@ class Threads:
             self._renew()
         core, began = self._core, self._monotonic()
         error: ConnectionLost | Refused | None = None
-        core.calls[call] = sys._getframe()
+        core.pending.calls[call] = sys._getframe()
         try:
-            if len(core.calls) > self._usual_count:
+            if len(core.pending.calls) > self._usual_count:
                 self._tidy()
             try:
                 self._look(call, first_look(call))
@@ -100,23 +100,23 @@ class Threads:
     def _leave(self, call: Call) -> None:
         """Nobody waits for this call any more."""
         self._sender.outbox.pop(call, None)
-        self._core.leave(call)
+        self._core.pending.leave(call)
         if self._closing:
             self.close()
 
     def _tidy(self) -> None:
         """Look for callers who were interrupted before they had left: now and then is enough."""
-        for call, frame in tuple(self._core.calls.items()):
+        for call, frame in tuple(self._core.pending.calls.items()):
             if has_ended(frame):
                 self._leave(call)
-        self._core.tidy()
-        self._usual_count = 2 * len(self._core.calls)
+        self._core.pending.tidy()
+        self._usual_count = 2 * len(self._core.pending.calls)
 
     def close(self) -> None:
         """Close the connection, as soon as nobody needs it any more."""
         self._closing = False
         self._tidy()
-        if self._core.calls or not self._sender.close():
+        if self._core.pending.calls or not self._sender.close():
             self._closing = True
         self._close_lost()
 
@@ -142,7 +142,7 @@ class Threads:
             self._wait(call, look, end)
         if self._to_close:
             self._close_lost()
-        if len(self._core.calls) > 1:
+        if len(self._core.pending.calls) > 1:
             self._pass_reading_on()
         if call.left and (error := call.fetch_error()):
             raise error
@@ -191,7 +191,7 @@ class Threads:
         """Wake one who waits, where nobody reads."""
         if self._reading.locked:
             return
-        for call in tuple(self._core.calls):
+        for call in tuple(self._core.pending.calls):
             if wake := call.wake:
                 wake()
                 return
@@ -230,7 +230,7 @@ class Threads:
                     reading.release()  # in good order: nothing is lost with it
                 raise
             if core is not self._core:  # a copy of a greenlet, in a forked child
-                self._core.calls[call] = core.calls[call]
+                self._core.pending.calls[call] = core.pending.calls[call]
                 call.error = ConnectionLost("it is the parent's")
 
     def _take(self, line: Line, wait_s: float, grace_s: float) -> None:

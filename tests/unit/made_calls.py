@@ -64,7 +64,7 @@ class Board:
 
     def comes(self, *calls: Call) -> None:
         for call in calls:
-            self.core.calls[call] = None
+            self.core.pending.calls[call] = None
             self.woken[call] = 0
             call.wake = lambda call=call: self._wake(call)
 
@@ -94,7 +94,7 @@ class Board:
     def is_empty(self) -> bool:
         """Whether nothing is left of any call."""
         core = self.core
-        return not (core.calls or core._pending or core._groups)
+        return not (core.pending.calls or core.pending.places or core.pending.groups)
 
 
 def names(commands: Sequence[Command]) -> list[str]:

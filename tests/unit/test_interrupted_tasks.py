@@ -114,7 +114,7 @@ class Scene:
             await asyncio.to_thread(self._release)
             await asyncio.wait_for(self.held, SOON_S)
         await self.tasks.close()
-        left = (self.tasks._core.size, len(self.tasks._outbox), self.tasks._connection)
+        left = (self.tasks._core.pending.size, len(self.tasks._outbox), self.tasks._connection)
         assert left == (0, 0, None), at
 
     def _release(self) -> None:

@@ -77,7 +77,11 @@ def is_empty(threads: Threads) -> bool:
     core = threads._core
     locked = threads._reading.locked or threads._sender.locked
     return not (
-        core.size or threads._sender.outbox or threads._to_close or threads._sender.line or locked
+        core.pending.size
+        or threads._sender.outbox
+        or threads._to_close
+        or threads._sender.line
+        or locked
     )
 
 

@@ -20,8 +20,8 @@ from made_calls import (
 )
 
 from rqproc.calls.call import Call, Kind
-from rqproc.calls.kept import CLOSINGS, REMOVED_TOGETHER
-from rqproc.calls.multiplexer import FENCE_S
+from rqproc.calls.client_names import FENCE_S
+from rqproc.calls.stored_answers import CLOSINGS, REMOVED_TOGETHER
 from rqproc.errors import HandlerFailed
 from rqproc.protocol import codec
 from rqproc.protocol.commands import MOST_TOGETHER
@@ -120,7 +120,7 @@ def test_what_cannot_be_encoded_leaves_nothing_behind(board: Board) -> None:
     with pytest.raises(Exception, match="not JSON"):
         board.core.compose_one(call)
     assert not board.core.expected
-    board.core.leave(call)
+    board.core.pending.leave(call)
     assert board.is_empty()
 
 
@@ -236,7 +236,7 @@ def test_what_is_kept_for_one_who_has_gone_is_not_fetched(board: Board) -> None:
     call = a_call()
     board.asks(call)
     id = call.names[0]
-    board.core.leave(call)
+    board.core.pending.leave(call)
     board.hears(f"{id} kept 70000 KEY".encode())
     assert not board.core.has_more
     assert board.is_empty()
@@ -499,7 +499,7 @@ def ask_many(board: Board, count: int, source: str) -> list[str]:
         ids += call.names
         board.replies(*[None] * len(board.core.expected))
         board.hears(answer(call.names[0], source=source))
-        board.core.leave(call)
+        board.core.pending.leave(call)
     return ids
 
 
@@ -524,7 +524,7 @@ def test_the_answer_of_a_call_that_was_asked_again_is_not_removed(board: Board) 
         board.asks(call)
         board.again(call)
         board.hears(answer(call.names[0]))
-        board.core.leave(call)
+        board.core.pending.leave(call)
     assert not board.core.has_more
 
 
@@ -606,7 +606,7 @@ def test_a_name_under_which_nothing_was_sent_is_neither_fenced_nor_left(board: B
 def test_a_name_under_which_nobody_waits_is_kept(board: Board) -> None:
     call = a_call()
     board.asks(call)
-    board.core.leave(call)
+    board.core.pending.leave(call)
     before = board.core.channels()
     board.core.broken(CUT)
     assert board.core.channels() == before
@@ -618,9 +618,9 @@ def test_an_old_name_is_listened_to_as_long_as_anyone_waits_there(board: Board) 
     board.asks(call)
     board.core.broken(CUT)
     assert len(board.core.channels()) == 2
-    board.core.leave(call)
+    board.core.pending.leave(call)
     assert len(board.core.channels()) == 1
-    assert board.core._calls_by_old_name == {}
+    assert board.core._names._calls_by_old_name == {}
 
 
 def test_replies_of_an_old_connection_are_not_taken_for_those_of_a_new_one(board: Board) -> None:
@@ -652,7 +652,7 @@ def test_callers_may_come_and_go_while_all_are_told(board: Board) -> None:
 
     class Names(list[str]):
         def __len__(self) -> int:
-            board.core.calls.pop(calls[2], None)
+            board.core.pending.calls.pop(calls[2], None)
             return super().__len__()
 
     calls[0].names = Names(["x"])
@@ -678,10 +678,10 @@ def test_nothing_is_left_of_calls_that_have_gone(board: Board) -> None:
         if number % 2:
             board.hears(answer(calls[2].names[0]))
         for call in calls:
-            board.core.leave(call)
+            board.core.pending.leave(call)
     assert board.is_empty()
     board.core.channels()
-    assert board.core._calls_by_old_name == {}
+    assert board.core._names._calls_by_old_name == {}
 
 
 def test_a_group_stays_until_its_last_caller_has_gone(board: Board) -> None:
@@ -689,9 +689,9 @@ def test_a_group_stays_until_its_last_caller_has_gone(board: Board) -> None:
     board.asks(*calls)
     (group,) = calls[0].groups
     for call in calls[:2]:
-        board.core.leave(call)
+        board.core.pending.leave(call)
     board.hears(group_answer(group, 0, 1, 2))
     assert [call.left for call in calls] == [0, 0, 0]
     assert [board.woken[call] for call in calls][2] == 1
-    board.core.leave(calls[2])
+    board.core.pending.leave(calls[2])
     assert board.is_empty()

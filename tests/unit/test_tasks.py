@@ -38,7 +38,7 @@ def play(server: ScriptedServer, story: Play) -> Tasks:
 
     tasks = asyncio.run(told())
     core = tasks._core
-    assert [*core.calls, *core._pending, *core._groups, *tasks._outbox] == []
+    assert [*core.pending.calls, *core.pending.places, *core.pending.groups, *tasks._outbox] == []
     server.go_on()
     server.until(lambda: not server.open)
     return tasks
@@ -108,7 +108,7 @@ def test_a_cancelled_task_leaves_nothing_behind_and_disturbs_nobody(server: Scri
         await until(server, lambda: len(server.queued) == 2)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        assert list(tasks._core.calls) == [other]
+        assert list(tasks._core.pending.calls) == [other]
         server.answer_group(other.groups[0], 0, 1)
         await second
         assert other.value("shop") == 1

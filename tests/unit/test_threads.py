@@ -70,7 +70,7 @@ class Client:
         core = self.threads._core
         locks = (self.threads._reading, self.threads._sender)
         return not (
-            core.calls or core._pending or core._groups or self.threads._sender.outbox
+            core.pending.size or self.threads._sender.outbox
             or self.threads._to_close or any(lock.locked for lock in locks)
         )  # fmt: skip
 
@@ -290,7 +290,7 @@ def test_a_new_packet_after_a_long_rest_is_given_its_time(
     client.hit()
     client.threads._sender.silent_since -= 1000.0
     for _ in range(64):
-        client.threads._core._kept.has_read(b"x", 1)
+        client.threads._core.pending.stored.has_read(b"x", 1)
     server.stall()
     asked, began = client.begin(2, timeout_s=4.0), time.monotonic()
     server.until(lambda: server.made > 1)
@@ -509,7 +509,7 @@ def test_thousands_of_calls_that_are_not_answered_leave_nothing(
 
     list(client.pool.map(hammer, range(16)))
     assert client.is_empty()
-    assert not client.threads._core._kept.is_due
+    assert not client.threads._core.pending.stored.is_due
     client.hit()
 
 

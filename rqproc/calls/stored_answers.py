@@ -24,7 +24,7 @@ REMOVED_BYTES = 256 * 1024
 """So many answers that are read, or so much of them, are removed at once."""
 
 
-class Lying(NamedTuple):
+class StoredAnswer(NamedTuple):
     """An answer, or those of a group, that its caller has been told of."""
 
     id: bytes
@@ -32,13 +32,13 @@ class Lying(NamedTuple):
     size: int
 
 
-class Kept:
+class StoredAnswers:
     """What one client has been told of. One thread says what is to be sent while another reads."""
 
     def __init__(self) -> None:
         self._keys: set[bytes] = set()
-        self._waiting: deque[Lying] = deque()
-        self._asked: dict[bytes, Lying] = {}
+        self._waiting: deque[StoredAnswer] = deque()
+        self._asked: dict[bytes, StoredAnswer] = {}
         self._read: list[bytes] = []
         self._read_bytes = 0
         self._at_once = AT_ONCE
@@ -66,32 +66,32 @@ class Kept:
         """Whether something is to be fetched, or removed, with the next request."""
         return self.is_urgent or len(self._read) >= REMOVED_TOGETHER
 
-    def tell(self, lying: Lying) -> None:
+    def add(self, one: StoredAnswer) -> None:
         """An answer lies there."""
-        if lying.key not in self._keys:
-            self._keys.add(lying.key)
-            self._waiting.append(lying)
+        if one.key not in self._keys:
+            self._keys.add(one.key)
+            self._waiting.append(one)
 
-    def fetch(self, is_wanted: Callable[[bytes], bool]) -> list[Lying]:
+    def fetch(self, is_wanted: Callable[[bytes], bool]) -> list[StoredAnswer]:
         """Return what is to be fetched now, if anything is; what nobody waits for never is."""
-        found: list[Lying] = []
+        found: list[StoredAnswer] = []
         if self._asked:
             return found
         size = 0
         while self._waiting and (not found or size + self._waiting[0].size <= self._at_once):
-            lying = self._waiting.popleft()
-            if is_wanted(lying.id):
-                found.append(lying)
-                size += lying.size
+            one = self._waiting.popleft()
+            if is_wanted(one.id):
+                found.append(one)
+                size += one.size
             else:
-                self._keys.discard(lying.key)
-        self._asked = {lying.key: lying for lying in found}
+                self._keys.discard(one.key)
+        self._asked = {one.key: one for one in found}
         return found
 
-    def fetched(self, lying: Lying) -> None:
+    def fetched(self, one: StoredAnswer) -> None:
         """It has come, or is not there any more."""
-        self._asked.pop(lying.key, None)
-        self._keys.discard(lying.key)
+        self._asked.pop(one.key, None)
+        self._keys.discard(one.key)
         self._closings.clear()
 
     def has_read(self, key: bytes, size: int) -> None:
@@ -99,14 +99,14 @@ class Kept:
         self._read.append(key)
         self._read_bytes += size
 
-    def removed(self, *, few: bool = False) -> list[bytes]:
+    def take_read(self, *, few: bool = False) -> list[bytes]:
         """Return the keys that are to be removed now, once; ``few``: though they be but few."""
         if not (few or len(self._read) >= REMOVED_TOGETHER or self._read_bytes >= REMOVED_BYTES):
             return []
         keys, self._read, self._read_bytes = self._read, [], 0
         return keys
 
-    def forget(self, *, closed: bool) -> Lying | None:
+    def forget(self, *, closed: bool) -> StoredAnswer | None:
         """The connection is lost: whoever waits asks again, and is told again.
 
         Args:
@@ -119,12 +119,12 @@ class Kept:
         self._waiting.clear()
         self._keys.clear()
         self._asked = {}
-        self.removed(few=True)
+        self.take_read(few=True)
         if not (asked and closed):
             return None
         self._at_once = 0
         if len(asked) > 1:
             return None
-        (lying,) = asked
-        self._closings[lying.key] = self._closings.get(lying.key, 0) + 1
-        return lying if self._closings[lying.key] >= CLOSINGS else None
+        (one,) = asked
+        self._closings[one.key] = self._closings.get(one.key, 0) + 1
+        return one if self._closings[one.key] >= CLOSINGS else None
