@@ -227,7 +227,7 @@ class AsyncClient(BaseClient):
                     await self._asker.ask(call)
                 except RedisUnavailable as error:
                     pending.failed(error)
-                if errand := pending.errand():
-                    await self._backend.fallback(errand.resource).async_asker().ask(errand.call)
-                    errand.settle()
+                if fallback := pending.fallback_call():
+                    await self._backend.fallback(fallback.resource).async_asker().ask(fallback.call)
+                    fallback.take_over()
         return call

@@ -354,7 +354,7 @@ class Client(BaseClient):
                     self._asker.ask(call)
                 except RedisUnavailable as error:
                     pending.failed(error)
-                if errand := pending.errand():
-                    self._backend.fallback(errand.resource).asker().ask(errand.call)
-                    errand.settle()
+                if fallback := pending.fallback_call():
+                    self._backend.fallback(fallback.resource).asker().ask(fallback.call)
+                    fallback.take_over()
         return call

@@ -245,7 +245,7 @@ class Runtime:
 MACHINE = Runtime()
 
 
-def settle(found: Future[T], work: Callable[[], T]) -> None:
+def resolve(found: Future[T], work: Callable[[], T]) -> None:
     """Give a future what comes of some work, be it an error."""
     try:
         found.set_result(work())

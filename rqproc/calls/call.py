@@ -49,7 +49,8 @@ class Call:
         carried: the server has had them.
         heard: it has spoken of them since the last trouble with it.
         unsure: some may have been sent twice: their answers must not be removed.
-        nobody: the answers that nobody lives, where calls that were known before are asked again.
+        no_node_answers: the answers that no node lives, by place, where calls that were known
+            before are asked again.
         error: what the connection failed of, until it is fetched.
         outage: why the answers that are missing did not come, if that is known.
         advice: what to do about those that are late, where no server is asked.
@@ -58,8 +59,8 @@ class Call:
 
     __slots__ = (
         "_data", "_unread", "addresses", "advice", "answers", "args", "carried", "deadline",
-        "error", "groups", "heard", "ids", "kind", "kwargs", "left", "names", "nobody", "on_lost",
-        "outage", "parent", "resource", "timeout_s", "unsure", "wake",
+        "error", "groups", "heard", "ids", "kind", "kwargs", "left", "names", "no_node_answers",
+        "on_lost", "outage", "parent", "resource", "timeout_s", "unsure", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +83,7 @@ class Call:
         self.names: Sequence[str] = ()
         self.groups: list[str] = []
         self.carried = self.heard = self.unsure = False
-        self.nobody: dict[int, Answer] | None = None
+        self.no_node_answers: dict[int, Answer] | None = None
         self.error: Exception | None = None
         self.outage: RqprocError | None = None
         self.advice = ""
@@ -218,9 +219,9 @@ class Call:
 
     def give_up(self) -> None:
         """Time is over: where nobody lived, last, that is the answer."""
-        if self.nobody:
+        if self.no_node_answers:
             self._read_groups()
-            for place, answer in dict(self.nobody).items():  # others may still read for this one
+            for place, answer in dict(self.no_node_answers).items():  # others may read
                 self.take(place, answer)
 
 

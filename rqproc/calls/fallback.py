@@ -20,7 +20,7 @@ POLICIES = get_args(OnLost)
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class FallbackCall:
     """What this process is to do itself of a call.
 
     Attributes:
@@ -34,7 +34,7 @@ class Errand:
     _lost: Call
     _places: Sequence[int]
 
-    def settle(self) -> None:
+    def take_over(self) -> None:
         """Give the call what has come of it; what has no answer was too late."""
         self._lost.outage = None
         for place, answer in zip(self._places, self.call.answers, strict=True):
@@ -71,7 +71,7 @@ class Fallback:
             )
         return chosen
 
-    def errand(self, call: Call, namespace: str) -> Errand | None:
+    def fallback_call(self, call: Call, namespace: str) -> FallbackCall | None:
         """Return what this process is to do itself: what the cluster could not answer.
 
         Never what it did answer: a handler's own error is one, too many dead nodes are another.
@@ -89,7 +89,7 @@ class Fallback:
             call.kind, name, ids, [address(name, id) for id in ids], call.timeout_s, call.deadline,
             args=call.args, kwargs=call.kwargs,
         )  # fmt: skip
-        return Errand(resource, own, call, places)
+        return FallbackCall(resource, own, call, places)
 
 
 def _made_here(answer: Raw | None) -> Raw | None:

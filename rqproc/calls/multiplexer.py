@@ -38,7 +38,7 @@ from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import MOST_TOGETHER, Commands
 from rqproc.transport.connection import Command, ConnectionLost, Refused
 
-TOLD = (ConnectionLost, Refused, RqprocError)
+CALLER_ERRORS = (ConnectionLost, Refused, RqprocError)
 """What callers are told who wait for an answer; RqprocError: of sentinels, or of the embedded
 server."""
 
@@ -254,23 +254,23 @@ class Multiplexer:
         call.carried = call.heard = True
         if reply is not None:
             for place, told in zip(places, reply, strict=True):
-                self._told(place, told, quiet)
-        elif call.nobody:
+                self._take_told(place, told, quiet)
+        elif call.no_node_answers:
             for _, index in places:
-                call.nobody.pop(index, None)
+                call.no_node_answers.pop(index, None)
 
-    def _told(self, place: Place, told: bytes, quiet: bool) -> None:
+    def _take_told(self, place: Place, told: bytes, quiet: bool) -> None:
         call, index = place
         if told.startswith(b"r"):
             self.pending.take(told)
         elif told.startswith(b"{"):
             answer = answer_codec.refusal(told)
             if quiet and answer.report and answer.report["type"] == "NoLiveNode":
-                call.nobody = {**(call.nobody or {}), index: answer}
+                call.no_node_answers = {**(call.no_node_answers or {}), index: answer}
             else:
                 self.pending.answer(call, index, answer)
-        elif call.nobody:
-            call.nobody.pop(index, None)
+        elif call.no_node_answers:
+            call.no_node_answers.pop(index, None)
 
     def _scattered(self, reply: Any, places: Sequence[Place]) -> None:
         if isinstance(reply, Exception):

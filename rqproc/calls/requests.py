@@ -11,7 +11,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rqproc.calls.call import Call, Kind, check_timeout, plain
-from rqproc.calls.fallback import Errand, Fallback
+from rqproc.calls.fallback import Fallback, FallbackCall
 from rqproc.calls.lookup import Nearby, find_all
 from rqproc.context import ASKING, Asking
 from rqproc.errors import RedisUnavailable, RqprocError
@@ -115,8 +115,8 @@ class Requests:
         """Before a call is sent."""
         return CallScope(self, call, self.near.expect(call) if self.near else None)
 
-    def errand(self, call: Call) -> Errand | None:
-        return self._fallback.errand(call, self.namespace)
+    def fallback_call(self, call: Call) -> FallbackCall | None:
+        return self._fallback.fallback_call(call, self.namespace)
 
 
 class Many(NamedTuple):
@@ -180,9 +180,9 @@ class CallScope:
             raise error
         self._call.outage = error
 
-    def errand(self) -> Errand | None:
+    def fallback_call(self) -> FallbackCall | None:
         """Return what this process is to do itself, once the cluster has been asked."""
-        return self._requests.errand(self._call) if self._call.on_lost == "local" else None
+        return self._requests.fallback_call(self._call) if self._call.on_lost == "local" else None
 
 
 def values(outcomes: Mapping[Id, Reply | RqprocError], *, return_exceptions: bool) -> dict[Id, Any]:

@@ -44,8 +44,10 @@ NUDGE_S = 2.0
 """
 
 SHORTEST_S = 0.001
+"""Less than this many seconds is no time any more; a server takes 0 as for ever."""
+
 SHORTEST_LOOK_S = 0.25
-"""What is shorter is no time."""
+"""The least time that an answer is waited for before a server is asked again."""
 
 Clock = Callable[[], float]
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from rqproc.calls.call import Call
-from rqproc.calls.multiplexer import TOLD, Multiplexer, ReplyHandler
+from rqproc.calls.multiplexer import CALLER_ERRORS, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, SHORTEST_S, Look
 from rqproc.locks import TryLock
 from rqproc.transport.connection import (
@@ -76,7 +76,7 @@ class Sender:
         while self._lock.acquire():
             try:
                 self._send(call)
-            except TOLD as error:
+            except CALLER_ERRORS as error:
                 told = tuple(self.outbox)
                 self._broken(error)
                 for one in told:

@@ -20,7 +20,7 @@ from typing import Any
 
 from rqproc.calls.call import Call
 from rqproc.calls.drive import adrive
-from rqproc.calls.multiplexer import TOLD, Multiplexer, ReplyHandler
+from rqproc.calls.multiplexer import CALLER_ERRORS, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
 from rqproc.protocol.commands import Commands
 from rqproc.transport.async_connection import AsyncConnection
@@ -245,7 +245,7 @@ class Tasks:
     async def _connect(self) -> None:
         try:
             await self._open()
-        except TOLD as error:
+        except CALLER_ERRORS as error:
             self._tell(error)
         except BaseException:
             self._tell(ConnectionLost(INTERRUPTED))

@@ -25,7 +25,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Self, TypeVar
 
-from rqproc.runtime import settle
+from rqproc.runtime import resolve
 
 T = TypeVar("T")
 
@@ -300,7 +300,7 @@ class Proxy:
 
     def _call(self, work: Callable[[], T]) -> T:
         done: Future[T] = Future()
-        self._loop.call_soon_threadsafe(settle, done, work)
+        self._loop.call_soon_threadsafe(resolve, done, work)
         return done.result(CALL_WITHIN_S)
 
     def _port(self, name: str) -> tuple[Port, str]:

@@ -14,7 +14,7 @@ from functools import partial
 from threading import Condition, Thread
 from typing import ParamSpec, TypeVar
 
-from rqproc.runtime import settle
+from rqproc.runtime import resolve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class DaemonThreads(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         found: Future[T] = Future()
-        waits_for_a_thread = self._todo.add(partial(settle, found, partial(fn, *args, **kwargs)))
+        waits_for_a_thread = self._todo.add(partial(resolve, found, partial(fn, *args, **kwargs)))
         if waits_for_a_thread and len(self._threads) < self._most:
             name = f"{self._name}_{len(self._threads)}"
             thread = Thread(target=self._todo.work_off, name=name, daemon=True)

@@ -33,9 +33,6 @@ from rqproc.protocol.messages import Claim, Known, Tally
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 
-EPOCH_MARK = b"epoch"
-"""Stands in a queue after each change of the members."""
-
 _call = CALL.fullmatch
 
 

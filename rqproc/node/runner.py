@@ -101,7 +101,7 @@ class Runner:
         if not run.resource.is_async:
             self._threads.submit(self._run, run)
         elif self._is_beside_a_loop():
-            self._end(run, Failed(*answer_codec.told(ConfigError(ONE_LOOP))))
+            self._end(run, Failed(*answer_codec.describe(ConfigError(ONE_LOOP))))
         elif run.job:  # to find it may block: not on the loop
             self._threads.submit(self._begin, run, self._event_loop())
         else:
@@ -235,7 +235,9 @@ class Runner:
             what = f"{run.resource.name} {id}" + (f", job {job}" if job else "")
             text = "%s %s: the handler has failed"
             log.error(text, self._node, what, exc_info=error, extra=about)
-        return Failed(*answer_codec.told(error), remembered=run.resource.policy.remembers(error))
+        return Failed(
+            *answer_codec.describe(error), remembered=run.resource.policy.remembers(error)
+        )
 
     def _leave_child(self, error: BaseException | None) -> None:
         """End the process, if it is a child that the handler has forked: its way out of the handler

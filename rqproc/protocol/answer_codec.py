@@ -166,7 +166,7 @@ def overdue_report(timeout_s: float, *, stuck: bool) -> str:
     return json.dumps({"type": "HandlerTimeout", "timeout_s": timeout_s, "stuck": stuck})
 
 
-def told(error: BaseException) -> tuple[str, str, str]:
+def describe(error: BaseException) -> tuple[str, str, str]:
     """Return an error's type, its message and its traceback, as a report has them."""
     text = "".join(traceback.format_exception(error))
     try:

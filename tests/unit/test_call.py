@@ -128,7 +128,7 @@ def test_an_error_is_told_once() -> None:
 def test_where_nobody_lived_last_that_is_the_answer_when_time_is_over() -> None:
     call = a_call(1, 2, 3)
     call.take(0, rest(answer("x")))
-    call.nobody = {0: NOBODY, 1: NOBODY}
+    call.no_node_answers = {0: NOBODY, 1: NOBODY}
     call.give_up()
     assert call.answers[0] == rest(answer("x"))
     assert call.answers[1] is NOBODY
@@ -138,7 +138,7 @@ def test_where_nobody_lived_last_that_is_the_answer_when_time_is_over() -> None:
 def test_an_answer_in_a_group_counts_more_than_that_nobody_lived() -> None:
     call = a_call(1, 2)
     call.take_group(0, rest(group_answer("g", 0)))
-    call.nobody = {0: NOBODY}
+    call.no_node_answers = {0: NOBODY}
     call.give_up()
     assert call.outcome(0, "shop").value == 0  # type: ignore[union-attr]
 
@@ -151,12 +151,12 @@ def test_answers_may_come_while_time_is_over() -> None:
         __slots__ = ()
 
         def take(self, place: int, answer: Raw) -> None:
-            assert self.nobody
-            self.nobody.pop(1, None)
+            assert self.no_node_answers
+            self.no_node_answers.pop(1, None)
             super().take(place, answer)
 
     call.__class__ = Overtaken
-    call.nobody = {0: NOBODY, 1: NOBODY}
+    call.no_node_answers = {0: NOBODY, 1: NOBODY}
     call.give_up()
     assert call.answers[0] is NOBODY
 

@@ -51,60 +51,60 @@ ANSWERED = [
 ]
 
 
-def errands(*outcomes: Reply | RqprocError) -> list[object]:
+def fallen_back(*outcomes: Reply | RqprocError) -> list[object]:
     """The ids of those that this process is to answer, of ids 0, 1, ..."""
     call = a_call(*range(len(outcomes)), timeout_s=5.0)
     for place, outcome in enumerate(outcomes):
         call.take(place, outcome)
-    errand = Fallback.of("local", APP).errand(call, "shop")
-    if errand is None:
+    fallback_call = Fallback.of("local", APP).fallback_call(call, "shop")
+    if fallback_call is None:
         return []
-    own = errand.call
+    own = fallback_call.call
     assert (own.deadline, own.timeout_s, own.left) == (call.deadline, 5.0, len(own.ids))
-    assert errand.resource is price
+    assert fallback_call.resource is price
     return list(own.ids)
 
 
 @pytest.mark.parametrize("error", [*LOST, EmbeddedUnavailable("no binary")], ids=repr)
 def test_what_no_node_could_answer_is_done_here(error: RqprocError) -> None:
-    assert errands(error) == [0]
+    assert fallen_back(error) == [0]
 
 
 @pytest.mark.parametrize("error", ANSWERED, ids=repr)
 def test_what_was_answered_is_not(error: RqprocError) -> None:
-    assert errands(error) == []
+    assert fallen_back(error) == []
 
 
 def test_of_many_only_what_was_lost() -> None:
-    assert errands(REPLY, LOST[0], ANSWERED[0], LOST[2]) == [1, 3]
+    assert fallen_back(REPLY, LOST[0], ANSWERED[0], LOST[2]) == [1, 3]
 
 
 def test_what_was_answered_in_a_group_before_an_outage_is_not_done_here() -> None:
     call = a_call(0, 1, 2)
     call.take_group(0, rest(group_answer("g", 0, 2)))
     call.outage = RedisUnavailable("there", "away")
-    errand = Fallback.of("local", APP).errand(call, "shop")
-    assert errand
-    assert errand.call.ids == [1]
+    fallback_call = Fallback.of("local", APP).fallback_call(call, "shop")
+    assert fallback_call
+    assert fallback_call.call.ids == [1]
 
 
 def test_arguments_go_along() -> None:
     call = a_call(1, kind="a", args=(5,))
     call.take(0, LOST[0])
-    errand = Fallback.of("local", APP).errand(call, "shop")
-    assert errand
-    assert errand.call.args == (5,)
+    fallback_call = Fallback.of("local", APP).fallback_call(call, "shop")
+    assert fallback_call
+    assert fallback_call.call.args == (5,)
 
 
 def test_what_is_done_here_becomes_the_answer_and_what_is_not_is_late() -> None:
     call = a_call(0, 1, 2, 3)
     call.take(1, REPLY)
     call.outage = RedisUnavailable("there", "away")
-    errand = Fallback.of("local", APP).errand(call, "shop")
-    assert errand
-    errand.call.take(0, rest(answer("r-1", 7)))
-    errand.call.take(1, answer_codec.refusal(OVERLOADED))
-    errand.settle()
+    fallback_call = Fallback.of("local", APP).fallback_call(call, "shop")
+    assert fallback_call
+    fallback_call.call.take(0, rest(answer("r-1", 7)))
+    fallback_call.call.take(1, answer_codec.refusal(OVERLOADED))
+    fallback_call.take_over()
     done, found, refused, late = call.outcomes("shop").values()
     assert done == Reply(0, 7, "n1", "local", age_s=0.0, expires_in_s=0.0, token=0)
     assert found is REPLY
@@ -118,9 +118,9 @@ def test_resources_of_one_name_are_asked_for_by_different_ones() -> None:
     for app in (APP, OTHER):
         call = a_call(1)
         call.take(0, LOST[0])
-        errand = Fallback.of("local", app).errand(call, "shop")
-        assert errand
-        names.add((errand.call.resource, errand.call.addresses[0]))
+        fallback_call = Fallback.of("local", app).fallback_call(call, "shop")
+        assert fallback_call
+        names.add((fallback_call.call.resource, fallback_call.call.addresses[0]))
     assert len({name for name, _ in names}) == len({address for _, address in names}) == 2
 
 

@@ -20,7 +20,7 @@ from local_shop import WITHIN_S, until
 from rqproc import App, current
 from rqproc.app import Resource
 from rqproc.calls.call import Call
-from rqproc.calls.fallback import Errand, Fallback
+from rqproc.calls.fallback import Fallback, FallbackCall
 from rqproc.calls.requests import Requests
 from rqproc.errors import (
     HandlerFailed,
@@ -62,28 +62,28 @@ class Here:
         return (await self.aask_many(resource, id, timeout=timeout))[0]
 
     async def aask_many(self, resource: Plain, *ids: Any, timeout: float = 5.0) -> list[Outcome]:
-        call, errand, backend = self._lost(resource, ids, (), timeout)
-        await backend.async_asker().ask(errand.call)
-        errand.settle()
+        call, fallback_call, backend = self._lost(resource, ids, (), timeout)
+        await backend.async_asker().ask(fallback_call.call)
+        fallback_call.take_over()
         return list(call.outcomes("shop").values())
 
     def _many(self, resource: Plain, ids: Any, args: Any, timeout: float) -> list[Outcome]:
-        call, errand, backend = self._lost(resource, ids, args, timeout)
-        backend.asker().ask(errand.call)
-        errand.settle()
+        call, fallback_call, backend = self._lost(resource, ids, args, timeout)
+        backend.asker().ask(fallback_call.call)
+        fallback_call.take_over()
         return list(call.outcomes("shop").values())
 
     def _lost(
         self, resource: Plain, ids: Any, args: Any, timeout: float
-    ) -> tuple[Call, Errand, LocalBackend]:
+    ) -> tuple[Call, FallbackCall, LocalBackend]:
         call = Call(
             "a" if args else "c", resource.name, ids, [address(resource.name, id) for id in ids],
             timeout, time.monotonic() + timeout, "local", args=args,
         )  # fmt: skip
         call.outage = NoLiveNode("shop")
-        errand = Fallback.of("local", {resource.name: resource}).errand(call, "shop")
-        assert errand
-        return call, errand, fallback(KEYS, errand.resource, self.place)
+        fallback_call = Fallback.of("local", {resource.name: resource}).fallback_call(call, "shop")
+        assert fallback_call
+        return call, fallback_call, fallback(KEYS, fallback_call.resource, self.place)
 
     def holds(self, requests: int) -> None:
         """Wait until so many requests are under way."""

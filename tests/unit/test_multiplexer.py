@@ -396,13 +396,13 @@ def test_that_nobody_lives_is_no_answer_to_a_call_that_was_known(board: Board) -
     board.again(call)
     board.replies([NOBODY, NOBODY])
     assert (call.left, board.woken[call]) == (2, 0)
-    assert sorted(call.nobody or {}) == [0, 1]
+    assert sorted(call.no_node_answers or {}) == [0, 1]
     board.again(call)
     board.replies([b"", NOBODY])
-    assert list(call.nobody or {}) == [1], "someone lives who has the first"
+    assert list(call.no_node_answers or {}) == [1], "someone lives who has the first"
     board.again(call)
     board.replies(None)
-    assert not call.nobody
+    assert not call.no_node_answers
 
 
 def test_whoever_does_not_want_to_wait_is_told_at_once_that_nobody_lives(board: Board) -> None:

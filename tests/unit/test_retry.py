@@ -159,7 +159,7 @@ def test_whoever_waits_withdraws_nothing(caller: Caller) -> None:
 def test_where_nobody_lived_last_that_is_the_answer_at_the_deadline(caller: Caller) -> None:
     caller.ask()
     caller.call.take(0, rest(answer("x")))
-    caller.call.nobody = {1: NOBODY}
+    caller.call.no_node_answers = {1: NOBODY}
     assert caller.wait(NUDGE_S).send
     caller.now = BEGAN + 10.0
     call = caller.ends()
