@@ -82,7 +82,7 @@ def test_a_caller_that_stands_still_while_answers_come_is_not_cut_off(
     async def ask() -> list[str]:
         async with AsyncClient(server.url, namespace="large") as caller:
             coming = [asyncio.ensure_future(caller.request(id, "page", timeout=40)) for id in asked]
-            await asyncio.sleep(0.1)
+            await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)  # so all are asked for
             kit.eventually(lambda: answered(cluster) >= len(asked), within_s=30)
             return await asyncio.gather(*coming)
 

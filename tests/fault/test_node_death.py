@@ -148,7 +148,7 @@ def test_other_ids_are_answered_while_a_request_kills_node_after_node(
 def test_a_request_that_waits_behind_another_is_not_blamed_for_its_nodes_deaths(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    options = ("--lease", "0.6", "--heartbeat", "0.15", "--concurrency", "1")
+    options = ("--lease", "2", "--heartbeat", "0.2", "--concurrency", "1")  # none is late
     cluster.start("a", "b", "c", "d", options=options)
     (id,) = ids(1)  # requests of one slot go to the same node each time
 
@@ -158,9 +158,9 @@ def test_a_request_that_waits_behind_another_is_not_blamed_for_its_nodes_deaths(
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(cluster.client.request, id, "gated")
         book.started("gated", id)
-        dying = pool.submit(cluster.client.request, id, "die")
+        dying = pool.submit(cluster.client.request, id, "die", timeout=40)
         kit.eventually(lambda: held() == 2)
-        innocent = pool.submit(cluster.client.request, id, "charge", timeout=15)
+        innocent = pool.submit(cluster.client.request, id, "charge", timeout=60)
         kit.eventually(lambda: held() == 3)
         book.release("gated", id)
         assert first.result()["n"] == 1

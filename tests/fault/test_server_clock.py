@@ -18,6 +18,8 @@ from rqproc.lab.servers import ServerProcess
 
 HOUR_S = 3600
 LEASE_S = 2.0
+LATE_S = 5.0
+"""That a loaded machine may be late, where it would be an hour otherwise."""
 OPTIONS = ("--lease", str(LEASE_S), "--heartbeat", "0.3")
 
 Stage = Callable[..., tuple[ClockServer, Cluster]]
@@ -57,7 +59,7 @@ def test_a_node_that_is_dead_when_the_clock_is_set_back_is_given_up_in_time(
     server.set_clock(-HOUR_S)
     watch = Watch()
     cluster.start("a", options=OPTIONS)
-    assert watch.stop() < 2 * LEASE_S + 1.5
+    assert watch.stop() < 2 * LEASE_S + LATE_S
     for id in ids(4):
         cluster.client.request(id, "price", timeout=5)
 

@@ -7,6 +7,7 @@ has passed both nodes serve again, and carry what RQ applications enqueue.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -99,22 +100,24 @@ class Trouble:
         assert {type(answer.error) for answer in self.load.answers if answer.error} <= NAMED
 
     def is_named(self, text: str) -> None:
-        """A caller with little patience, who has no connection yet, is told what it is."""
+        """A caller with little patience, who has no connection yet, is told what it is.
+
+        With more and more: on a busy machine the time may be over before there is a connection.
+        """
         cluster = self._shaken.cluster
+        patience = (0.3 * 1.5**attempt for attempt in itertools.count())
 
         def told() -> str:
             with Client(cluster.url, namespace=cluster.namespace) as late:
                 try:
-                    late.request(self._ids[0], "price", timeout=0.3)
+                    late.request(self._ids[0], "price", timeout=min(5.0, next(patience)))
                 except RequestTimeout:
                     return ""
                 except RedisUnavailable as error:
                     return str(error)
             return ""
 
-        # On a busy machine the time may be over before there is a connection, and a node's may be
-        # free for a moment.
-        assert re.search(text, kit.eventually(told))
+        assert re.search(text, kit.eventually(told))  # a node's place may be free for a moment
 
     def _judge(self) -> None:
         took_s = time.monotonic() - self._began
