@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rqproc.client import Client as Client
     from rqproc.context import current as current
     from rqproc.default import request as request
+    from rqproc.model import Partial as Partial
     from rqproc.model import Reply as Reply
     from rqproc.policy import Cached as Cached
 
@@ -31,6 +32,7 @@ _HOMES = {
     "AsyncClient": "rqproc.aio",
     "Cached": "rqproc.policy",
     "Client": "rqproc.client",
+    "Partial": "rqproc.model",
     "Reply": "rqproc.model",
     "Resource": "rqproc.app",
     "current": "rqproc.context",
@@ -42,6 +44,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "Client",
     "AsyncClient",
     "Reply",
+    "Partial",
     "Resource",
     "Cached",
     "current",

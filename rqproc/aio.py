@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rqproc.calls.call import Call
 from rqproc.calls.jobs import JobOptions
 from rqproc.calls.lookup import Nearby
+from rqproc.calls.requests import Many, RequestOptions
 from rqproc.client import Client
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
@@ -24,6 +25,7 @@ from rqproc.model import (
     Location,
     Membership,
     OnLost,
+    Partial,
     Reply,
 )
 from rqproc.resource import Declaring, ResourceSpec
@@ -114,6 +116,16 @@ class AsyncClient(BaseClient):
         call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
         return (await self._ask(call)).reply(self.keys.namespace)
 
+    @overload
+    async def request_many(
+        self, ids: Iterable[Id], resource: str = ..., *, partial: Literal[False] = False,
+        return_exceptions: bool = False, **options: Unpack[RequestOptions],
+    ) -> dict[Id, Any]: ...  # fmt: skip
+    @overload
+    async def request_many(
+        self, ids: Iterable[Id], resource: str = ..., *, partial: Literal[True],
+        **options: Unpack[RequestOptions],
+    ) -> Partial: ...  # fmt: skip
     async def request_many(
         self,
         ids: Iterable[Id],
@@ -121,12 +133,16 @@ class AsyncClient(BaseClient):
         *,
         timeout: float | None = None,
         on_lost: OnLost | None = None,
+        partial: bool = False,
         return_exceptions: bool = False,
-    ) -> dict[Id, Any]:
+    ) -> dict[Id, Any] | Partial:
         """Return the values of many ids. Args, Returns, Raises: as ``Client.request_many``."""
         asked = self._requests.many(ids, resource, timeout, on_lost)
-        await self._ask(asked.call)
-        return asked.values(return_exceptions=return_exceptions)
+        if not partial and not return_exceptions:
+            await self._ask(asked.call)
+            return asked.values(return_exceptions=False)
+        await self._ask_many(asked)
+        return asked.partial() if partial else asked.values(return_exceptions=True)
 
     async def reply_many(
         self,
@@ -138,7 +154,7 @@ class AsyncClient(BaseClient):
     ) -> dict[Id, Reply | RqprocError]:
         """Return replies or errors. Args, Returns, Raises: as ``Client.reply_many``."""
         asked = self._requests.many(ids, resource, timeout, on_lost)
-        await self._ask(asked.call)
+        await self._ask_many(asked)
         return asked.outcomes()
 
     async def invalidate(
@@ -215,6 +231,13 @@ class AsyncClient(BaseClient):
         return await self._asker.run(work)
 
     # --- inside ---
+
+    async def _ask_many(self, asked: Many) -> None:
+        """Have what can be answered. Raises: RedisUnavailable: nothing has come."""
+        try:
+            await self._ask(asked.call)
+        except RedisUnavailable as error:
+            asked.failed(error)
 
     async def _ask(self, call: Call) -> Call:
         """Have a call answered. Raises: RedisUnavailable."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from rqproc.calls.call import check_timeout
 from rqproc.calls.jobs import JobOptions
@@ -16,9 +16,9 @@ from rqproc.calls.lookup import InProcessNodes, ServingNode
 from rqproc.client import Client
 from rqproc.clients import Clients, entered
 from rqproc.connect import Backend
-from rqproc.errors import ConfigError
+from rqproc.errors import ConfigError, RqprocError
 from rqproc.ids import Id, check_resource
-from rqproc.model import OnLost, Reply
+from rqproc.model import OnLost, Partial, Reply
 from rqproc.options import Options
 from rqproc.policy import Policy, PolicyOptions, policy_of
 from rqproc.resource import Around, ResourceSpec, check_signature
@@ -95,9 +95,26 @@ class Resource(ResourceSpec, Generic[P, R]):
             id, self.name, args=args, kwargs=kwargs, **self._options.of_request
         )
 
-    def request_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
-        """Return the values of many ids in one round trip. Raises: as ``Client.request``."""
-        return self.app.client.request_many(ids, self.name, **self._options.of_request)
+    @overload
+    def request_many(
+        self, ids: Iterable[Id], *, partial: Literal[False] = False
+    ) -> dict[Id, Any]: ...
+    @overload
+    def request_many(self, ids: Iterable[Id], *, partial: Literal[True]) -> Partial: ...
+    def request_many(self, ids: Iterable[Id], *, partial: bool = False) -> dict[Id, Any] | Partial:
+        """Return the values of many ids in one round trip; with ``partial`` those that came in
+        time, and the errors of the others. Raises: as ``Client.request_many``.
+        """
+        client, options = self.app.client, self._options.of_request
+        if partial:
+            return client.request_many(ids, self.name, partial=True, **options)
+        return client.request_many(ids, self.name, **options)
+
+    def reply_many(self, ids: Iterable[Id]) -> dict[Id, Reply | RqprocError]:
+        """Return the reply of each id, or the error that it ended in. Raises: as
+        ``Client.reply_many``.
+        """
+        return self.app.client.reply_many(ids, self.name, **self._options.of_request)
 
     async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """``request`` for asyncio. Raises: as ``Client.request``."""
@@ -105,9 +122,24 @@ class Resource(ResourceSpec, Generic[P, R]):
             id, self.name, args=args, kwargs=kwargs, **self._options.of_request
         )
 
-    async def arequest_many(self, ids: Iterable[Id]) -> dict[Id, Any]:
-        """``request_many`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.request_many(ids, self.name, **self._options.of_request)
+    @overload
+    async def arequest_many(
+        self, ids: Iterable[Id], *, partial: Literal[False] = False
+    ) -> dict[Id, Any]: ...
+    @overload
+    async def arequest_many(self, ids: Iterable[Id], *, partial: Literal[True]) -> Partial: ...
+    async def arequest_many(
+        self, ids: Iterable[Id], *, partial: bool = False
+    ) -> dict[Id, Any] | Partial:
+        """``request_many`` for asyncio. Raises: as ``Client.request_many``."""
+        client, options = self.app.async_client, self._options.of_request
+        if partial:
+            return await client.request_many(ids, self.name, partial=True, **options)
+        return await client.request_many(ids, self.name, **options)
+
+    async def areply_many(self, ids: Iterable[Id]) -> dict[Id, Reply | RqprocError]:
+        """``reply_many`` for asyncio. Raises: as ``Client.reply_many``."""
+        return await self.app.async_client.reply_many(ids, self.name, **self._options.of_request)
 
     def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""

@@ -11,11 +11,12 @@ answering.lua publishes the answer -> one thread of the client reads for all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rqproc.calls.call import Call, check_result_ttl
 from rqproc.calls.jobs import JobOptions, check_options, jobs_of
 from rqproc.calls.lookup import Nearby
+from rqproc.calls.requests import Many, RequestOptions
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable, RqprocError
@@ -26,6 +27,7 @@ from rqproc.model import (
     Location,
     Membership,
     OnLost,
+    Partial,
     Reply,
 )
 from rqproc.protocol.commands import MOST_TOGETHER
@@ -152,6 +154,16 @@ class Client(BaseClient):
         call = self._requests.one(id, resource, args, kwargs, timeout, on_lost)
         return self._ask(call).reply(self.namespace)
 
+    @overload
+    def request_many(
+        self, ids: Iterable[Id], resource: str = ..., *, partial: Literal[False] = False,
+        return_exceptions: bool = False, **options: Unpack[RequestOptions],
+    ) -> dict[Id, Any]: ...  # fmt: skip
+    @overload
+    def request_many(
+        self, ids: Iterable[Id], resource: str = ..., *, partial: Literal[True],
+        **options: Unpack[RequestOptions],
+    ) -> Partial: ...  # fmt: skip
     def request_many(
         self,
         ids: Iterable[Id],
@@ -159,22 +171,29 @@ class Client(BaseClient):
         *,
         timeout: float | None = None,
         on_lost: OnLost | None = None,
+        partial: bool = False,
         return_exceptions: bool = False,
-    ) -> dict[Id, Any]:
+    ) -> dict[Id, Any] | Partial:
         """Return the values of many ids, asked in groups of up to 256 in one round trip.
 
-        An id that stands twice is asked once. With ``return_exceptions`` an id that failed has
-        its error as value; without, the first error is raised.
+        An id that stands twice is asked once. The first error is raised, of an id too, unless with
+        ``partial`` what came in time is returned, with the errors of the others; or, with
+        ``return_exceptions``, an id that failed has its error as value. With either, what had come
+        before Redis was lost is returned too.
 
         Returns:
-            {id as it was given: value}, in the order asked; "7" and 7, one id, each have theirs.
+            {id as it was given: value}, in the order asked; "7" and 7, one id, each have theirs;
+            with ``partial`` a ``Partial``.
 
         Raises:
-            as ``request``.
+            as ``request``; with ``partial`` or ``return_exceptions`` as ``reply_many``.
         """
         asked = self._requests.many(ids, resource, timeout, on_lost)
-        self._ask(asked.call)
-        return asked.values(return_exceptions=return_exceptions)
+        if not partial and not return_exceptions:
+            self._ask(asked.call)
+            return asked.values(return_exceptions=False)
+        self._ask_many(asked)
+        return asked.partial() if partial else asked.values(return_exceptions=True)
 
     def reply_many(
         self,
@@ -188,10 +207,10 @@ class Client(BaseClient):
         id.
 
         Raises:
-            InvalidId, ConfigError, RedisUnavailable.
+            InvalidId, ConfigError; RedisUnavailable, where nothing had come before that.
         """
         asked = self._requests.many(ids, resource, timeout, on_lost)
-        self._ask(asked.call)
+        self._ask_many(asked)
         return asked.outcomes()
 
     def invalidate(
@@ -342,6 +361,13 @@ class Client(BaseClient):
         return self._backend.report_death(node, pid=pid, host=host)
 
     # --- inside ---
+
+    def _ask_many(self, asked: Many) -> None:
+        """Have what can be answered. Raises: RedisUnavailable: nothing has come."""
+        try:
+            self._ask(asked.call)
+        except RedisUnavailable as error:
+            asked.failed(error)
 
     def _ask(self, call: Call) -> Call:
         """Have a call answered. Raises: RedisUnavailable."""

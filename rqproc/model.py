@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from rqproc.errors import RqprocError
 from rqproc.ids import Id
 
 Source = Literal["hit", "joined", "miss", "stale", "near", "local"]
@@ -62,6 +63,21 @@ class Reply(NamedTuple):
     age_s: float
     expires_in_s: float
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What has come of many ids, as ``request_many(ids, partial=True)`` returns it.
+
+    Each id that was asked for is in one of both, as it was given, in the order asked.
+
+    Attributes:
+        values: dict of ids to the values that came in time.
+        errors: dict of all other ids to what each ended in: RequestTimeout where nothing came.
+    """
+
+    values: dict[Id, Any]
+    errors: dict[Id, RqprocError]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
 
 from rqproc.calls.call import check_result_ttl, check_timeout
 from rqproc.calls.fallback import check_on_lost
 from rqproc.calls.jobs import JobOptions, check_options
+from rqproc.calls.requests import RequestOptions
 from rqproc.model import OnLost
-
-
-class RequestOptions(TypedDict):
-    """Those options that ``Client.request`` takes."""
-
-    timeout: float | None
-    on_lost: OnLost | None
 
 
 @dataclass(frozen=True, slots=True)

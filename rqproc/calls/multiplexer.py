@@ -31,7 +31,7 @@ import hiredis
 
 from rqproc.calls.call import Call
 from rqproc.calls.client_names import ClientNames
-from rqproc.calls.pending import Pending, Place
+from rqproc.calls.pending import Pending, Place, portions
 from rqproc.calls.stored_answers import CLOSINGS
 from rqproc.errors import RqprocError
 from rqproc.protocol import answer_codec, codec
@@ -128,7 +128,7 @@ class Multiplexer:
         self.pending.places.update(zip((name.encode() for name in names), places, strict=True))
         call.names = names
         timeout_s = call.timeout_s if left_s is None else left_s
-        return [self._route(places, timeout_s, again=False)]
+        return [self._route(some, timeout_s, again=False) for some in portions(places)]
 
     def _scatter_ids(self, call: Call, left_s: float | None) -> list[Command]:
         commands, groups = [], []
@@ -181,11 +181,13 @@ class Multiplexer:
                 wake()
             return []
         commands = []
-        if withdraw:
-            self.expected.append((self._withdrawn, places))
-            sent = [self.pending.sent(*place) for place in places]
-            commands.append(self.commands.withdraw(sent, timeout_s=left_s))
-        return [*commands, self._route(places, left_s, again=True)]
+        for some in portions(places):
+            if withdraw:
+                self.expected.append((self._withdrawn, some))
+                sent = [self.pending.sent(*place) for place in some]
+                commands.append(self.commands.withdraw(sent, timeout_s=left_s))
+            commands.append(self._route(some, left_s, again=True))
+        return commands
 
     def _route(self, places: Sequence[Place], timeout_s: float, *, again: bool) -> Command:
         self.expected.append((self._routed, places))

@@ -8,7 +8,7 @@ As everything of a client: it may be interrupted at any instruction, see ``multi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rqproc.calls.call import Call
@@ -20,6 +20,11 @@ from rqproc.protocol.messages import Sent
 
 Place = tuple[Call, int]
 """One of a call's ids, by its place."""
+
+
+def portions(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    """Cut places so that no command about them keeps others from the server for long."""
+    return (places[i : i + MOST_TOGETHER] for i in range(0, len(places), MOST_TOGETHER))
 
 
 class Pending:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from rqproc.calls.call import Call, Kind, check_timeout, plain
 from rqproc.calls.fallback import Fallback, FallbackCall
@@ -16,12 +16,19 @@ from rqproc.calls.lookup import Nearby, find_all
 from rqproc.context import ASKING, Asking
 from rqproc.errors import RedisUnavailable, RqprocError
 from rqproc.ids import Id, address, canonical, check_resource
-from rqproc.model import OnLost, Reply
+from rqproc.model import OnLost, Partial, Reply
 from rqproc.runtime import MACHINE, Runtime
 
 if TYPE_CHECKING:
     from rqproc.calls.near_cache import NearCache
     from rqproc.calls.near_entries import Expected
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request, of one id or of many, may choose; see ``Client``."""
+
+    timeout: float | None
+    on_lost: OnLost | None
 
 
 class Requests:
@@ -135,6 +142,16 @@ class Many(NamedTuple):
     namespace: str
     names: Sequence[tuple[Any, Id]] | None
 
+    def failed(self, error: RedisUnavailable) -> None:
+        """Redis was lost meanwhile: what has come counts, and the others have this error.
+
+        Raises:
+            RedisUnavailable: nothing has come.
+        """
+        if not self.found and self.call.left == len(self.call.ids):
+            raise error
+        self.call.outage = error
+
     def outcomes(self) -> dict[Id, Reply | RqprocError]:
         """Return the reply or error of each id, as it was given, when the call is over."""
         made = self.call.outcomes(self.namespace)
@@ -149,6 +166,14 @@ class Many(NamedTuple):
         if not self.found and self.names is None and (plain := self.call.values()) is not None:
             return plain
         return values(self.outcomes(), return_exceptions=return_exceptions)
+
+    def partial(self) -> Partial:
+        """Return the values, and the errors of the other ids."""
+        found = self.values(return_exceptions=True)
+        errors = {id: value for id, value in found.items() if isinstance(value, RqprocError)}
+        if errors:
+            found = {id: value for id, value in found.items() if id not in errors}
+        return Partial(found, errors)
 
 
 class CallScope:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
+from rqproc.cli.lines import Input, ask_each, progress_of
 from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
@@ -48,6 +52,7 @@ def _plain(_: click.Context, __: click.Parameter, ids: tuple[str, ...]) -> tuple
 
 
 IDS = click.argument("ids", metavar="ID...", nargs=-1, required=True, callback=_plain)
+IDS_OR_STDIN = click.argument("ids", metavar="[ID]...", nargs=-1, callback=_plain)
 RESOURCE = click.option(
     "--resource", "-r", metavar="NAME", default=DEFAULT_RESOURCE, show_default=True,
     help="The resource, as the nodes' app declares it.",
@@ -70,6 +75,7 @@ Examples:
   rqproc request 1 --on-lost error         do not wait for a node that is silent
   rqproc request ABC-1 -r price --on-lost local --app prices:app
   rqproc request ABC-1 -r price --app prices:app --url local://     no server, no nodes
+  rqproc request --stdin --json < ids.txt > values.jsonl            one id a line
 
 \b
 Where no node can answer (none lives, the one that has the request is silent at half of the
@@ -78,7 +84,11 @@ withdraws the request; --on-lost error ends at once, with exit code 3, 1 or 5. A
 error is never such a loss.
 """,
 )
-@IDS
+@IDS_OR_STDIN
+@click.option(
+    "--stdin", "from_stdin", is_flag=True,
+    help="Read the ids from standard input, one a line; each is answered as it comes.",
+)  # fmt: skip
 @RESOURCE
 @TIMEOUT
 @click.option(
@@ -97,6 +107,7 @@ error is never such a loss.
 def request(
     target: Target,
     ids: tuple[str, ...],
+    from_stdin: bool,
     resource: str,
     timeout: float,
     on_lost: OnLost | None,
@@ -109,6 +120,38 @@ def request(
     Several ids go out together. A value is printed as it is if it is text, else as JSON; with
     several ids each line begins with its id. An id that fails has its error on stderr; the exit
     code is that of the first failure.
+
+    With --stdin each line has its line of output, in the same order; up to 256 go out together, and
+    each such group has --timeout.
+    """
+    if from_stdin == bool(ids):
+        trouble = "IDs or --stdin, not both" if ids else "Missing argument 'ID...', or --stdin"
+        raise click.UsageError(trouble)
+    show = partial(_show, resource=resource, verbose=verbose, as_json=as_json)
+    with _client(target, resource, on_lost, spec) as (client, policy):
+
+        def ask(ids: Iterable[Id]) -> dict[Id, Reply | RqprocError]:
+            return client.reply_many(ids, resource, timeout=timeout, on_lost=policy)
+
+        if from_stdin:
+            source = cast(Input, sys.stdin.buffer)
+            with progress_of(source) as progress:
+                return ask_each(source, ask, show, progress)
+        outcomes = ask(map(canonical, ids))
+    for id, outcome in outcomes.items():
+        show(id, outcome, alone=len(outcomes) == 1)
+    failures = (found.exit_code for found in outcomes.values() if isinstance(found, RqprocError))
+    return next(failures, 0)
+
+
+@contextmanager
+def _client(
+    target: Target, resource: str, on_lost: OnLost | None, spec: str | None
+) -> Iterator[tuple[Client, OnLost | None]]:
+    """What is asked with, and what it is to do where no node can answer.
+
+    Raises:
+        UsageError: the handler is to be run here, and is not here.
     """
     app = _app(target, spec) if spec else None
     where = Target(app.url, app.namespace) if app else target
@@ -120,17 +163,7 @@ def request(
             f"here: {', '.join(sorted(handlers))}"
         )
     with Client(where.url, namespace=where.namespace, app=app if alone else handlers) as client:
-        policy = None if alone else on_lost  # there is nobody who could be lost
-        outcomes = client.reply_many(map(canonical, ids), resource, timeout=timeout, on_lost=policy)
-    code = 0
-    for id, outcome in outcomes.items():
-        if isinstance(outcome, RqprocError):
-            code = code or outcome.exit_code
-        if as_json:
-            click.echo(json.dumps(_line(id, resource, outcome)))
-        else:
-            _print(id, outcome, verbose=verbose, alone=len(outcomes) == 1)
-    return code
+        yield client, None if alone else on_lost  # there is nobody who could be lost
 
 
 def _app(target: Target, spec: str) -> App:
@@ -152,6 +185,16 @@ def _handlers(app: App | None) -> Mapping[str, ResourceSpec]:
     from rqproc.sample import with_demo
 
     return with_demo(app)
+
+
+def _show(
+    id: Id, outcome: Reply | RqprocError, *, resource: str, verbose: bool, as_json: bool,
+    alone: bool = False,
+) -> None:  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(_line(id, resource, outcome)))
+    else:
+        _print(id, outcome, verbose=verbose, alone=alone)
 
 
 def _print(id: Id, outcome: Reply | RqprocError, *, verbose: bool, alone: bool) -> None:

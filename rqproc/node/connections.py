@@ -45,7 +45,8 @@ PATIENCE_S = BLOCK_S + GRACE_S
 
 
 PORTION_BYTES = 1024 * 1024
-"""Endings that are longer together are sent apart: the server does nothing else meanwhile."""
+PORTION = 256
+"""Endings that are longer together, or more, are sent apart: others need the server meanwhile."""
 
 
 def portions(endings: Sequence[Ending]) -> Iterator[Sequence[Ending]]:
@@ -53,7 +54,7 @@ def portions(endings: Sequence[Ending]) -> Iterator[Sequence[Ending]]:
     first = size = 0
     for place, ending in enumerate(endings):
         of_this = sum(map(len, ending))
-        if size and size + of_this > PORTION_BYTES:
+        if size and (size + of_this > PORTION_BYTES or place - first == PORTION):
             yield endings[first:place]
             first, size = place, 0
         size += of_this

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rqproc.app import Resource
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.ids import Id, canonical
-from rqproc.model import DEFAULT_TIMEOUT_S, Reply
+from rqproc.model import DEFAULT_TIMEOUT_S, Partial, Reply
 from rqproc.testing.events import Event, History, Kind
 from rqproc.testing.pending import Pending
 from rqproc.testing.watching import name_of, shown
@@ -68,20 +68,46 @@ class Caller(ABC):
         self._note_answer(name, found)
         return found
 
+    @overload
     def request_many(
+        self, resource: Which, ids: Iterable[Id], *, timeout: float | None = None,
+        partial: Literal[False] = False,
+    ) -> dict[Id, Any]: ...  # fmt: skip
+    @overload
+    def request_many(
+        self, resource: Which, ids: Iterable[Id], *, timeout: float | None = None,
+        partial: Literal[True],
+    ) -> Partial: ...  # fmt: skip
+    def request_many(
+        self, resource: Which, ids: Iterable[Id], *, timeout: float | None = None,
+        partial: bool = False,
+    ) -> dict[Id, Any] | Partial:  # fmt: skip
+        """Return the values of many ids. Args, Raises: as ``Client.request_many``."""
+        found = Partial({}, {})
+        for id, outcome in self.reply_many(resource, ids, timeout=timeout).items():
+            if not isinstance(outcome, RqprocError):
+                found.values[id] = outcome.value
+            elif partial:
+                found.errors[id] = outcome
+            else:
+                raise outcome
+        return found if partial else found.values
+
+    def reply_many(
         self, resource: Which, ids: Iterable[Id], *, timeout: float | None = None
-    ) -> dict[Id, Any]:
-        """Return the values of many ids. Raises: as ``Client.request_many``."""
+    ) -> dict[Id, Reply | RqprocError]:
+        """Return the reply or the error of each of many ids. Raises: as ``Client.reply_many``."""
         name, ids = name_of(resource), list(ids)
         for id in ids:
             self._note("asked", resource=name, id=canonical(id))
-        values: dict[Id, Any] = {}
-        for id, outcome in self.client.reply_many(ids, name, timeout=timeout).items():
+        found = self.client.reply_many(ids, name, timeout=timeout)
+        for id, outcome in found.items():
             if isinstance(outcome, RqprocError):
-                raise outcome
-            self._note_answer(name, outcome)
-            values[id] = outcome.value
-        return values
+                text = f"{type(outcome).__name__}: {outcome}"
+                self._note("refused", resource=name, id=canonical(id), text=text)
+            else:
+                self._note_answer(name, outcome)
+        return found
 
     def start(
         self, resource: Which, id: Id, *args: Any, timeout: float | None = None, **kwargs: Any

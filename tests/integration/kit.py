@@ -150,13 +150,13 @@ def played(program: Running) -> dict[str, Any]:
 
 
 def finished(
-    url: str, namespace: str, *arguments: str, within_s: float = 20.0, **env: str
+    url: str, namespace: str, *arguments: str, text: str = "", within_s: float = 20.0, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """A ``rqproc`` command that has ended."""
+    """A ``rqproc`` command that has ended. ``text``: what it reads."""
     return subprocess.run(
         (*RQPROC, *arguments),
         env=environ(url, namespace, **env),
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         text=True,
         timeout=within_s,

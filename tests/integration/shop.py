@@ -71,6 +71,12 @@ def price(id: Any) -> dict[str, Any]:
     return _count()
 
 
+@app.resource(ttl=60)
+def instant(id: Any) -> Any:
+    """What takes no time, for those who ask for very many."""
+    return {"id": id}
+
+
 @app.resource(ttl=0.6)
 def brief(id: Any) -> dict[str, Any]:
     return _count()

@@ -9,7 +9,7 @@ import hiredis
 import pytest
 from scripted_connection import ScriptedConnection, ScriptedConnector
 
-from rqproc.node.connections import PORTION_BYTES, Connections, portions
+from rqproc.node.connections import PORTION, PORTION_BYTES, Connections, portions
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
 from rqproc.transport.connection import ConnectionLost, Refused
@@ -112,6 +112,12 @@ def test_long_endings_are_sent_apart_and_in_their_order() -> None:
     assert [packet.count(b"FCALL") for packet in answers.sent] == [1, 1, 1]
     assert connections.unsure == 3
     assert connections.close() == long
+
+
+def test_many_short_endings_are_sent_apart_too() -> None:
+    """Each is some commands of the server's, however short it is."""
+    short = [Commands.hit(b"%d" % number, b"1") for number in range(2 * PORTION + 1)]
+    assert list(portions(short)) == [short[:PORTION], short[PORTION:-1], short[-1:]]
 
 
 # --- connections that rest ---

@@ -101,6 +101,21 @@ def test_what_a_run_waits_for_is_asked_for_id_by_id(board: Board) -> None:
     assert [id.split("-")[1] for id in routed(command)] == ["c0_0", "c0_1"]
 
 
+def test_many_that_are_asked_id_by_id_do_not_keep_others_from_the_server(board: Board) -> None:
+    commands = board.asks(a_call(*range(MOST_TOGETHER + 1), parent="7-price-7"))
+    assert names(commands) == ["route", "route"]
+    assert [len(routed(command)) for command in commands] == [MOST_TOGETHER, 1]
+
+
+def test_nor_do_many_that_are_asked_again(board: Board) -> None:
+    call = a_call(*range(MOST_TOGETHER + 1))
+    board.asks(call)
+    assert names(board.again(call)) == ["route", "route"]
+    commands = board.again(call, withdraw=True)
+    assert names(commands) == ["withdraw", "route", "withdraw", "route"]
+    assert [len(routed(command)) for command in commands[1::2]] == [MOST_TOGETHER, 1]
+
+
 def test_what_is_sent_late_says_how_much_time_is_left(board: Board) -> None:
     """Else a node would begin it when its caller has given up."""
     calls = [a_call(1), a_call(2), a_call(3, kind="a", args=(5,)), a_call(4, 5)]

@@ -17,9 +17,10 @@ from rqproc.errors import (
     NoLiveNode,
     Overloaded,
     PayloadTooLarge,
+    RedisUnavailable,
     RequestTimeout,
 )
-from rqproc.model import Reply, Request
+from rqproc.model import Partial, Reply, Request
 from rqproc.protocol import codec
 
 REPLY = Reply(1, 7, "n", "hit", 0.0, 1.0, 7)
@@ -147,3 +148,44 @@ def test_jobs_that_were_not_queued_have_their_errors() -> None:
 
 def _raw(data: str | bytes) -> bytes:
     return data if isinstance(data, bytes) else data.encode()
+
+
+# --- what has come of many, and what has not ---
+
+
+def test_what_came_in_time_and_the_others_errors_are_told_apart(requests: Requests) -> None:
+    asked = requests.many([2, "1", 3], "price", None, None)
+    asked.call.take(1, REPLY)
+    found = asked.partial()
+    assert isinstance(found, Partial)
+    assert found.values == {"1": 7}
+    assert list(found.errors) == [2, 3]
+    assert {type(error) for error in found.errors.values()} == {RequestTimeout}
+
+
+def test_nothing_but_values_is_whole_and_nothing_but_errors_is_no_exception(
+    requests: Requests,
+) -> None:
+    asked = requests.many([1], "price", None, None)
+    assert (asked.partial().values, list(asked.partial().errors)) == ({}, [1])
+    asked.call.take(0, REPLY)
+    assert asked.partial() == Partial({1: 7}, {})
+    assert requests.many([], "price", None, None).partial() == Partial({}, {})
+
+
+def test_where_redis_is_lost_what_had_come_counts(requests: Requests) -> None:
+    lost = RedisUnavailable("there", "it has gone")
+    asked = requests.many([1, 2], "price", None, None)
+    with pytest.raises(RedisUnavailable):
+        asked.failed(lost)
+    asked.call.take(0, REPLY)
+    asked.failed(lost)
+    assert asked.partial() == Partial({1: 7}, {2: lost})
+    assert asked.outcomes() == {1: REPLY, 2: lost}
+
+
+def test_what_was_found_nearer_has_come_too(requests: Requests) -> None:
+    lost = RedisUnavailable("there", "it has gone")
+    asked = requests.many([1, 2], "price", None, None)._replace(found={1: REPLY})
+    asked.failed(lost)
+    assert asked.call.outage is lost
