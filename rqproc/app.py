@@ -323,7 +323,7 @@ class App:
                 ... that is free.
             settings: as ``rqproc.settings.NodeSettings``: ``concurrency``, ``max_entries``,
                 ``max_queue``, ``max_waiters`` (counts, 1 or more), ``lease_s``, ``heartbeat_s``,
-                ``drain_s`` (seconds).
+                ``drain_s`` (seconds), ``placement`` ("modulo" or "slots").
 
         Returns:
             a context manager that gives a node with ``name`` and ``server``.
@@ -331,7 +331,7 @@ class App:
         Raises:
             ConfigError: wrong settings, or gevent or eventlet has patched Python; on entering, if
                 the app has a node here already.
-            NameTaken, RedisUnavailable: on entering.
+            NameTaken, PlacementMismatch, RedisUnavailable: on entering.
             Exception: on leaving, what the node has died of.
 
         Example:

@@ -332,6 +332,23 @@ class NameTaken(ConfigError):
         self.lease_left_s = lease_left_s
 
 
+class PlacementMismatch(ConfigError):
+    """A node that finds the owners of ids by another rule than those that live in its namespace.
+
+    Attributes:
+        mine, others: str, "modulo" or "slots": its own placement, and theirs.
+    """
+
+    def __init__(self, mine: str, others: str, namespace: str) -> None:
+        super().__init__(
+            f"the nodes of namespace {namespace!r} have placement {others!r}, this one {mine!r}: "
+            f"start it with `--placement {others}`, or give it a --namespace of its own; to change "
+            "that of a namespace stop its nodes first"
+        )
+        self.mine = mine
+        self.others = others
+
+
 class ProtocolMismatch(ConfigError):
     """Programs of rqproc that speak different protocols meet in one namespace.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from rqproc.errors import RqprocError
 from rqproc.ids import Id
+from rqproc.placement import Placement
 
 Source = Literal["hit", "joined", "miss", "stale", "near", "local"]
 """Where a reply came from: the owner's entry; another caller's run; a run of its own; an expired
@@ -89,6 +90,7 @@ class NodeInfo:
         state: "member", or "draining": it owns nothing any more.
         lease_left_s: float, seconds.
         queue: str, the name of its RQ queue; ``queued`` wait there, ``held`` it has taken.
+        slots: int, how many of the hash slots are its; 0 where the placement is another.
         stuck: int, handlers that run though their time is over.
         entries: int, values that it keeps.
         hits, joined, misses: int, answers since it started, by source.
@@ -109,6 +111,7 @@ class NodeInfo:
     misses: int
     pid: int
     host: str
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,13 @@ class Membership:
         epoch: int, grows with each change of the members.
         nodes: tuple of NodeInfo, sorted by name.
         members: tuple of str, the names that the modulo counts over.
+        placement: "modulo" or "slots": how an id's owner is found.
     """
 
     namespace: str
     epoch: int
     nodes: tuple[NodeInfo, ...]
+    placement: Placement = "modulo"
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -137,11 +142,14 @@ class Location:
 
     Attributes:
         id: int or str.
-        slot: int, 0 to 2**53 - 1: ``members[slot % len(members)]`` is the owner.
+        slot: int, 0 to 2**53 - 1: with placement "modulo" ``members[slot % len(members)]`` is the
+            owner.
         epoch: int, of the members.
         members: tuple of str, sorted.
         owner: str, None where nobody lives.
         holder: str, the node that is busy with it; None if none is.
+        placement: "modulo" or "slots".
+        hash_slot: int, 0 to 4095: with placement "slots" whoever has it is the owner; else None.
     """
 
     id: Id
@@ -150,3 +158,5 @@ class Location:
     members: tuple[str, ...]
     owner: str | None
     holder: str | None
+    placement: Placement = "modulo"
+    hash_slot: int | None = None

@@ -13,6 +13,7 @@ from typing import TypedDict
 
 from rqproc.errors import ConfigError
 from rqproc.model import DEFAULT_NAMESPACE
+from rqproc.placement import PLACEMENTS, Placement
 
 URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 """Where a server's URL is looked for after an explicit one, in this order."""
@@ -85,6 +86,7 @@ class NodeOptions(TypedDict, total=False):
     max_queue: int
     max_waiters: int
     drain_s: float
+    placement: Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,8 @@ class NodeSettings:
         max_waiters: requests of one id that may be under way here, past which its callers get
             Overloaded.
         drain_s: seconds that a graceful stop may take before it is a hard one.
+        placement: how the owner of an id is found, "modulo" or "slots"; the same for all nodes of a
+            namespace.
         strict: end the process where a handler still runs when the lease may not be relied on.
     """
 
@@ -111,12 +115,15 @@ class NodeSettings:
     max_queue: int = 10_000
     max_waiters: int = 10_000
     drain_s: float = 60.0
+    placement: Placement = "modulo"
     strict: bool = False
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "max_entries", "max_queue", "max_waiters"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.placement not in PLACEMENTS:
+            raise ConfigError(f"--placement is one of {', '.join(PLACEMENTS)}")
         if not 0.2 <= self.lease_s <= MAX_LEASE_S:
             raise ConfigError(f"--lease must be 0.2 to {MAX_LEASE_S:g} s")
         if not 0 < self.heartbeat_s <= self.lease_s / 2:

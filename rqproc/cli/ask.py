@@ -18,7 +18,8 @@ from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.ids import Id, canonical
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Location, OnLost, Reply
+from rqproc.placement import SLOTS
 from rqproc.resource import ResourceSpec
 from rqproc.settings import LOCAL, resolve_url
 
@@ -245,8 +246,9 @@ Examples:
 def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) -> int:
     """Say which node owns IDs, and why.
 
-    The owner is the member at place `slot modulo members`. A holder, if there is one, is a node
-    that is busy with the id at this moment: its requests go there until it has finished.
+    The owner is the member at place `slot modulo members`, or with placement `slots` the one that
+    the id's hash slot is dealt to. A holder, if there is one, is a node that is busy with the id at
+    this moment: its requests go there until it has finished.
     """
     with Client(target.url, namespace=target.namespace) as client:
         locations = client.locate(ids, resource)
@@ -257,16 +259,21 @@ def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) ->
         if found.owner is None:
             click.echo(f"{found.id}\t-\tno live node")
             continue
-        count = len(found.members)
-        why = (
-            f"slot {found.slot} modulo {count} = {found.slot % count} of {', '.join(found.members)}"
-        )
+        why = _why(found)
         held = f"; held by {found.holder}" if found.holder else ""
         click.echo(f"{found.id}\t{found.owner}\t{why} (epoch {found.epoch}){held}")
     if locations and locations[0].owner is None:
         click.echo("error: no live node: start one with `rqproc node start`", err=True)
         return 3
     return 0
+
+
+def _why(found: Location) -> str:
+    members = ", ".join(found.members)
+    if found.placement == "slots":
+        return f"hash slot {found.hash_slot} of {SLOTS}, dealt to {found.owner} of {members}"
+    count = len(found.members)
+    return f"slot {found.slot} modulo {count} = {found.slot % count} of {members}"
 
 
 @click.command(

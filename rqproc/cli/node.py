@@ -13,6 +13,7 @@ import click
 from rqproc.cli.root import Target
 from rqproc.errors import ConfigError, NoLiveNode
 from rqproc.model import Membership, NodeInfo
+from rqproc.placement import PLACEMENTS
 from rqproc.settings import NodeSettings, server_url
 
 DEFAULTS = NodeSettings()
@@ -71,6 +72,11 @@ A second one stops at once; what was held is then run by another node.
     help="Requests of one id that may be under way here, past which its callers get Overloaded.",
 )  # fmt: skip
 @click.option(
+    "--placement", type=click.Choice(PLACEMENTS), default=DEFAULTS.placement, show_default=True,
+    help="How the owner of an id is found; the same for all nodes of a namespace. One that joins n "
+    "others moves 1/(n+1) of the ids with slots, n/(n+1) with modulo.",
+)  # fmt: skip
+@click.option(
     "--strict", is_flag=True,
     help="End the process if a handler still runs when the lease cannot be relied on any more, so "
     "that it never meets the next owner's. Run it under a supervisor, such as --count.",
@@ -110,6 +116,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         max_entries=options["max_entries"],
         max_queue=options["max_queue"],
         max_waiters=options["max_waiters"],
+        placement=options["placement"],
         strict=options["strict"],
     )
     loaded = load_app(app) if app else None
@@ -136,7 +143,10 @@ def list_nodes(target: Target, as_json: bool) -> None:
     found = _membership(target)
     if as_json:
         nodes = [asdict(info) for info in found.nodes]
-        shape = {"namespace": found.namespace, "epoch": found.epoch, "members": nodes}
+        shape = {
+            "namespace": found.namespace, "epoch": found.epoch, "placement": found.placement,
+            "members": nodes,
+        }  # fmt: skip
         click.echo(json.dumps(shape))
         return
     if not found.nodes:
@@ -146,14 +156,18 @@ def list_nodes(target: Target, as_json: bool) -> None:
 
     from rqproc.cli.output import console
 
-    table = Table(title=f"namespace {found.namespace}, epoch {found.epoch}", title_justify="left")
+    by_slots = found.placement == "slots"
+    title = f"namespace {found.namespace}, epoch {found.epoch}" + (", placement slots" * by_slots)
+    table = Table(title=title, title_justify="left")
     for heading in ("node", "state", "lease left"):
         table.add_column(heading)
     for heading in ("queued", "held", "stuck", "entries", "hits", "joined", "misses", "pid"):
         table.add_column(heading, justify="right")
     table.add_column("host")
+    if by_slots:
+        table.add_column("slots", justify="right")
     for info in found.nodes:
-        table.add_row(*_row(info))
+        table.add_row(*_row(info), *([str(info.slots)] if by_slots else ()))
     console().print(table)
 
 

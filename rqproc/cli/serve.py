@@ -35,6 +35,10 @@ log = logging.getLogger("rqproc.node")
 
 STOPPED_HARD = 1
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+HANDED_DOWN = (
+    "concurrency", "lease", "heartbeat", "max_entries", "max_queue", "max_waiters", "placement",
+)  # fmt: skip
+"""Options with a value that a supervisor gives each of its nodes."""
 IMPATIENT_S = 1.0
 """A signal that comes so long after the first is a second word, and not the same once more."""
 
@@ -132,7 +136,7 @@ def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> lis
     command = [*python, "-m", "rqproc", "node", "start", "--name", child]
     command += ["--count", "1", "--parent", str(os.getpid())]
     command += ["--log-level", options["log_level"]]
-    for option in ("concurrency", "lease", "heartbeat", "max_entries", "max_queue", "max_waiters"):
+    for option in HANDED_DOWN:
         command += [f"--{option.replace('_', '-')}", str(options[option])]
     if options["strict"]:
         command.append("--strict")

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from rqproc.ids import owner
+from rqproc.placement import has
 
 _HEAD = Struct("=ddq")
 _HEAD_BYTES = _HEAD.size
@@ -39,13 +40,20 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """Who owned what in one epoch."""
+    """Who owned what in one epoch.
+
+    Attributes:
+        slots: the hash slots of the node whose view it is; empty where the placement is by modulo.
+    """
 
     epoch: int
     members: Sequence[str]
+    slots: bytes = b""
 
-    def owner(self, address: bytes) -> str | None:
-        return owner(int(address.partition(b"-")[0]), self.members)
+    def gives(self, address: bytes, name: str) -> bool:
+        """Whether an address is the node's, whose name that is."""
+        slot = int(address.partition(b"-")[0])
+        return has(self.slots, slot) if self.slots else owner(slot, self.members) == name
 
 
 BLIND = View(-1, ())
@@ -103,7 +111,7 @@ class Values:
         return found
 
     def keep_owned(self, name: str, view: View) -> None:
-        for address in [kept for kept in self._kept if view.owner(kept) != name]:
+        for address in [kept for kept in self._kept if not view.gives(kept, name)]:
             del self._kept[address]
 
     def clear(self) -> None:
@@ -182,13 +190,13 @@ class Cache:
              view is looked at once more: it must be the same one still.
         """
         view = self._shown
-        if view.epoch < epoch or view.owner(address) != self._name:
+        if view.epoch < epoch or not view.gives(address, self._name):
             return None
         entry = self.get(address, now)
         return entry if self._shown is view else None
 
     def owns(self, address: bytes) -> bool:
-        return self._view.owner(address) == self._name
+        return self._view.gives(address, self._name)
 
     @property
     def _kinds(self) -> Sequence[Values]:
@@ -233,14 +241,18 @@ class Cache:
             found = [kind.drop(address, now) for kind in self._kinds]
         return any(found)
 
-    def learn(self, epoch: int, members: Sequence[str]) -> None:
+    def learn(self, epoch: int, members: Sequence[str], slots: bytes = b"") -> None:
         """Take in the member list: entries that are another node's by now go.
 
         Where the epoch has jumped by more than one, all go: their ids may have been another's in
         between, and changed there.
+
+        Args:
+            slots: the hash slots of this node, as ``placement.has`` reads them; empty where the
+                placement is by modulo.
         """
         before = self._view
-        self._view, self._shown = View(epoch, members), BLIND
+        self._view, self._shown = View(epoch, members, slots), BLIND
         with self._lock:
             if epoch - before.epoch not in (0, 1):
                 self._clear()

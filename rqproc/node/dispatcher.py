@@ -152,10 +152,13 @@ class Dispatcher:
 
     # --- members and leases ---
 
-    def learn(self, epoch: int, members: Sequence[str] | None) -> None:
-        """Take in the member list, before anything else is served; None where it is as before."""
+    def learn(self, epoch: int, members: Sequence[str] | None, slots: bytes = b"") -> None:
+        """Take in the member list, before anything else is served; None where it is as before.
+
+        ``slots``: see ``Cache.learn``.
+        """
         if members is not None:
-            self.cache.learn(epoch, members)
+            self.cache.learn(epoch, members, slots)
 
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""

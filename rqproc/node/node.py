@@ -229,6 +229,7 @@ class Node:
             pid=os.getpid(),
             host=socket.gethostname(),
             versions=_versions(),
+            placement=self.settings.placement,
         )
 
     @property

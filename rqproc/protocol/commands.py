@@ -11,9 +11,10 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal
 
-from rqproc.errors import NameTaken, ProtocolMismatch
+from rqproc.errors import NameTaken, PlacementMismatch, ProtocolMismatch
 from rqproc.ids import Id, address, parse_address, slot
 from rqproc.model import Location, Membership, NodeInfo
+from rqproc.placement import Placement, hash_slot
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.keys import RQ_PREFIX, Keys
 from rqproc.protocol.library import Library, library
@@ -114,10 +115,13 @@ class Commands:
         return self._call("survey")
 
     def read_survey(self, reply: Sequence[Any]) -> Membership:
-        epoch, _, rows = reply
-        return Membership(self.keys.namespace, epoch, tuple(self._node(row) for row in rows))
+        epoch, _, rows, *more = reply
+        counts = iter(more[0] if more else ())
+        slots = dict(zip(counts, counts, strict=True))
+        nodes = tuple(self._node(row, slots.get(row[1], 0)) for row in rows)
+        return Membership(self.keys.namespace, epoch, nodes, "slots" if more else "modulo")
 
-    def _node(self, row: Sequence[Any]) -> NodeInfo:
+    def _node(self, row: Sequence[Any], slots: int) -> NodeInfo:
         name, inc, state, left_ms, queued, held, *counts, pid, host = row
         stuck, entries, hits, joined, misses = (int(count or 0) for count in counts)
         return NodeInfo(
@@ -135,32 +139,39 @@ class Commands:
             misses=misses,
             pid=int(pid or 0),
             host=(host or b"").decode(),
+            slots=slots,
         )
 
     def locate(self, resource: str, ids: Iterable[Id]) -> Command:
         return self._call("locate", *(address(resource, id) for id in ids))
 
     def read_locate(self, command: Command, reply: Sequence[Any]) -> list[Location]:
-        epoch, raw_members, found = reply
+        epoch, raw_members, found, *more = reply
+        placement: Placement = "slots" if more else "modulo"
         members = tuple(member.decode() for member in raw_members)
         ids = [parse_address(str(text))[2] for text in command[5:]]
         return [
-            Location(id, slot(id), epoch, members, owner.decode() or None, holder.decode() or None)
+            Location(
+                id, slot(id), epoch, members, owner.decode() or None, holder.decode() or None,
+                placement, hash_slot(slot(id)) if more else None,
+            )
             for id, (owner, holder) in zip(ids, found, strict=True)
-        ]
+        ]  # fmt: skip
 
     # --- nodes ---
 
     def join(
         self, name: str, *, lease_s: float, nonce: str, limits: Limits, pid: int, host: str,
-        versions: tuple[str, str],
+        versions: tuple[str, str], placement: Placement = "modulo",
     ) -> Command:  # fmt: skip
         most = (str(limits.queue), str(limits.waiters), str(limits.lanes))
-        about = (str(pid), host, codec.utc(), *versions, self.library.digest)
+        about = (str(pid), host, codec.utc(), *versions, self.library.digest, placement)
         return self._call("join", name, _ms(lease_s), nonce, *most, *about)
 
     def read_join(self, name: str, reply: Sequence[Any]) -> Joined:
-        """Raises: NameTaken: a node of this name is alive. ProtocolMismatch. OtherBuild."""
+        """Raises: NameTaken: a node of this name is alive. ProtocolMismatch. PlacementMismatch.
+        OtherBuild.
+        """
         if reply[0] == 0:
             raise NameTaken(name, reply[1] / 1000)
         if reply[0] == -1:
@@ -168,6 +179,10 @@ class Commands:
             raise ProtocolMismatch(mine, others, self.keys.namespace)
         if reply[0] == -2:
             raise OtherBuild
+        if reply[0] == -3:
+            others = reply[1].decode()
+            mine = "modulo" if others == "slots" else "slots"
+            raise PlacementMismatch(mine, others, self.keys.namespace)
         return Joined(reply[1].decode(), reply[2])
 
     def beat(self, inc: str, *, lease_s: float, tally: Tally) -> Command:
@@ -227,9 +242,9 @@ class Commands:
             raise Settling(reply[1] / 1000)
         if reply[0] == -1:
             raise SessionSuperseded
-        _, now_ms, epoch, members, claims = reply
+        _, now_ms, epoch, members, claims, *more = reply
         names = tuple(member.decode() for member in members) if members else None
-        return Claimed(now_ms, epoch, names, tuple(map(_claim, claims)))
+        return Claimed(now_ms, epoch, names, tuple(map(_claim, claims)), *more)
 
     def reconcile(
         self, inc: str, *, session: int, server: str = "", rejoined: bool = False,

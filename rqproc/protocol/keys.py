@@ -4,6 +4,8 @@
 key (prefix rqproc:NS:2:)    type     ttl                       written by
 ============================ ======== ========================= ==================================
 members                      zset     none                      join, drain, drop
+slots                        hash     none; hash slot ->        as members, with placement by slots
+                                      incarnation
 leases                       zset     none; score = expiry, ms  join, beat, drop; "!" at 0: fence,
                                                                 drop
 nodes                        hash     none; name -> incarnation join, drop

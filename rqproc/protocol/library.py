@@ -19,9 +19,9 @@ PROTOCOL = 2
 number is left alone."""
 
 SOURCES = (
-    "keys", "time", "clock", "members", "jobs", "placement", "suspects", "recovery", "membership",
-    "nested", "pushing", "routing", "answering", "running", "callers", "sessions", "reading",
-    "ingress",
+    "keys", "time", "clock", "slots", "members", "jobs", "placement", "suspects", "recovery",
+    "membership", "nested", "pushing", "routing", "answering", "running", "callers", "sessions",
+    "reading", "ingress",
 )  # fmt: skip
 """In this order: what a file uses stands in it or before it."""
 

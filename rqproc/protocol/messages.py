@@ -66,12 +66,18 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What one claim gave: ``members`` is None where the epoch has not changed."""
+    """What one claim gave: ``members`` is None where the epoch has not changed.
+
+    Attributes:
+        slots: this node's hash slots, as ``placement.has`` reads them; empty where the placement is
+            by modulo.
+    """
 
     now_ms: int
     epoch: int
     members: tuple[str, ...] | None
     claims: tuple[Claim, ...]
+    slots: bytes = b""
 
 
 class Arrival(NamedTuple):

@@ -18,17 +18,17 @@ CONNECT = ("auth", "hello", "ping", "select")
 WITHIN: dict[Role, list[str]] = {
     "caller": (
         "del exists get hdel hexists hget hgetall hincrby hlen hmget hset incrby lindex llen "
-        "lpos lpush lrange lrem pexpire pttl rpush sadd set srem strlen time zadd zcard zrange "
-        "zrangebyscore zrem zscore"
+        "lpos lpush lrange lrem pexpire pttl rpush sadd set srem strlen time zadd zcard zcount "
+        "zrange zrangebyscore zrem zscore"
     ).split(),
     "node": (
         "del exists expire get hdel hexists hget hgetall hincrby hlen hmget hset hsetnx incr "
         "incrby lindex llen lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
-        "set srem time xadd zadd zcard zrange zrangebyscore zrem zremrangebyscore zscore"
+        "set srem time xadd zadd zcard zcount zrange zrangebyscore zrem zremrangebyscore zscore"
     ).split(),
     "operator": (
         "del exists get hdel hget hgetall hincrby hlen hmget hset incrby llen lpos lpush "
-        "lrange pexpire rpush set srem time zadd zcard zrange zrangebyscore zrem zscore"
+        "lrange pexpire rpush set srem time zadd zcard zcount zrange zrangebyscore zrem zscore"
     ).split(),
 }
 """Commands that the functions of a role run."""

@@ -104,14 +104,14 @@ def test_the_json_of_node_list(line: Line, client: Client, book: Book, ids: Fres
         (found,) = line.json("node", "list")
         book.release("gated", id)
         held.result()
-    assert list(found) == ["namespace", "epoch", "members"]
+    assert list(found) == ["namespace", "epoch", "placement", "members"]
     assert (found["namespace"], type(found["epoch"])) == ("shop", int)
     one, two, three = found["members"]
     assert [one["name"], two["name"], three["name"]] == ["n1", "n2", "n3"]
     shape = {
         "name": str, "incarnation": str, "state": str, "lease_left_s": float, "queue": str,
         "queued": int, "held": int, "stuck": int, "entries": int, "hits": int, "joined": int,
-        "misses": int, "pid": int, "host": str,
+        "misses": int, "pid": int, "host": str, "slots": int,
     }  # fmt: skip
     assert {key: type(value) for key, value in two.items()} == shape
     assert list(two) == list(shape)
@@ -146,7 +146,16 @@ def test_node_list_is_a_table_for_people(line: Line) -> None:
 def test_the_json_of_owner(line: Line, client: Client, book: Book, ids: Fresh) -> None:
     (id,) = ids(1)
     free, text = line.json("owner", str(id), "ABC-1")
-    assert list(free) == ["id", "slot", "epoch", "members", "owner", "holder"]
+    assert list(free) == [
+        "id",
+        "slot",
+        "epoch",
+        "members",
+        "owner",
+        "holder",
+        "placement",
+        "hash_slot",
+    ]
     assert (free["id"], free["slot"], free["owner"]) == (id, id, f"n{id % 3 + 1}")
     assert free["members"] == ["n1", "n2", "n3"]
     assert free["holder"] is None

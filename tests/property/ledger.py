@@ -13,6 +13,7 @@ from typing import Literal
 
 from world import MARK, View
 
+from rqproc.placement import Deal, Placement, deal
 from rqproc.protocol.messages import Claim
 
 MAX_ATTEMPTS = 3
@@ -56,6 +57,7 @@ class Roll:
         marks: for each member, how many epoch marks its queue has had.
         popped: how many of them it has taken from there.
         needs: how many stand before a request in its queue.
+        placement: of all members; ``slots``: who has which, where they have any.
     """
 
     leases: dict[str, int] = field(default_factory=dict)
@@ -72,6 +74,8 @@ class Roll:
     marks: Counter[str] = field(default_factory=Counter)
     popped: Counter[str] = field(default_factory=Counter)
     needs: dict[tuple[str, str], int] = field(default_factory=dict)
+    placement: Placement = "modulo"
+    slots: Deal = ()
 
     def be_another_process(self) -> None:
         """Forget what is in no key."""
@@ -124,11 +128,17 @@ class Roll:
         if gone := self.members.intersection(incs):
             self.members -= gone
             self._changed(len(gone))
+            self._deal()
+
+    def _deal(self) -> None:
+        if self.placement == "slots":
+            self.slots = deal(self.slots, sorted(self.members))
 
     def join(self, inc: str, now: int) -> None:
         self.beat(inc, now)
         self._changed(1)
         self.members.add(inc)  # it has no mark: it is told
+        self._deal()
 
     def _changed(self, by: int) -> None:
         self.epoch += by
@@ -139,6 +149,7 @@ class Roll:
 
     def check(self, view: View) -> None:
         assert view.members == tuple(sorted(self.members)), "the members are the live, sorted"
+        assert list(view.slots) == list(self.slots), "slots are dealt among the members"
         assert view.leases == self.leases, "leases"
         assert view.epoch == self.epoch, "the epoch rises at every change of the members alone"
         assert view.nodes == {name_of(inc): inc for inc in self.leases}, "nodes"

@@ -17,6 +17,7 @@ from stage import IDS
 from world import NODE_NAMES
 
 from rqproc.ids import address, parse_address
+from rqproc.placement import PLACEMENTS, Placement
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import LeaseLost, SessionSuperseded
 
@@ -24,8 +25,9 @@ from rqproc.protocol.messages import LeaseLost, SessionSuperseded
 class Protocol(Outside):
     """What may happen to nodes, and with them all that may happen."""
 
-    @initialize(count=st.integers(1, 4), limit=limits)
-    def nodes_join(self, count: int, limit: int) -> None:
+    @initialize(count=st.integers(1, 4), limit=limits, placement=st.sampled_from(PLACEMENTS))
+    def nodes_join(self, count: int, limit: int, placement: Placement) -> None:
+        self.stage.roll.placement = placement
         for name in NODE_NAMES[:count]:
             self.join(name, limit)
 

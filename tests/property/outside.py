@@ -10,7 +10,8 @@ from rest import check_leftovers, come_to_rest
 from stage import HOST, IDS
 from world import MARK, NODE_NAMES, Mutation
 
-from rqproc.ids import Id, address, owner, slot
+from rqproc.ids import Id, address, slot
+from rqproc.placement import hash_slot
 from rqproc.protocol.keys import RQ_PREFIX, job_key
 from rqproc.protocol.messages import Sent
 
@@ -247,8 +248,12 @@ class Outside(RuleBasedStateMachine):
         for found, id in zip(self.stage.commands.read_locate(command, reply), ids, strict=True):
             holder = view.holder(address("r", id))
             assert (found.id, found.holder) == (id, name_of(holder) if holder else None)
-            assert found.owner == owner(slot(id), members), "Lua's arithmetic is Python's"
+            there = view.owner(address("r", id))
+            owner = name_of(there) if there else None
+            assert found.owner == owner, "Lua's arithmetic is Python's"
             assert (found.epoch, found.members) == (view.epoch, members)
+            assert (found.placement == "slots") == bool(view.slots)
+            assert found.hash_slot == (hash_slot(slot(id)) if view.slots else None)
 
     def _list_nodes(self) -> None:
         stage = self.stage
@@ -261,3 +266,4 @@ class Outside(RuleBasedStateMachine):
             assert node.queued == len(queue)
             known = len(stage.view.open[node.incarnation]) - len(queue)
             assert node.held == max(known, len(stage.view.claims[node.incarnation]))
+            assert node.slots == list(stage.view.slots).count(node.incarnation)

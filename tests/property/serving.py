@@ -59,6 +59,7 @@ class Serving(Stage):
             free = (self.before.holder(claim.address) or node.inc) == node.inc
             assert not free or id in self.view.claims[node.inc], "what still runs is held again"
         assert (told.epoch, told.members) == (self.view.epoch, self.names or None), "members"
+        assert told.slots == self.slots_of(node), "and its own slots"
         assert not told.claims
         node.epoch, node.blind = told.epoch, False
         node.swallowed.clear()
@@ -159,6 +160,7 @@ class Serving(Stage):
         assert isinstance(told, Claimed), "its session is the latest"
         news = None if node.epoch == self.view.epoch else self.names or None
         assert (told.epoch, told.members) == (self.view.epoch, news), "a new epoch is told"
+        assert told.slots == (self.slots_of(node) if news else b""), "and what of it is its own"
         return True
 
     def _expect_claims(self, node: SimNode, claims: Iterable[Claim]) -> None:

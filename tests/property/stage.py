@@ -15,6 +15,7 @@ from world import MARK, NODE_NAMES, Mutation, View, World
 from rqproc.errors import NameTaken
 from rqproc.ids import Id, address
 from rqproc.model import Request
+from rqproc.placement import packed
 from rqproc.protocol import codec
 from rqproc.protocol.messages import Beaten, LeaseLost, Limits, Tally
 from rqproc.transport.connection import Command
@@ -163,6 +164,7 @@ class Stage:
             pid=node.pid,
             host=HOST,
             versions=("3", "3"),
+            placement=self.roll.placement,
         )
         reply = self.function(command, changes=True)
         try:
@@ -195,6 +197,10 @@ class Stage:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(map(name_of, self.view.members))
+
+    def slots_of(self, node: SimNode) -> bytes:
+        """Return the hash slots of a node as it is told them; empty where there are none."""
+        return packed(self.view.slots, node.inc) if self.view.slots else b""
 
     # --- the end of a membership ---
 

@@ -16,6 +16,7 @@ from steps import called, ended, enqueued, lying, state, taken
 
 from rqproc.ids import MAX_ID_CHARS, SLOT_BITS, address, owner, slot
 from rqproc.lab.servers import ServerProcess
+from rqproc.placement import PLACEMENTS, Deal, Placement, deal, hash_slot
 from rqproc.protocol import library
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import job_key
@@ -27,18 +28,27 @@ TOP = 2**SLOT_BITS - 1
 # --- one place ---
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("count", range(1, 6))
-def test_lua_finds_the_owner_that_python_finds(stage: Callers, count: int) -> None:
+def test_lua_finds_the_owner_that_python_finds(
+    stage: Callers, count: int, placement: Placement
+) -> None:
+    stage.roll.placement = placement
+    dealt: Deal = ()
     members = [f"n{number}" for number in range(count)]
     for name in members:
         stage.join(SimNode("", stage.number(), 9), name)
+        dealt = deal(dealt, members[: members.index(name) + 1])
     random = Random(count)
     ids: list[Any] = [0, 1, TOP, TOP - 1, TOP - 2, TOP + 1, -1, "é", "007"]
     ids += [random.randrange(TOP - 10**6, TOP + 1) for _ in range(300)]
     ids += [f"user-{number}" for number in range(100)]
     command = stage.commands.locate("r", ids)
     found = stage.commands.read_locate(command, stage.world.run(command))
-    assert [place.owner for place in found] == [owner(slot(id), members) for id in ids]
+    if placement == "slots":
+        assert [place.owner for place in found] == [dealt[hash_slot(slot(id))] for id in ids]
+    else:
+        assert [place.owner for place in found] == [owner(slot(id), members) for id in ids]
     assert {place.owner for place in found} == set(members)
 
 

@@ -9,6 +9,8 @@ from serving import started
 from simnode import SimNode
 from steps import called, lying, taken
 
+from rqproc.errors import PlacementMismatch
+from rqproc.placement import SLOTS, Placement
 from rqproc.protocol.messages import LeaseLost, Limits, Tally
 from rqproc.transport.connection import Command
 
@@ -147,3 +149,86 @@ def test_a_withdrawal_of_what_is_answered_is_told_the_answer(stage: Callers) -> 
     stage.withdraw(order)
     assert order.wanted[0].due == [node.word(claim)]
     assert order.wanted[0].got
+
+
+# --- placement ---
+
+
+def refused(stage: Callers, name: str, placement: Placement) -> PlacementMismatch | None:
+    """How a node of that placement is refused, if it is; then it changes nothing."""
+    stage.roll.placement = placement
+    before = stage.world.dump()
+    try:
+        stage.join(SimNode("", stage.number(), 9), name)
+    except PlacementMismatch as error:
+        assert stage.world.dump() == before
+        return error
+    return None
+
+
+@pytest.mark.parametrize(("theirs", "mine"), [("modulo", "slots"), ("slots", "modulo")])
+def test_a_node_of_another_placement_is_refused_as_long_as_there_are_members(
+    stage: Callers, theirs: Placement, mine: Placement
+) -> None:
+    stage.roll.placement = theirs
+    node = started(stage, "B")
+    error = refused(stage, "a", mine)
+    assert error
+    assert (error.mine, error.others) == (mine, theirs)
+    assert refused(stage, "B", mine), "whoever has that name"
+    stage.leave(node.inc)
+    assert refused(stage, "a", mine) is None
+    assert refused(stage, "B", theirs)
+
+
+def test_one_that_drains_owns_nothing_so_that_others_may_have_another_placement(
+    stage: Callers,
+) -> None:
+    """
+    1. a drains, and runs 1 still   2. b joins, by slots
+    3. 1 is b's, but what comes there is sent to a until that has ended.
+    """
+    node = started(stage)
+    called(stage)
+    (claim,) = taken(stage, node)
+    stage.drain("a")
+    stage.roll.placement = "slots"
+    try:
+        other = started(stage, "B")
+    except PlacementMismatch as error:
+        pytest.fail(str(error))
+    order = stage.new_order([0])
+    stage.send(order)
+    assert taken(stage, other) == []
+    assert order.wanted[0].id in lying(stage, "a")
+    stage.answer(node, [node.ending(claim)])
+    stage.look()
+    assert stage.view.target(claim.address) == other.inc
+    assert set(stage.view.slots) == {other.inc}
+
+
+def test_slots_move_no_more_than_they_must_and_with_the_epoch(stage: Callers) -> None:
+    stage.roll.placement = "slots"
+    first = started(stage, "B")
+    before = list(stage.view.slots)
+    assert set(before) == {first.inc}
+    nodes = [first, *(started(stage, name) for name in ("a", "n9"))]
+    moved = 0
+    for node in nodes:
+        moved += list(stage.view.slots).count(node.inc)
+    assert moved == SLOTS
+    was = list(stage.view.slots)
+    stage.report_death(nodes[1])
+    stage.check()
+    now = list(stage.view.slots)
+    assert {a for a, b in zip(was, now, strict=True) if a != b} == {nodes[1].inc}
+
+
+def test_nothing_is_left_of_slots_when_the_last_member_has_gone(stage: Callers) -> None:
+    stage.roll.placement = "slots"
+    node = started(stage)
+    assert stage.view.slots
+    stage.drain("a", node.inc)
+    assert not stage.view.slots
+    stage.leave(node.inc)
+    assert f"{stage.world.keys.state}slots" not in stage.world.key_names()

@@ -131,6 +131,17 @@ MUTANTS = {
     "a group is gone too early": Mutation("placement",
         "call('HLEN', job) <= GROUP_FIELDS", "true"),
 
+    # slots
+    "slots stay where they were": Mutation("members", "  deal()\n", ""),
+    "all slots move": Mutation("slots", "have[of[slot]] or free", "free"),
+    "shares are not even": Mutation("slots",
+        "more > less or more == less and a < b", "a < b"),
+    "hash slots are not mixed": Mutation("slots", "found * FACTOR + ", ""),
+    "hash slots of groups are others": Mutation("placement",
+        "slots[#slots + 1] = hash_slot_of(args[i])", "slots[#slots + 1] = 1"),
+    "a node is told the slots of others": Mutation("slots",
+        "if flat[i + 1] == inc then", "if flat[i + 1] ~= inc then"),
+
     # how calls enter
     "the fence keeps all out": Mutation("routing", "if not again and is_fenced", "if is_fenced"),
     "what is asked again is queued again": Mutation("routing",
@@ -284,6 +295,12 @@ def fenced_call(stage: Callers) -> None:
     members.test_what_comes_late_over_a_connection_that_was_given_up_changes_nothing(stage, False)
 
 
+def mixed(stage: Callers) -> None:
+    members.test_a_node_of_another_placement_is_refused_as_long_as_there_are_members(
+        stage, "modulo", "slots"
+    )
+
+
 def fenced_group(stage: Callers) -> None:
     members.test_what_comes_late_over_a_connection_that_was_given_up_changes_nothing(stage, True)
 
@@ -395,6 +412,19 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "an incarnation comes again": (
         members.test_an_incarnation_is_new_though_the_server_has_forgotten_some,
         Mutation("membership", "  raise_tokens(now) --", "  --")),
+    "any placement is let in": (
+        mixed,
+        Mutation("membership",
+        "if call('ZCARD', K.members) > call('ZCOUNT', K.members, score, score) then",
+        "if false then")),
+    "those that drain keep another placement out": (
+        members.test_one_that_drains_owns_nothing_so_that_others_may_have_another_placement,
+        Mutation("membership",
+        "call('ZCARD', K.members) > call('ZCOUNT', K.members, score, score)",
+        "call('ZCARD', K.leases) > call('ZCOUNT', K.members, score, score)")),
+    "slots outlive their members": (
+        members.test_nothing_is_left_of_slots_when_the_last_member_has_gone,
+        Mutation("slots", "    call('DEL', K.slots)\n", "")),
     "groups are let through a fence": (
         fenced_group,
         Mutation("routing",
@@ -585,6 +615,7 @@ FOUND_AT_ONCE = {
     "an end releases nothing",
     "reconcile opens no session",
     "what still runs is not held",
+    "slots stay where they were",
 }
 """Those without which nothing could be relied on, each found by one of the first schedules: these
 are tried in every run of the tests."""

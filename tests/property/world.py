@@ -16,6 +16,7 @@ from typing import Any
 import hiredis
 
 from rqproc.ids import owner
+from rqproc.placement import SLOTS, Deal, hash_slot
 from rqproc.protocol import answer_codec, library
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import RQ_PREFIX, Keys, job_key, results_key
@@ -63,6 +64,7 @@ class View:
     """All that the cluster's keys say at one instant.
 
     Attributes:
+        slots: which incarnation has each hash slot; empty with placement by modulo.
         open: for each incarnation ever, the ids open there, and when they were routed.
         claims: for each incarnation ever, the ids that it runs, and their tokens and addresses.
         wip: the jobs that RQ's registry of started ones has, with their executions.
@@ -72,6 +74,7 @@ class View:
     """
 
     members: tuple[str, ...]
+    slots: Deal
     leases: dict[str, int]
     nodes: dict[str, str]
     holders: dict[str, str]
@@ -108,7 +111,8 @@ class View:
         return found
 
     def owner(self, address: str) -> str | None:
-        return owner(int(address.partition("-")[0]), self.members)
+        slot = int(address.partition("-")[0])
+        return self.slots[hash_slot(slot)] if self.slots else owner(slot, self.members)
 
     def holder(self, address: str) -> str | None:
         held = self.holders.get(address)
@@ -218,11 +222,12 @@ class World:
         """
         found = iter(self.tell(*first, *self._reads(incs, ids, groups, jobs)))
         replies = [next(found) for _ in first]
-        members, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(8))
+        members, slots, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(9))
         epoch, token = (int(number or 0) for number in numbers)
         waiting, ingress, wip = map(_texts, lists)
         return replies, View(
             members=tuple(_texts(members)),
+            slots=_slots(slots),
             leases={inc.decode(): int(ms) for inc, ms in leases if inc != b"!"},
             nodes=_pairs(nodes),
             holders=_pairs(holders),
@@ -247,6 +252,7 @@ class World:
         keys, state = self.keys, self.keys.state
         reads: list[Command] = [
             ("ZRANGE", f"{state}members", "0", "-1"),
+            ("HGETALL", f"{state}slots"),
             ("ZRANGE", f"{state}leases", "0", "-1", "WITHSCORES"),
             ("HGETALL", f"{state}nodes"),
             ("HGETALL", f"{state}holders"),
@@ -349,6 +355,12 @@ def _library(mutation: Mutation | None) -> Library:
     broken = source.replace(mutation.old, mutation.new)
     texts: dict[str, Any] = {"time": TIME, mutation.source: broken}
     return library.build(**texts)
+
+
+def _slots(flat: Any) -> Deal:
+    found = _pairs(flat)
+    assert found.keys() <= {str(slot) for slot in range(SLOTS)}, "hash slots"
+    return [found[str(slot)] for slot in range(SLOTS)] if found else ()
 
 
 def word(answer: answer_codec.Answer) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rqproc.errors import NameTaken, ProtocolMismatch
+from rqproc.errors import NameTaken, PlacementMismatch, ProtocolMismatch
 from rqproc.ids import address
 from rqproc.protocol import library
 from rqproc.protocol.commands import Commands
@@ -130,6 +130,10 @@ def test_a_join_is_read_or_its_refusal_raised() -> None:
         COMMANDS.read_join("a", [-1, b"1, 3"])
     with pytest.raises(OtherBuild):
         COMMANDS.read_join("a", [-2])
+    for others, mine in ((b"slots", "modulo"), (b"modulo", "slots")):
+        with pytest.raises(PlacementMismatch) as other:
+            COMMANDS.read_join("a", [-3, others])
+        assert (other.value.mine, other.value.others) == (mine, others.decode())
 
 
 def test_a_beat_tells_the_epoch_and_how_much_is_taken() -> None:
@@ -155,6 +159,16 @@ def test_claims_are_read_with_members_where_the_epoch_is_new() -> None:
         5, 2, ("a", "b"), (claim,)
     )
     assert COMMANDS.read_claim([1, 5, 2, [], []]).members is None
+
+
+def test_of_slots_a_claim_tells_a_node_its_own_and_a_survey_how_many_each_has() -> None:
+    assert COMMANDS.read_claim([1, 5, 2, [b"a"], []]).slots == b""
+    assert COMMANDS.read_claim([1, 5, 2, [b"a"], [], b"\x01"]).slots == b"\x01"
+    rows = [[b"a", b"a#1", b"member", 900, 0, 0, *[b"0"] * 5, b"7", b"h"]]
+    found = COMMANDS.read_survey([3, [b"a"], rows, [b"a#1", 4096]])
+    assert (found.placement, found.nodes[0].slots, found.nodes[0].host) == ("slots", 4096, "h")
+    found = COMMANDS.read_survey([3, [b"a"], rows])
+    assert (found.placement, found.nodes[0].slots) == ("modulo", 0)
 
 
 @pytest.mark.parametrize("id", [b"plain", "é".encode(), b"\xff\xfe", b"a\x00b", "\ue000".encode()])

@@ -22,6 +22,7 @@ from rqproc.errors import (
     Overloaded,
     OwnerLost,
     PayloadTooLarge,
+    PlacementMismatch,
     ProtocolMismatch,
     RedisUnavailable,
     RequestCycle,
@@ -50,6 +51,7 @@ EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     OwnerLost("price", 42, "n1", 3.21): (1, r"price 42: .*withdrawn.*n1.*3.2 s.*Try again"),
     NodeLost("price", 42, 3): (1, r"price 42: 3 nodes died.*nodes' logs"),
     ProtocolMismatch("2", "1", "shop"): (2, r"'shop' speak protocol 1.*speaks 2.*same version"),
+    PlacementMismatch("modulo", "slots", "shop"): (2, r"'shop'.*'slots'.*--placement slots.*stop"),
     NameTaken("n1", 4.25): (2, r"'n1' is alive.*4.2 s.*--name"),
     ConfigError("--lease must be at least 0.2 s"): (2, r"--lease"),
 }

@@ -108,9 +108,10 @@ def test_a_node_stops_before_the_cluster_gives_its_ids_away() -> None:
 
 def test_an_embedded_node_takes_every_setting_but_strict() -> None:
     typed = get_type_hints(NodeOptions)
-    known = {field.name: field.type for field in fields(NodeSettings)}
+    known = get_type_hints(NodeSettings)
+    assert known.keys() == {field.name for field in fields(NodeSettings)}
     assert known.pop("strict")
-    assert {name: kind.__name__ for name, kind in typed.items()} == known
+    assert typed == known
 
 
 @pytest.mark.parametrize(
@@ -128,3 +129,9 @@ def test_an_embedded_node_takes_every_setting_but_strict() -> None:
 )
 def test_no_password_is_shown_however_the_url_is_mistyped(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_a_placement_is_one_of_those_there_are() -> None:
+    assert NodeSettings().placement == "modulo"
+    with pytest.raises(ConfigError, match="--placement is one of modulo, slots"):
+        NodeSettings(placement="ring")  # type: ignore[arg-type]

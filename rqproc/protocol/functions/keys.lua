@@ -5,7 +5,9 @@
 -- names, `K`, once per namespace; functions run one at a time, so `K` is the table of the one that
 -- runs.
 --
---   K.members   sorted set, scores 0: incarnations, in the order of the nodes' names
+--   K.members   sorted set: incarnations, in the order of the nodes' names; the score is the same for all,
+--               0, or 1 with placement by slots
+--   K.slots     hash: hash slot -> incarnation, see slots.lua
 --   K.leases    sorted set: incarnation -> end of its lease in ms; and MARK, see members.lua
 --   K.nodes     hash: name -> incarnation
 --   K.node      prefix of a hash per name: limits, lease, counts
@@ -50,7 +52,7 @@ local function space(prefix, rq)
   local queues = 'rqproc.' .. namespace .. '.'
   local ingress = namespace == 'default' and 'rqproc' or 'rqproc.' .. namespace
   return {
-    members = prefix .. 'members', leases = prefix .. 'leases', nodes = prefix .. 'nodes',
+    members = prefix .. 'members', slots = prefix .. 'slots', leases = prefix .. 'leases', nodes = prefix .. 'nodes',
     node = prefix .. 'node:', open = prefix .. 'open:', claims = prefix .. 'claims:',
     holders = prefix .. 'holders', epoch = prefix .. 'epoch', token = prefix .. 'token',
     waiting = prefix .. 'waiting', carrier = prefix .. 'carrier', pulse = prefix .. 'pulse', suspects = prefix .. 'suspects',

@@ -22,11 +22,12 @@ local function names_of(incs)
   return names
 end
 
--- The members have changed. What is routed from now on lies behind a mark in the queue of whoever it
+-- The members have changed: slots are dealt anew, if there are any. What is routed from now on lies behind a mark in the queue of whoever it
 -- is routed to: a node that comes to it knows that it must ask who the members are, before it serves
 -- what lies behind. `joined`: the one that has just joined, which is told without that.
 local function epoch_changed(by, joined)
   call('INCRBY', K.epoch, by)
+  deal()
   for _, inc in ipairs(call('ZRANGE', K.members, 0, -1)) do
     if inc ~= joined then call('RPUSH', queue_of(inc), EPOCH_MARK) end
   end

@@ -94,11 +94,12 @@ end
 --
 -- args  2 name  3 lease in ms  4 nonce of this process  5 max queue  6 max waiters  7 lanes
 --       8 pid  9 host  10 time as RQ writes it  11 RQ version  12 Python version
---       13 digest of the library that this process has
+--       13 digest of the library that this process has  14 placement, 'modulo' or 'slots'
 -- returns {1, incarnation, epoch}
 --         {0, lease left in ms}     a node of this name is alive
 --         {-1, 'N, M'}              nodes of other protocols are alive in this namespace
 --         {-2}                      the library here is another build: load yours, and ask again
+--         {-3, placement}           the members have another one
 --
 -- Repeated with the same nonce it answers as before and renews the lease: the caller lost the first
 -- reply.
@@ -109,6 +110,10 @@ local function join(args)
   reap(now)
   local others = other_protocols()
   if others then return { -1, others } end
+  local score = args[14] == 'slots' and BY_SLOTS or 0
+  if call('ZCARD', K.members) > call('ZCOUNT', K.members, score, score) then
+    return { -3, placement() or 'modulo' }
+  end
   local present = call('HGET', K.nodes, name)
   if present then
     if call('HGET', K.node .. name, 'nonce') == nonce then
@@ -122,7 +127,7 @@ local function join(args)
   local inc = string.format('%s#%d', name, call('INCR', K.token))
   renew(inc, lease_ms, now)
   speak_for(lease_ms)
-  call('ZADD', K.members, 0, inc)
+  call('ZADD', K.members, score, inc)
   call('HSET', K.nodes, name, inc)
   call('HSET', K.node .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms,
     'max_queue', args[5], 'max_waiters', args[6], 'lanes', args[7], 'pid', args[8], 'host', args[9],

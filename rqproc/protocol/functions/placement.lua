@@ -1,18 +1,31 @@
 -- Who an id's calls go to, and how they get there.
 
--- members[slot % count], as an incarnation. fmod, since Lua's own % divides first and is off by one
--- near 2^53.
+-- members[slot % count], as an incarnation; or who has the address's hash slot. fmod, since Lua's own %
+-- divides first and is off by one near 2^53.
 local function owner_of(address)
-  local count = call('ZCARD', K.members)
-  if count == 0 then return nil end
+  local count = call('ZCOUNT', K.members, 0, 0)
+  if count == 0 then return call('HGET', K.slots, hash_slot_of(address)) or nil end
   local rank = math.fmod(tonumber(string.match(address, '^%d+')), count)
   return call('ZRANGE', K.members, rank, rank)[1]
 end
 
--- The same where the members are at hand.
-local function owner_among(members, address)
-  if #members == 0 then return nil end
-  return members[math.fmod(tonumber(string.match(address, '^%d+')), #members) + 1]
+-- The owners of many addresses: of each argument from the first on, `step` apart, by its place. nil where
+-- nobody lives.
+local function owners_of(args, first, step)
+  local members, owners = call('ZRANGEBYSCORE', K.members, 0, 0), {}
+  if #members == 0 then
+    local slots = {}
+    for i = first, #args, step do slots[#slots + 1] = hash_slot_of(args[i]) end
+    for place, inc in ipairs(call('HMGET', K.slots, unpack(slots))) do
+      owners[first + (place - 1) * step] = inc
+    end
+    return owners[first] and owners or nil
+  end
+  for i = first, #args, step do
+    local address = args[i]
+    owners[i] = members[math.fmod(tonumber(string.match(address, '^%d+')), #members) + 1]
+  end
+  return owners
 end
 
 -- The incarnation that runs an address, and how much of it; nil, 0 where none does. Every holder is

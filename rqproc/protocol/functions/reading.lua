@@ -1,9 +1,18 @@
 -- What is told of the cluster at one instant.
 
+local function slot_counts()
+  local flat, counts, found = call('HGETALL', K.slots), {}, {}
+  if #flat == 0 then return nil end
+  for i = 2, #flat, 2 do counts[flat[i]] = (counts[flat[i]] or 0) + 1 end
+  for inc, count in pairs(counts) do found[#found + 1], found[#found + 2] = inc, count end
+  return found
+end
+
 -- survey: the whole membership.
 --
 -- returns {epoch, members, nodes}; a node is {name, incarnation, state, lease left in ms, queued,
---   held, stuck, entries, hits, joined, misses, pid, host}, sorted by name
+--   held, stuck, entries, hits, joined, misses, pid, host}, sorted by name; with slots, how many each
+--   member has follows: {incarnation, count, incarnation, ...}
 local function survey()
   local now = clock()
   reap(now)
@@ -19,13 +28,13 @@ local function survey()
       math.max(call('ZCARD', K.open .. inc) - queued, call('HLEN', K.claims .. inc)), unpack(about) }
   end
   table.sort(nodes, function(a, b) return a[1] < b[1] end)
-  return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), nodes }
+  return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), nodes, slot_counts() }
 end
 
 -- locate: who owns addresses and who holds them.
 --
 -- args  2... addresses
--- returns {epoch, members, {owner or '', holder or ''} for each address}
+-- returns {epoch, members, {owner or '', holder or ''} for each address}; with slots, 'slots' follows
 local function locate(args)
   reap((clock()))
   local found = {}
@@ -33,7 +42,7 @@ local function locate(args)
     local owner, holder = owner_of(args[i]), holder_of(args[i])
     found[i - 1] = { owner and name_of(owner) or '', holder and name_of(holder) or '' }
   end
-  return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), found }
+  return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), found, placement() }
 end
 
 registered_for_full('survey', survey)

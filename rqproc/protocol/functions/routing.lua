@@ -60,7 +60,7 @@ end
 -- returns nil where all are queued; else for each call '', or the JSON report of why it was not
 --   queued, or the answer that it has had, or where that lies: see pushing.lua
 --
--- The usual case is one new call: TIME, ZRANGEBYSCORE, ZCARD, ZRANGE, HSET, PEXPIRE, ZADD, RPUSH.
+-- The usual case is one new call: TIME, ZRANGEBYSCORE, ZCOUNT, ZRANGE, HSET, PEXPIRE, ZADD, RPUSH.
 local function route(args)
   local timeout_ms, created, parent = tonumber(args[2]), args[3], args[4]
   local again = args[5] == 'again'
@@ -109,9 +109,9 @@ local function scatter(args)
   local now, moment = clock()
   if is_fenced(reap(now), group) then return nil end
   has_read(group)
-  local members = call('ZRANGE', K.members, 0, -1)
+  local owners = owners_of(args, 6, 1)
   local refused = {}
-  if #members == 0 then
+  if not owners then
     local report = no_node_report()
     for i = 6, #args do
       refused[#refused + 1] = i - 6 -- its place
@@ -123,7 +123,7 @@ local function scatter(args)
   local job, of, order = K.job .. group, {}, {}
   for i = 6, #args do
     local address = args[i]
-    local inc = #members == 1 and members[1] or owner_among(members, address)
+    local inc = owners[i]
     local parts = of[inc]
     if not parts then
       parts = {}
@@ -166,13 +166,13 @@ local function enqueue(args)
   local timeout_ms, created, ttl = tonumber(args[2]), args[3], args[4]
   local now, moment = clock()
   local has_marks = reap(now)
-  local told, members = {}, call('ZRANGE', K.members, 0, -1)
+  local told, owners = {}, owners_of(args, 6, 3) or {}
   local last = call('LINDEX', K.ingress_queue, -1)
-  if last and not has_node(last) or are_suspended() then members = {} end
+  if last and not has_node(last) or are_suspended() then owners = {} end
   call('SADD', K.rq .. ':queues', K.ingress_queue)
   for i = 5, #args, 3 do
     local id, address, report = args[i], args[i + 1], nil
-    local job, inc = K.job .. id, owner_among(members, args[i + 1])
+    local job, inc = K.job .. id, owners[i + 1]
     local deaths = has_marks and killer(address, now)
     if deaths then
       report = cjson.encode({ type = 'NodeLost', attempts = deaths })

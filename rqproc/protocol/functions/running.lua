@@ -4,7 +4,8 @@
 -- args  2 incarnation  3 session  4 epoch that the node last saw  5 time as RQ writes it
 --       6 how many of the ids are jobs whose turn has come: the first  7 how many others may be started
 --       then ids
--- returns {1, now in ms, epoch, members, claims}   members: names, empty where the epoch is the one seen
+-- returns {1, now in ms, epoch, members, claims}   members: names, empty where the epoch is the one seen;
+--         with slots, which of them are this node's follows, see slots_of
 --         {0}    this incarnation has no lease
 --         {-1}   a newer session of this node took over: a packet that arrived late claims nothing
 --         {-2, ms}   nothing is given out for so long: see reconcile
@@ -111,10 +112,11 @@ local function refusal(inc, session, now)
   return now < settles_at and { -2, settles_at - now } or nil
 end
 
-local function view(now, seen, claims)
+local function view(inc, now, seen, claims)
   local current = epoch()
-  local members = current ~= tonumber(seen) and names_of(call('ZRANGE', K.members, 0, -1)) or {}
-  return { 1, now, current, members, claims }
+  if current == tonumber(seen) then return { 1, now, current, {}, claims } end
+  local members = names_of(call('ZRANGE', K.members, 0, -1))
+  return { 1, now, current, members, claims, slots_of(inc) }
 end
 
 local function claim(args)
@@ -131,7 +133,7 @@ local function claim(args)
     claims[i] = claim_one(inc, args[7 + i], now, token + i, at, has_marks, starts)
     if i > turns and claims[i][2] == 'job' then room = room - 1 end
   end
-  return view(now, seen, claims)
+  return view(inc, now, seen, claims)
 end
 
 -- settle: answers those calls of a group that a node has entries for, and claims the others, which are
@@ -154,13 +156,13 @@ local function settle(args)
   local about = redis.pcall('HMGET', job, inc, 'rqproc_deadline', 'created_at')
   if not moment or about.err or not about[1] then
     call('ZREM', K.open .. inc, group)
-    return view(now, seen, {})
+    return view(inc, now, seen, {})
   end
   if #args == 8 and args[8] == '' and #about[1] == length then -- nothing of it can be read
     end_group_here(inc, group, about[1], #about[1])
-    return view(now, seen, {})
+    return view(inc, now, seen, {})
   end
-  if not begins_with(about[1], length, args[8], args[9]) then return view(now, seen, {}) end
+  if not begins_with(about[1], length, args[8], args[9]) then return view(inc, now, seen, {}) end
 
   local claims, deadline = {}, deadline_in(about[2])
   local count = (#args - 8) / 2
@@ -177,7 +179,7 @@ local function settle(args)
   end
   if args[8] ~= '' then publish(group, args[8], K.answer .. group .. '/' .. inc) end
   end_group_here(inc, group, about[1], length)
-  return view(now, seen, claims)
+  return view(inc, now, seen, claims)
 end
 
 registered_for_full('claim', claim)

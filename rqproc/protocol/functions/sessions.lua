@@ -130,7 +130,7 @@ local function reconcile(args)
     call('DEL', K.settling)
   end
   queue_lost(inc, known)
-  return view(now, '-1', {})
+  return view(inc, now, '-1', {})
 end
 
 registered_for_full('reconcile', reconcile)
