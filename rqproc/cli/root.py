@@ -21,6 +21,7 @@ COMMANDS = {
     "owner": "rqproc.cli.ask:owner",
     "request": "rqproc.cli.ask:request",
     "server": "rqproc.cli.server:server",
+    "simulate": "rqproc.cli.simulate:simulate_command",
     "torture": "rqproc.cli.torture:torture",
 }
 
