@@ -23,6 +23,7 @@ from rqproc.lab.torture.figures import Times
 from rqproc.lab.torture.history import Violation
 from rqproc.lab.torture.records import Kind
 from rqproc.lab.torture.schedule import KINDS
+from rqproc.placement import PLACEMENTS, Placement
 
 NONE = "none"
 SEEDS = 1_000_000
@@ -69,12 +70,16 @@ in which order; when it hits is up to the machine.
 @click.option(
     "--faults", "kinds", metavar="KINDS", callback=_kinds, help="These kinds alone, or none."
 )
+@click.option(
+    "--placement", type=click.Choice(PLACEMENTS), default="modulo", show_default=True,
+    help="Of the nodes, as for `rqproc node start`.",
+)  # fmt: skip
 @click.option("--calm", is_flag=True, help="No faults: watch memory, files and threads instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def torture(
     target: Target, seconds: float, nodes: int, seed: int | None, kinds: tuple[Kind, ...],
-    calm: bool, as_json: bool,
+    placement: Placement, calm: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Break a cluster on purpose, under load, and check that every promise holds.
 
@@ -95,7 +100,8 @@ def torture(
         raise click.UsageError("--calm is without faults: drop --faults")
     end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     found = random.randrange(SEEDS) if seed is None else seed  # noqa: S311
-    plan = TorturePlan(seconds=seconds, nodes=nodes, seed=found, kinds=() if calm else kinds)
+    chosen = () if calm else kinds
+    plan = TorturePlan(seconds=seconds, nodes=nodes, seed=found, kinds=chosen, placement=placement)
     verdict = _watch(plan)
     if as_json:
         click.echo(json.dumps(_shaped(verdict)))
@@ -124,6 +130,7 @@ def _shaped(verdict: Verdict) -> dict[str, Any]:
         "lease_s": plan.lease_s,
         "heartbeat_s": plan.heartbeat_s,
         "strict": verdict.history.strict,
+        "placement": plan.placement,
         "held": not verdict.violations,
         **asdict(verdict.figures),
         "violations": [asdict(violation) for violation in verdict.violations],

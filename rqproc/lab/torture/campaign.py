@@ -22,6 +22,7 @@ from rqproc.lab.torture.nemesis import Nemesis
 from rqproc.lab.torture.records import Fault, Kind, Limit, TortureHistory
 from rqproc.lab.torture.schedule import KINDS, schedule
 from rqproc.lab.torture.setup import Setup, setup
+from rqproc.placement import Placement
 from rqproc.protocol.keys import RQ_PREFIX
 
 APP = "rqproc.lab.torture.app:app"
@@ -42,6 +43,7 @@ class TorturePlan:
     app: str = APP
     lease_s: float = 1.2
     heartbeat_s: float = 0.25
+    placement: Placement = "modulo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def run_campaign(plan: TorturePlan) -> Generator[Activity | Verdict, None, None]
                 lease_s=plan.lease_s,
                 heartbeat_s=plan.heartbeat_s,
                 app=plan.app,
+                placement=plan.placement,
             )
         )
         place.nodes.start_all()

@@ -26,6 +26,7 @@ from rqproc.lab.torture.load import ask_many
 from rqproc.lab.torture.nodes import TorturedNode, TortureNodes
 from rqproc.lab.torture.run_log import RUN_LOG, RunLog, writing_into
 from rqproc.lab.usage import with_environment
+from rqproc.placement import Placement
 
 NAMESPACE = "torture"
 CALLERS = ("callers", "async")
@@ -122,7 +123,9 @@ class Setup:
 
 
 @contextmanager
-def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str) -> Iterator[Setup]:
+def setup(
+    *, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str, placement: Placement
+) -> Iterator[Setup]:
     """Put a setup together, without a node yet; nothing of it is left afterwards."""
     with ExitStack() as stack:
         # A result is a stream of one entry, which takes 4 KB by default.
@@ -134,6 +137,7 @@ def setup(*, size: int, seed: int, lease_s: float, heartbeat_s: float, app: str)
         client = stack.enter_context(Client(callers, namespace=NAMESPACE, app=own_app))
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
         options += ["--concurrency", "16", "--log-level", "warning", "--strict"]
+        options += ["--placement", placement]
         environ = {RUN_LOG: str(path)}
 
         def launch(name: str) -> TorturedNode:
