@@ -473,7 +473,9 @@ def test_whatever_is_cut_and_late_all_are_answered_and_nothing_is_queued_twice(
 
     def harm() -> None:
         random = Random(seed)
-        while not stop.wait(random.uniform(0.005, 0.02)):
+        rest_s = 0.02
+        while not stop.wait(random.uniform(rest_s / 4, rest_s)):
+            rest_s *= 1.01  # on a busy machine, too, something gets through in the end
             server.stall()
             stop.wait(0.002)
             server.cut()
