@@ -23,6 +23,7 @@ import hiredis
 
 from rqproc.errors import RedisUnavailable
 from rqproc.ids import address
+from rqproc.node.outage import Outage
 from rqproc.node.reader import CALL, GROUP
 from rqproc.protocol import codec
 from rqproc.protocol.commands import Commands
@@ -78,6 +79,7 @@ class Ingress:
         self._connection: Connection | None = None
         self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=runtime.chance)
         self._pauses = Backoff(shortest_s=SHORTEST_S, longest_s=LONGEST_S, chance=runtime.chance)
+        self._outage = Outage(log, "looking for jobs", clock=runtime.monotonic)
         self._thread = runtime.thread(self._run, name="rqproc-ingress")
 
     def start(self) -> None:
@@ -100,7 +102,12 @@ class Ingress:
             while not self._stopped.is_set():
                 try:
                     self._serve()
-                except (ConnectionLost, Refused, RedisUnavailable) as error:
+                except (
+                    Refused
+                ) as error:  # as by a right that the node's user lacks: nobody else tells
+                    self._outage.goes_on(error)
+                    self._stopped.wait(self._backoff.next_s())
+                except (ConnectionLost, RedisUnavailable) as error:
                     if not self._stopped.wait(self._backoff.next_s()):
                         log.debug("ingress: %s", error)
         except Exception as error:  # noqa: BLE001 - jobs would wait unseen: the node must not go on
@@ -113,7 +120,9 @@ class Ingress:
             connection.send(pack((("SUBSCRIBE", self._channel),)), timeout_s=GRACE_S)
             while not self._stopped.is_set():
                 lies_any = self._await(connection)
-                if found := self._arrivals(connection):
+                found = self._arrivals(connection)
+                self._outage.is_over()
+                if found:
                     self._exchange(connection, [self._sorted(one) for one in found])
                     self._backoff.reset()
                     self._pauses.reset()

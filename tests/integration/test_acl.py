@@ -128,6 +128,19 @@ def test_a_user_without_rights_hears_which_one_is_missing(
         client.request(1)
 
 
+def test_a_node_that_may_not_look_for_jobs_warns_and_names_the_right_until_it_has_it(
+    guarded: ServerProcess,
+) -> None:
+    with guarded.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "node", "-subscribe")
+        with kit.node(url_of(guarded, "node"), KEYS.namespace, "n1", SHOP_URL=guarded.url) as node:
+            node.says("looking for jobs: .*subscribe")
+            admin.execute_command("ACL", "SETUSER", "node", "+subscribe")
+            node.says("looking for jobs: works again")
+            assert node.stop() == 0
+    assert len(node.lines) < 10, "once for each reason"
+
+
 def test_a_node_that_may_not_run_info_does_not_join_and_says_why(guarded: ServerProcess) -> None:
     """It could not tell a server that has forgotten from the one that it knows."""
     with guarded.client() as admin:
