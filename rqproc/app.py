@@ -161,9 +161,20 @@ class Resource(ResourceSpec, Generic[P, R]):
         )
         return jobs
 
+    async def aenqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
+        """``enqueue`` for asyncio; the job's own methods block. Raises: as ``Client.enqueue``."""
+        return await self.app.async_client.enqueue(
+            id, self.name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl,
+            **self._options.job,
+        )  # fmt: skip
+
     def invalidate(self, id: Id) -> bool:
         """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
         return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)
+
+    async def ainvalidate(self, id: Id) -> bool:
+        """``invalidate`` for asyncio. Raises: as ``Client.request``."""
+        return await self.app.async_client.invalidate(id, self.name, timeout=self._options.timeout)
 
 
 class App:

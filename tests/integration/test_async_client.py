@@ -43,6 +43,27 @@ def test_jobs_are_enqueued(shop: str, book: Book, ids: Fresh) -> None:
     assert all(isinstance(found, Job) for found in (job, *others))
 
 
+def test_a_resource_enqueues_and_invalidates_in_asyncio(shop: str, book: Book, ids: Fresh) -> None:
+    (id,) = ids(1)
+    app = App(shop, namespace="shop")
+    price = app.resource(ttl=60, name="price")(lambda id: None)
+    echo = app.resource(ttl=0, name="echo")(lambda id, *args, **kwargs: None)
+
+    async def work() -> tuple[Job, list[Any]]:
+        job = await echo.with_options(meta={"by": "me"}, result_ttl=30).aenqueue(id, 1, a=2)
+        first = await price.arequest(id)
+        had = [await price.ainvalidate(id), await price.ainvalidate(id)]
+        return job, [first["n"], *had, (await price.arequest(id))["n"]]
+
+    job, found = asyncio.run(work())
+    assert found == [1, True, False, 2]
+    result = job.latest_result(timeout=4)
+    assert result
+    assert (result.return_value["args"], result.return_value["kwargs"]) == ([1], {"a": 2})
+    assert job.meta == {"by": "me"}
+    assert 20 <= book.redis.ttl(job.key) <= 30
+
+
 def test_many_tasks_enqueue_at_once(shop: str, book: Book, ids: Fresh) -> None:
     some = ids(60)
 

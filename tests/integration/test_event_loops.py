@@ -132,3 +132,27 @@ def test_where_asyncio_runs_no_loop_a_request_is_refused_and_says_what_to_do(
         with app.at(where, namespace="shop"), pytest.raises(ConfigError, match="to_thread"):
             echo.arequest(ids(1)[0]).send(None)
     assert named.connections() == 0
+
+
+@pytest.mark.parametrize("library", ["trio", "anyio"])
+def test_in_trio_a_request_is_refused_and_a_thread_asks(
+    named: Named,  # noqa: F811
+    ids: Fresh,
+    library: str,
+) -> None:
+    found = pytest.importorskip(library, reason="not installed, as rqproc[apps] has it")
+    pytest.importorskip("trio", reason="not installed, as rqproc[apps] has it")
+    app = App(named.url, namespace="shop")
+    echo = app.resource(ttl=0, name="echo")(lambda id: None)
+    (id,) = ids(1)
+
+    async def ask() -> Any:
+        for refused in (echo.arequest, echo.aenqueue, echo.ainvalidate):
+            with pytest.raises(ConfigError, match=r"anyio\.to_thread\.run_sync"):
+                await refused(id)
+        return await found.to_thread.run_sync(echo.request, id)
+
+    value = found.run(ask) if library == "trio" else found.run(ask, backend="trio")
+    assert value["id"] == id
+    app.client.close()
+    kit.eventually(lambda: named.connections() == 0)
