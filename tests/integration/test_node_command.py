@@ -394,8 +394,11 @@ def test_signals_that_come_at_once_are_one_word(
     assert node.wait() == 0
 
 
-def test_a_hangup_drains(cluster: Cluster) -> None:
-    (node,) = cluster.start("a")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_hangup_drains_and_leaves_the_names_free(cluster: Cluster, count: int) -> None:
+    options = ("--lease", "60", "--heartbeat", "0.2", "--count", str(count))
+    (node,) = cluster.start("a", options=options)
+    kit.eventually(lambda: len(cluster.client.members()) == count)
     node.signal(signal.SIGHUP)
     assert node.wait() == 0
     assert cluster.client.membership().nodes == ()
