@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Collection
 
 from rqproc.model import Request
-from rqproc.node.cache import Cache, Entry
+from rqproc.node.cache import Cache
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
-from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
+from rqproc.node.results import STOPPED, Results
+from rqproc.node.runs import Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.policy import Chance
-from rqproc.protocol import answer_codec
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 
@@ -25,9 +25,6 @@ log = logging.getLogger("rqproc.node")
 
 MOST_PAUSED = 1024
 """Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
-
-STOPPED = "the job was stopped by RQ's command"
-STOPPED_LATE = f"{STOPPED}; its handler, which a thread runs, went on to its end"
 
 STUCK_AFTER_S = 0.2
 """Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
@@ -48,9 +45,8 @@ class Scheduler:
         lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance = random.random,
     ) -> None:  # fmt: skip
         self._name = name
-        self._chance = chance
         self._max_waiters = max_waiters
-        self._cache = cache
+        self._results = Results(name, cache, outbox, clock=clock, chance=chance)
         self._unacknowledged = unacknowledged
         self._outbox = outbox
         self._lanes = lanes
@@ -230,13 +226,7 @@ class Scheduler:
         overdue = self.stuck.pop(run.key, None)
         self._lanes.done(run.key)
         self._close_to_joiners(run)
-        self._end_stopped(run)
-        if run.hold:
-            self._release(run.hold, None if run.is_refresh else overdue)
-        if isinstance(outcome, Done):
-            self._answer_all(run, outcome)
-        else:
-            self._fail_all(run, outcome)
+        self._results.tell(run, outcome, overdue)
 
     def stop(self, id: bytes) -> Run | None:
         """End a job, as RQ was told: at once where it waits, else when its run ends.
@@ -260,52 +250,6 @@ class Scheduler:
         text = "%s: the job %s is to stop, but %s: it is stopped when its handler returns"
         log.warning(text, self._name, taken.name, why)
         return None
-
-    def _end_stopped(self, run: Run) -> None:
-        for taken in run.waiting:
-            if taken.stopped and not taken.ended:
-                how = STOPPED if run.resource.is_async else STOPPED_LATE
-                self._outbox.failure(taken, Failed("Stopped", how, ""), ":stopped")
-        run.waiting = [taken for taken in run.waiting if not taken.ended]
-
-    def _answer_all(self, run: Run, done: Done) -> None:
-        now, policy = self._clock(), run.resource.policy
-        made_at = min(done.at, now)
-        ttl_s = policy.ttl_of(done.text, done.ttl_s, self._chance) if run.keeps else 0.0
-        life = policy.life(made_at, ttl_s)
-        entry = Entry(made_at, life.fresh_until, run.token, done.text.encode())
-        if ttl_s:
-            late_until = life.kept_until if policy.keeps_late else None
-            first = entry._replace(expires_at=life.first_until)
-            self._cache.keep(run.key, first, now, late_until=late_until)
-        elif run.keeps:
-            self._cache.drop(run.key, now)
-        for place, taken in enumerate(run.waiting):
-            self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
-
-    def _fail_all(self, run: Run, failure: Failed | Overdue) -> None:
-        """Tell everyone of a failure; or the old value, where one answers then."""
-        now, policy = self._clock(), run.resource.policy
-        old = self._cache.late(run.key, now) if run.keeps and policy.on_error_s else None
-        if old and now < old.expires_at - policy.late_s + policy.on_error_s:
-            log.warning("%s: an old value answers, since its run failed", run.address)
-            for taken in run.waiting:
-                self._outbox.value(taken, old._replace(expires_at=now), "stale")
-            return
-        if run.keeps and isinstance(failure, Failed) and failure.remembered:
-            report = answer_codec.remembered(failure.report).encode()
-            expires_at = now + (policy.negative_ttl_s or 0.0)
-            self._cache.keep_error(run.key, Entry(now, expires_at, run.token, report), now)
-        for taken in run.waiting:
-            self._outbox.failure(taken, failure)
-
-    def _release(self, hold: Taken, overdue: Overdue | None) -> None:
-        """The answer goes along: the one that was sent before may have been lost on its way."""
-        hold.holds = False
-        if overdue is None or hold.id.startswith(b"~"):
-            self._outbox.nothing(hold, ":ended")
-        else:
-            self._outbox.failure(hold, overdue, ":ended")
 
     def _close_to_joiners(self, run: Run) -> None:
         if self._joinable.get(run.key) is run:
@@ -347,7 +291,7 @@ class Scheduler:
         for other in self._lanes.drop(run.key):
             told += other.waiting
             if other.hold:
-                self._release(other.hold, None)
+                self._results.release(other.hold, None)
         for taken in told:
             self._outbox.failure(taken, overdue)
         run.waiting.clear()

@@ -1,0 +1,89 @@
+"""What becomes of a run's outcome: what is kept of it, and what those who waited are told.
+
+Pure: it sends nothing. Knows entries, policies and answers; must not know lanes, nor what runs.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from rqproc.node.cache import Cache, Entry
+from rqproc.node.outbox import Outbox
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Taken
+from rqproc.policy import Chance
+from rqproc.protocol import answer_codec
+from rqproc.runtime import Clock
+
+log = logging.getLogger("rqproc.node")
+
+STOPPED = "the job was stopped by RQ's command"
+STOPPED_LATE = f"{STOPPED}; its handler, which a thread runs, went on to its end"
+
+
+class Results:
+    """Keeps values and errors by their resource's policy, and answers."""
+
+    def __init__(
+        self, node: str, cache: Cache, outbox: Outbox, *, clock: Clock, chance: Chance
+    ) -> None:
+        self._node = node
+        self._cache = cache
+        self._outbox = outbox
+        self._clock = clock
+        self._chance = chance
+
+    def tell(self, run: Run, outcome: Outcome, overdue: Overdue | None) -> None:
+        """Answer everyone who waited for a run; ``overdue``: what they were told before its end."""
+        self._end_stopped(run)
+        if run.hold:
+            self.release(run.hold, None if run.is_refresh else overdue)
+        if isinstance(outcome, Done):
+            self._answer_all(run, outcome)
+        else:
+            self._fail_all(run, outcome)
+
+    def release(self, hold: Taken, overdue: Overdue | None) -> None:
+        """The answer goes along: the one that was sent before may have been lost on its way."""
+        hold.holds = False
+        if overdue is None or hold.id.startswith(b"~"):
+            self._outbox.nothing(hold, ":ended")
+        else:
+            self._outbox.failure(hold, overdue, ":ended")
+
+    def _end_stopped(self, run: Run) -> None:
+        for taken in run.waiting:
+            if taken.stopped and not taken.ended:
+                how = STOPPED if run.resource.is_async else STOPPED_LATE
+                self._outbox.failure(taken, Failed("Stopped", how, ""), ":stopped")
+        run.waiting = [taken for taken in run.waiting if not taken.ended]
+
+    def _answer_all(self, run: Run, done: Done) -> None:
+        now, policy = self._clock(), run.resource.policy
+        made_at = min(done.at, now)
+        ttl_s = policy.ttl_of(done.text, done.ttl_s, self._chance) if run.keeps else 0.0
+        life = policy.life(made_at, ttl_s)
+        entry = Entry(made_at, life.fresh_until, run.token, done.text.encode())
+        if ttl_s:
+            late_until = life.kept_until if policy.keeps_late else None
+            first = entry._replace(expires_at=life.first_until)
+            self._cache.keep(run.key, first, now, late_until=late_until)
+        elif run.keeps:
+            self._cache.drop(run.key, now)
+        for place, taken in enumerate(run.waiting):
+            self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
+
+    def _fail_all(self, run: Run, failure: Failed | Overdue) -> None:
+        """Tell everyone of a failure; or the old value, where one answers then."""
+        now, policy = self._clock(), run.resource.policy
+        old = self._cache.late(run.key, now) if run.keeps and policy.on_error_s else None
+        if old and now < old.expires_at - policy.late_s + policy.on_error_s:
+            log.warning("%s: an old value answers, since its run failed", run.address)
+            for taken in run.waiting:
+                self._outbox.value(taken, old._replace(expires_at=now), "stale")
+            return
+        if run.keeps and isinstance(failure, Failed) and failure.remembered:
+            report = answer_codec.remembered(failure.report).encode()
+            expires_at = now + (policy.negative_ttl_s or 0.0)
+            self._cache.keep_error(run.key, Entry(now, expires_at, run.token, report), now)
+        for taken in run.waiting:
+            self._outbox.failure(taken, failure)
