@@ -211,7 +211,8 @@ class App:
         near: bool | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Callable[[Callable[P, R]], Resource[P, R]]:
-        """Declare a handler: ``handler(id)`` makes the value of an id.
+        """Declare a handler: ``handler(id)`` makes the value of an id; with ``batch`` it is
+        ``handler(ids)``, which makes a dict of values.
 
         Args:
             ttl: float, seconds that a value is kept, 0 to 86400; 0 keeps nothing and lets the
@@ -223,7 +224,7 @@ class App:
             on_lost: what to do where no node can answer, where a request does not say; see
                 ``Client``.
             near: whether callers keep replies too; without it as their client has it.
-            policy: old values, missing ones, retries; see ``policy.PolicyOptions``.
+            policy: old values, missing ones, retries, batches; see ``policy.PolicyOptions``.
 
         Returns:
             a decorator that makes the handler a ``Resource``.
@@ -237,7 +238,7 @@ class App:
             found = check_resource(name or str(getattr(handler, "__name__", "")))
             if found in self._resources:
                 raise ConfigError(f"the app has a resource {found!r} already")
-            check_signature(handler, found, keeps=ttl > 0)
+            check_signature(handler, found, keeps=ttl > 0, batch=found_policy.batch > 0)
             declared = Resource(
                 self, handler, name=found, ttl_s=float(ttl), options=options,
                 timeout_s=None if timeout is None else check_timeout(timeout), near=near,

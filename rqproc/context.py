@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -21,6 +21,9 @@ class Current:
         deadline: on the clock that ``time_left_s`` looks at, ``time.monotonic()`` in a real
             cluster; None where nobody's waiting ends.
         runtime: clocks and sleep; the test kit's are its own.
+        batch: in a batch handler, by each id that it is called with, what is known of that one's
+            run; empty in any other. ``id`` and ``token`` are those of the first of them then, and
+            ``deadline`` is the latest.
     """
 
     id: Id
@@ -29,6 +32,7 @@ class Current:
     token: int
     deadline: float | None
     runtime: Runtime = field(default=MACHINE, repr=False, compare=False)
+    batch: Mapping[Id, Current] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def time_left_s(self) -> float | None:

@@ -1,4 +1,5 @@
-"""For how long what a handler gives is kept and answers requests, and what is done where it fails.
+"""For how long what a handler gives is kept and answers requests, what is done where it fails, and
+how many ids it is called with.
 
 Pure. Knows seconds and exceptions; must not know handlers, entries or nodes.
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 MAX_TTL_S = 86400.0
 MAX_RETRIES = 100
+MAX_BATCH = 10_000
+MAX_BATCH_WAIT_S = 60.0
 LONGEST_BACKOFF_S = 60.0
 """The longest pause between two tries."""
 
@@ -62,6 +65,10 @@ class PolicyOptions(TypedDict, total=False):
             ``backoff`` seconds and up to three times the last pause each.
         retry_on: classes of exceptions; all of them if not given.
         backoff: float, seconds, 0.1 if not given.
+        batch: int, the most ids that the handler is called with at once: it takes a list of them,
+            and returns a dict of their values, of which an exception is that id's error.
+        batch_wait_s: float, seconds that a miss waits for others to go along; it waits for none if
+            not given.
     """
 
     ttl_jitter: float
@@ -73,6 +80,8 @@ class PolicyOptions(TypedDict, total=False):
     retries: int
     retry_on: Errors
     backoff: float
+    batch: int
+    batch_wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,8 @@ class Policy:
             never.
         retries: how often a run that has raised one of ``retry_on`` is tried again.
         backoff_s: the shortest pause before one, in seconds; each is up to three times the last.
+        batch: the most ids that its handler is called with; 0 where it takes one, and no list.
+        batch_wait_s: seconds that the first of them waits for others.
     """
 
     ttl_s: float
@@ -122,6 +133,8 @@ class Policy:
     retries: int = 0
     retry_on: Errors = (Exception,)
     backoff_s: float = 0.1
+    batch: int = 0
+    batch_wait_s: float = 0.0
 
     @property
     def late_s(self) -> float:
@@ -185,6 +198,8 @@ def policy_of(ttl: float, options: PolicyOptions) -> Policy:
         retries=int(_number(options, "retries", 0, most=MAX_RETRIES, whole=True)),
         retry_on=_errors(options, "retry_on", (Exception,)),
         backoff_s=_number(options, "backoff", 0.1, most=LONGEST_BACKOFF_S),
+        batch=int(_number(options, "batch", 0, most=MAX_BATCH, whole=True)),
+        batch_wait_s=_number(options, "batch_wait_s", 0.0, most=MAX_BATCH_WAIT_S),
     )
     keeping = options.keys() - {"retries", "retry_on", "backoff"}
     if ttl <= 0 and keeping:
@@ -192,6 +207,10 @@ def policy_of(ttl: float, options: PolicyOptions) -> Policy:
         raise ConfigError(f"{name} is for a resource that keeps its values: give it a ttl over 0")
     if found.negative and not found.negative_ttl_s:
         raise ConfigError("negative needs a negative_ttl: for how long the errors are remembered")
+    if "batch" in options and not found.batch:
+        raise ConfigError(f"invalid batch=0: a whole number from 1 to {MAX_BATCH}")
+    if found.batch_wait_s and not found.batch:
+        raise ConfigError("batch_wait_s needs a batch: the most ids that go together")
     return found
 
 

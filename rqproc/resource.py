@@ -25,7 +25,8 @@ class ResourceSpec:
     """A named handler, whose own attributes can be had from this too.
 
     Attributes:
-        handler: ``handler(id)`` makes the value of an id; with ``ttl_s`` 0 it may take arguments.
+        handler: ``handler(id)`` makes the value of an id; with ``ttl_s`` 0 it may take arguments;
+            with ``policy.batch``, ``handler(ids)`` makes a dict of values.
         name: under which it is requested.
         ttl_s: seconds that a value is kept by its owner; 0 for a choke point, which runs one at a
             time per id and keeps nothing.
@@ -114,8 +115,10 @@ class Declaring(Protocol):
     def resources(self) -> Mapping[str, ResourceSpec]: ...
 
 
-def check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> None:
-    """Check that a handler can be called: with an id alone where its values are kept.
+def check_signature(
+    handler: Callable[..., Any], name: str, *, keeps: bool, batch: bool = False
+) -> None:
+    """Check that a handler can be called: with an id alone where its values are kept, or ids.
 
     Raises:
         ConfigError: it cannot.
@@ -131,4 +134,5 @@ def check_signature(handler: Callable[..., Any], name: str, *, keeps: bool) -> N
             signature.bind_partial("id")
     except TypeError as error:
         takes = "an id and nothing else (ttl > 0)" if keeps else "an id first"
+        takes = "a list of ids and nothing else (batch)" if batch else takes
         raise ConfigError(f"the handler of {name!r} must take {takes}: {error}") from error

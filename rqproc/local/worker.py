@@ -26,8 +26,7 @@ from rqproc.local.waits import Waits
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
-from rqproc.node.runner import Runner
-from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.node.runner import Heard, Runner
 from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Sent, Tally
 from rqproc.resource import ResourceSpec
@@ -198,8 +197,8 @@ class LocalWorker:
 
     # --- called from threads of handlers ---
 
-    def _report(self, run: Run, news: Outcome | Slot) -> None:
-        self._inbox.put(partial(self._take_in, run, news))
+    def _report(self, heard: Sequence[Heard]) -> None:
+        self._inbox.put(partial(self._take_in, heard))
 
     # --- how other threads leave work ---
 
@@ -242,8 +241,8 @@ class LocalWorker:
             self.runner.stop()
 
     def _next(self) -> Callable[[], object] | None:
-        overdue_at = self._dispatcher.scheduler.overdue_at
-        left_s = None if overdue_at is None else max(0.0, overdue_at - self._clock())
+        due_at = self._dispatcher.scheduler.due_at
+        left_s = None if due_at is None else max(0.0, due_at - self._clock())
         try:
             return self._inbox.get(timeout=left_s)
         except Empty:
@@ -268,11 +267,12 @@ class LocalWorker:
             if not how.endswith(":expired"):
                 pending.listener.hear(pending.place, text, extra if how.startswith("job") else "")
 
-    def _take_in(self, run: Run, news: Outcome | Slot) -> None:
-        if isinstance(news, str):
-            self._dispatcher.scheduler.change_slot(run, news)
-        else:
-            self._dispatcher.scheduler.complete(run, news)
+    def _take_in(self, heard: Sequence[Heard]) -> None:
+        for run, news in heard:
+            if isinstance(news, str):
+                self._dispatcher.scheduler.change_slot(run, news)
+            else:
+                self._dispatcher.scheduler.complete(run, news)
 
     def _submit(
         self, asked: Sequence[Asked], listener: AnswerListener, due: float, parent: str

@@ -6,11 +6,11 @@ Knows the scheduler, the runner and the watchdog. Must not know sessions or the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rqproc.node.lease import Term
-from rqproc.node.runner import Runner
-from rqproc.node.runs import Outcome, Run, Slot
+from rqproc.node.runner import Heard, Runner
+from rqproc.node.runs import Run
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.watchdog import Watch
 
@@ -30,7 +30,7 @@ class Executor:
         self._runner = runner
         self._watch = watch
         self._term = term
-        self._news: deque[tuple[Run, Outcome | Slot]] = deque()
+        self._news: deque[Heard] = deque()
         self._stops: deque[bytes] = deque()
 
     def start_runs(self, *, leave_one: bool = False) -> Run | None:
@@ -54,9 +54,9 @@ class Executor:
             self._runner.expect(last)
         return last
 
-    def hear(self, run: Run, news: Outcome | Slot) -> None:
-        """A handler has come to something. From any thread."""
-        self._news.append((run, news))
+    def hear(self, heard: Iterable[Heard]) -> None:
+        """Handlers have come to something. From any thread."""
+        self._news.extend(heard)
 
     def stop_job(self, id: bytes) -> None:
         """RQ was told to stop a job. From any thread."""

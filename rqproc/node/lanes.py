@@ -6,7 +6,7 @@ Pure: it decides what may start, and starts nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -20,6 +20,8 @@ class Lanes(Generic[T]):
         self._waiting: dict[Hashable, deque[T]] = {}
         self._running: set[Hashable] = set()
         self._paused: set[Hashable] = set()
+        self._sharing: set[Hashable] = set()
+        self._counted: set[Hashable] = set()  # of those that run, towards the limit
         self._ready: deque[Hashable] = deque()
 
     def add(self, key: Hashable, item: T, *, first: bool = False) -> None:
@@ -37,9 +39,13 @@ class Lanes(Generic[T]):
 
     def next(self) -> T | None:
         """Claim the next item that may run now, None if there is none; ``done`` ends the claim."""
-        if len(self._running) - len(self._paused) >= self._limit or not self._ready:
+        if len(self._counted) >= self._limit or not self._ready:
             return None
         key = self._ready.popleft()
+        self._counted.add(key)
+        return self._claim(key)
+
+    def _claim(self, key: Hashable) -> T:
         lane = self._waiting[key]
         item = lane.popleft()
         if not lane:
@@ -47,9 +53,34 @@ class Lanes(Generic[T]):
         self._running.add(key)
         return item
 
+    def next_sharing(self, most: int, belongs: Callable[[T], bool]) -> list[T]:
+        """Claim up to ``most`` items that may run now with another, and so whatever the limit is.
+
+        It looks through all that is ready: ask for it where something waits for such items.
+        """
+        if not self._ready or most <= 0:
+            return []
+        found = [key for key in self._ready if belongs(self._waiting[key][0])][:most]
+        taken = set(found)
+        self._ready = deque(key for key in self._ready if key not in taken)
+        self._sharing.update(found)
+        return [self._claim(key) for key in found]
+
+    def share(self, key: Hashable, *, shares: bool = True) -> None:
+        """What runs here runs with another: it counts no more towards the limit; or it does, where
+        it does not share any more.
+        """
+        if shares:
+            self._sharing.add(key)
+            self._counted.discard(key)
+        else:
+            self._sharing.discard(key)
+            self._counted.add(key)
+
     def done(self, key: Hashable) -> None:
         self._running.remove(key)
-        self._paused.discard(key)
+        for some in self._paused, self._sharing, self._counted:
+            some.discard(key)
         if key in self._waiting:
             self._ready.append(key)
 
@@ -61,10 +92,13 @@ class Lanes(Generic[T]):
     def pause(self, key: Hashable) -> None:
         """What runs here does nothing for now: it counts no more towards the limit."""
         self._paused.add(key)
+        self._counted.discard(key)
 
     def go_on(self, key: Hashable) -> None:
         """It runs again, though the limit may be reached: it cannot be made to wait."""
         self._paused.discard(key)
+        if key in self._running and key not in self._sharing:
+            self._counted.add(key)
 
     def waiting(self) -> Iterator[T]:
         """All items that have not been started."""
@@ -86,7 +120,7 @@ class Lanes(Generic[T]):
     @property
     def room(self) -> int:
         """How many more keys may run, besides what runs and what is ready to."""
-        taken = len(self._running) - len(self._paused) + len(self._ready)
+        taken = len(self._counted) + len(self._ready)
         return max(0, self._limit - taken)
 
     @property

@@ -1,6 +1,7 @@
 """Runs handlers: plain functions on threads, coroutine functions on one event loop.
 
-Knows how to call a handler and what may come of it. Must not know claims, lanes or Redis.
+Knows threads, the loop, and what is set around a handler; how it is called is told in ``calling``.
+Must not know claims, lanes or Redis.
 """
 
 from __future__ import annotations
@@ -9,32 +10,26 @@ import asyncio
 import contextvars
 import logging
 import os
-import random
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    AsyncExitStack,
-    ExitStack,
-)
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.errors import ConfigError
 from rqproc.ids import parse_address
-from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Slot, Taken
-from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
-from rqproc.protocol import answer_codec, codec
+from rqproc.node.calling import Values, call, call_async, pauses
+from rqproc.node.runs import Failed, Outcome, Overdue, Run, Slot, Taken
+from rqproc.protocol import answer_codec
 from rqproc.runtime import Runtime, Thread
-from rqproc.transport.backoff import Backoff
 
 log = logging.getLogger("rqproc.node")
 
-Report = Callable[[Run, Outcome | Slot], None]
+Heard = tuple[Run, Outcome | Slot]
+Report = Callable[[Sequence[Heard]], None]
 Enter = Callable[[], object]
 """Changes the context that it is called in."""
 
@@ -51,10 +46,10 @@ CLEAN_UP_S = 0.2
 
 
 class Runner:
-    """Starts runs.
+    """Starts runs; what one call makes together is started by the first of them.
 
     ``report`` is called with the outcome of each, once, and before that when it gives back its slot
-    or wants it again; from whichever thread it runs on.
+    or wants it again; from whichever thread it runs on, for all together that one call makes.
 
     ``has_tokens``: whether handlers are told the tokens of their runs, else 0. ``logs``: whether
     what they raise is logged, since who has asked is somewhere else. ``find_job``: returns what
@@ -72,6 +67,7 @@ class Runner:
         self._report = report
         self._has_tokens = has_tokens
         self._logs = logs
+        self._values = Values()
         self._cancelled: set[Run] = set()
         self._find_job = find_job
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
@@ -101,7 +97,7 @@ class Runner:
         if not run.resource.is_async:
             self._threads.submit(self._run, run)
         elif self._is_beside_a_loop():
-            self._end(run, Failed(*answer_codec.describe(ConfigError(ONE_LOOP))))
+            self._end(run, [Failed(*answer_codec.describe(ConfigError(ONE_LOOP)))])
         elif run.job:  # to find it may block: not on the loop
             self._threads.submit(self._begin, run, self._event_loop())
         else:
@@ -141,76 +137,77 @@ class Runner:
         self._stopping = True
         loop.stop()
 
-    def _end(self, run: Run, outcome: Outcome) -> None:
+    def _end(self, run: Run, outcomes: Sequence[Outcome]) -> None:
+        """``outcomes``: of each of those that one call has made, or one that is all of theirs."""
         self._leave_child(None)
         self._under_way.discard(run)
-        self._report(run, outcome)
+        runs = run.made_together
+        each = outcomes if len(outcomes) == len(runs) else [outcomes[0]] * len(runs)
+        self._report(list(zip(runs, each, strict=True)))
 
     def _run(self, run: Run) -> None:
         """What limits a handler's time by an exception from another thread may be late with it: it
         comes here then, and must not keep the run from being reported.
         """
         try:
-            outcome = self._outcome_of(run)
+            outcomes = self._outcomes_of(run)
         except BaseException as error:  # noqa: BLE001
-            outcome = self._failed(run, error)
+            outcomes = [self._failed(run, error)]
         try:
-            self._end(run, outcome)
+            self._end(run, outcomes)
         except BaseException:
-            self._end(run, outcome)  # the first report counts
+            self._end(run, outcomes)  # the first report counts
             raise
 
-    def _outcome_of(self, run: Run) -> Outcome:
+    def _outcomes_of(self, run: Run) -> Sequence[Outcome]:
         context = contextvars.copy_context()
         try:
             context.run(self._enter, run)
             if run.job and (enter := self._find_job(run.job)):
                 context.run(enter)
             value = context.run(self._try, run)
-            return _done(value, self._runtime.suspend_proof())
+            return self._values.outcomes(run, value, self._runtime.suspend_proof())
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
-            return self._failed(run, error)
+            return [self._failed(run, error)]
 
     def _try(self, run: Run) -> Any:
         """Call the handler, again where it raises what its resource has tried again."""
         policy = run.resource.policy
         if not policy.retries:
-            return _call(run)
-        pauses, tried = _pauses(policy), 0
+            return call(run)
+        waits, tried = pauses(policy), 0
         while True:
             try:
-                return _call(run)
+                return call(run)
             except Exception as error:
                 self._leave_child(error)
                 if not policy.tries_again(error, tried):
                     raise
             tried += 1
-            self._runtime.sleep(pauses.next_s())
+            self._runtime.sleep(waits.next_s())
 
-    async def _awaited(self, run: Run) -> Outcome:
+    async def _awaited(self, run: Run) -> Sequence[Outcome]:
         try:
             async with asyncio.timeout(run.resource.timeout_s) as limit:
-                return _done(await self._try_async(run), self._runtime.suspend_proof())
+                value = await self._try_async(run)
+                return self._values.outcomes(run, value, self._runtime.suspend_proof())
         except TimeoutError:
             if not limit.expired():
                 raise
-            return Overdue(run.resource.timeout_s or 0.0, stuck=False)
+            return [Overdue(run.resource.timeout_s or 0.0, stuck=False)]
 
     async def _try_async(self, run: Run) -> Any:
         policy = run.resource.policy
-        pauses, tried = _pauses(policy), 0
+        waits, tried = pauses(policy), 0
         while True:
-            value: Coroutine[Any, Any, Any] = (
-                _call_async(run) if run.resource.around else _handler(run)
-            )
             try:
-                return await value
+                return await call_async(run)
             except Exception as error:
                 self._leave_child(error)
                 if not policy.tries_again(error, tried):
                     raise
             tried += 1
-            await asyncio.sleep(pauses.next_s())
+            await asyncio.sleep(waits.next_s())
 
     async def _run_async(self, run: Run, enter: Enter | None) -> None:
         self._coroutines[run] = asyncio.current_task()
@@ -218,26 +215,27 @@ class Runner:
             self._enter(run)  # in the context of this task alone
             if enter:
                 enter()
-            outcome: Outcome = await self._awaited(run)
+            outcomes = await self._awaited(run)
         except BaseException as error:  # noqa: BLE001
-            outcome = self._failed(run, error)
+            outcomes = [self._failed(run, error)]
         del self._coroutines[run]
         self._cancelled.discard(run)
-        self._end(run, outcome)
+        self._end(run, outcomes)
 
     def _failed(self, run: Run, error: BaseException) -> Failed:
         """Log what a handler has raised, once, for people and for those who report errors."""
         self._leave_child(error)
+        policy, others = run.resource.policy, len(run.made_together) - 1
         if self._logs and run not in self._cancelled and not self._stopping:
             _, _, id = parse_address(run.address)
             job = run.job.name if run.job else ""
             about = {"node": self._node, "resource": run.resource.name, "id": id, "job": job}
             what = f"{run.resource.name} {id}" + (f", job {job}" if job else "")
+            what += f" and {others} more" if others else ""
             text = "%s %s: the handler has failed"
             log.error(text, self._node, what, exc_info=error, extra=about)
-        return Failed(
-            *answer_codec.describe(error), remembered=run.resource.policy.remembers(error)
-        )
+        remembered = not policy.batch and policy.remembers(error)
+        return Failed(*answer_codec.describe(error), remembered=remembered)
 
     def _leave_child(self, error: BaseException | None) -> None:
         """End the process, if it is a child that the handler has forked: its way out of the handler
@@ -260,9 +258,19 @@ class Runner:
         ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run), by=self))
 
     def _change_slot(self, run: Run, waits: bool) -> None:
-        self._report(run, "given back" if waits else "wanted again")
+        self._report([(run, "given back" if waits else "wanted again")])
 
     def _current(self, run: Run) -> Current:
+        one = self._current_of_one(run)
+        if not run.resource.policy.batch:
+            return one
+        batch = {other.request.id: self._current_of_one(other) for other in run.made_together}
+        deadlines = [other.deadline for other in batch.values()]
+        known = [due for due in deadlines if due is not None]
+        latest = max(known) if len(known) == len(deadlines) else None
+        return replace(one, deadline=latest, batch=batch)
+
+    def _current_of_one(self, run: Run) -> Current:
         due, runtime = run.deadline, self._runtime
         return Current(
             id=parse_address(run.address)[2],
@@ -315,41 +323,3 @@ def _run_on(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     except BaseException as error:  # noqa: BLE001 - whoever awaits that task has it too
         log.error("a task of a handler has raised %r through the event loop", error)
-
-
-def _handler(run: Run) -> Any:
-    return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
-
-
-def _done(value: Any, at: float) -> Done:
-    """Raises: codec.UnservableValue, ValueError."""
-    if not isinstance(value, Cached):
-        return Done(codec.encode_value(value), at)
-    return Done(codec.encode_value(value.value), at, check_own_ttl(value.ttl))
-
-
-def _pauses(policy: Policy) -> Backoff:
-    return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=random.random)
-
-
-def _call(run: Run) -> Any:
-    """Return the value; None where an error of the handler was swallowed around it."""
-    if not run.resource.around:
-        return _handler(run)
-    with ExitStack() as stack:
-        for enter in run.resource.around:
-            scope = enter(CURRENT.get())
-            if isinstance(scope, AbstractContextManager):
-                stack.enter_context(scope)
-        return _handler(run)
-
-
-async def _call_async(run: Run) -> Any:
-    async with AsyncExitStack() as stack:
-        for enter in run.resource.around:
-            scope = enter(CURRENT.get())
-            if isinstance(scope, AbstractAsyncContextManager):
-                await stack.enter_async_context(scope)
-            else:
-                stack.enter_context(scope)
-        return await _handler(run)

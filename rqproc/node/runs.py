@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,11 +121,12 @@ class Run:
 
     Attributes:
         keeps: its value becomes an entry.
-        overdue_at: moment at which it counts as stuck; None for never.
         asks: how many requests of its own it waits for.
         job: what it was started for; None where that was a call.
         hold: what is released when it ends, where everyone has been answered or forgotten before.
         is_refresh: it was begun for those who come later: whoever caused it was answered before.
+        batch: all runs that one call of a batch handler makes, this one too, of which the first
+            stands for all; empty before they begin, when they have ended, and of other handlers.
     """
 
     address: str
@@ -134,11 +136,16 @@ class Run:
     token: int
     waiting: list[Taken] = field(default_factory=list)
     keeps: bool = True
-    overdue_at: float | None = None
     job: Taken | None = None
     hold: Taken | None = None
     asks: int = 0
     is_refresh: bool = False
+    batch: Sequence[Run] = ()
+
+    @property
+    def made_together(self) -> Sequence[Run]:
+        """The runs that one call makes, be it this one alone."""
+        return self.batch or (self,)
 
     @property
     def unclaimed(self) -> Taken | None:

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Collection
 
 from rqproc.model import Request
+from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.results import STOPPED, Results
 from rqproc.node.runs import Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
+from rqproc.node.timed import Timed
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.policy import Chance
 from rqproc.resource import ResourceSpec
@@ -25,9 +27,6 @@ log = logging.getLogger("rqproc.node")
 
 MOST_PAUSED = 1024
 """Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
-
-STUCK_AFTER_S = 0.2
-"""Past its timeout a coroutine has been cancelled: what still runs then is stuck."""
 
 
 class Scheduler:
@@ -53,11 +52,12 @@ class Scheduler:
         self._clock = clock
         self._joinable: dict[bytes, Run] = {}
         self._running: set[Run] = set()
-        self._timed: set[Run] = set()
+        self._timed = Timed()
         self._ready: deque[Run] = deque()
         self.stuck: dict[bytes, Overdue] = {}
         self.left: list[bytes] = []
         self.turns: dict[bytes, Run] = {}
+        self._batches = Batches(lanes)
         self.joined = self.misses = 0
 
     # --- who waits ---
@@ -134,26 +134,45 @@ class Scheduler:
     # --- what starts and what ends ---
 
     def next_run(self) -> Run | None:
-        """Return a run to start now, None if there is none.
+        """Return a run to start now, None if there is none; where others are made with it, see
+        ``batches``, the first of them.
 
         Whoever has given up by now is left out; a run that nobody waits for is not started. Nor is
         one that has lost its last claim so: those who had joined it are left to claim it
         themselves.
         """
+        while runs := self._next_runs():
+            begun = [run for run in runs if self._is_wanted(run)]
+            if begun and begun[0].resource.policy.batch:
+                self._batches.begin(begun)
+            for run in begun:
+                self._begin(run)
+            if begun:
+                return begun[0]
+        return None
+
+    def _next_runs(self) -> list[Run]:
+        """Return what is to be made by one call, if there is anything."""
         self.give_turns()
         while self._ready:
             run = self._ready.popleft()
-            self._let_expire(run)
-            if run.hold or any(taken.token for taken in run.waiting):
-                self._begin(run)
-                return run
-            self._lanes.done(run.key)
-            self._close_to_joiners(run)
-            for taken in run.waiting:
-                self._unacknowledged.remove(taken.id)
-                self.left.append(taken.id)
-            self.give_turns()
-        return None
+            if not run.resource.policy.batch:
+                return [run]
+            if self._batches.add(run, self._clock()):
+                self.give_turns()
+        return self._batches.take(self._clock())
+
+    def _is_wanted(self, run: Run) -> bool:
+        """Let those go who do not wait any more, and the run, where nobody is left."""
+        self._let_expire(run)
+        if run.hold or any(taken.token for taken in run.waiting):
+            return True
+        self._lanes.done(run.key)
+        self._close_to_joiners(run)
+        for taken in run.waiting:
+            self._unacknowledged.remove(taken.id)
+            self.left.append(taken.id)
+        return False
 
     def give_turns(self) -> None:
         """Give lanes to the runs that may begin; those of jobs do when these are claimed."""
@@ -190,18 +209,15 @@ class Scheduler:
         self._ready.append(run)
 
     def _begin(self, run: Run) -> None:
-        now = self._clock()
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
         first = run.hold or run.waiting[0]
         self._take_lowest_token(first)
         run.token = first.token
-        if not run.hold and first.serializer is not None:
+        if not run.hold and first.serializer is not None and not run.batch:
             run.job = first
         self.misses += 1
         self._running.add(run)
-        if run.resource.timeout_s is not None:
-            run.overdue_at = now + run.resource.timeout_s + STUCK_AFTER_S
-            self._timed.add(run)
+        self._timed.add(run, self._clock())
 
     def _take_lowest_token(self, first: Taken) -> None:
         """Tokens rise from one run of an id to the next. A job is claimed when its turn has come,
@@ -226,6 +242,7 @@ class Scheduler:
         overdue = self.stuck.pop(run.key, None)
         self._lanes.done(run.key)
         self._close_to_joiners(run)
+        run.batch = ()
         self._results.tell(run, outcome, overdue)
 
     def stop(self, id: bytes) -> Run | None:
@@ -243,9 +260,10 @@ class Scheduler:
         if run is None:
             self._outbox.failure(taken, Failed("Stopped", STOPPED, ""), ":stopped")
             return None
-        if run.resource.is_async and all(other.stopped for other in run.waiting):
+        together = run.made_together
+        if run.resource.is_async and all(o.stopped for one in together for o in one.waiting):
             log.warning("%s: stopping the job %s", self._name, taken.name)
-            return run
+            return together[0]
         why = "others wait for its value" if run.resource.is_async else "a thread cannot be ended"
         text = "%s: the job %s is to stop, but %s: it is stopped when its handler returns"
         log.warning(text, self._name, taken.name, why)
@@ -262,19 +280,16 @@ class Scheduler:
         if run not in self._running or run.key in self.stuck:
             return
         run.asks += 1 if slot == "given back" else -1
-        if run.asks and len(self._lanes.paused) < MOST_PAUSED:
-            self._lanes.pause(run.key)
-        else:
-            self._lanes.go_on(run.key)
+        pauses = run.asks and len(self._lanes.paused) < MOST_PAUSED
+        for one in run.made_together:
+            if pauses:
+                self._lanes.pause(one.key)
+            else:
+                self._lanes.go_on(one.key)
 
     def mind_the_time(self) -> None:
         """Answer for runs that take too long. They go on, and keep their ids from all others."""
-        if not self._timed:
-            return
-        now = self._clock()
-        for run in [r for r in self._timed if r.overdue_at is not None and r.overdue_at <= now]:
-            self._timed.remove(run)
-            run.overdue_at = None
+        for run in self._timed.take(self._clock):
             self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
 
     def _give_up_on(self, run: Run, overdue: Overdue) -> None:
@@ -298,12 +313,12 @@ class Scheduler:
         log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 
     @property
-    def overdue_at(self) -> float | None:
-        """When, on its clock, a run will have taken too long; None while none may."""
-        if not self._timed:
-            return None
-        times = [run.overdue_at for run in self._timed if run.overdue_at is not None]
-        return min(times) if times else None
+    def due_at(self) -> float | None:
+        """When, on its clock, a run will have taken too long, or is to begin; None for never."""
+        begins_at, overdue_at = self._batches.begins_at, self._timed.overdue_at
+        if begins_at is None or overdue_at is None:
+            return overdue_at if begins_at is None else begins_at
+        return min(begins_at, overdue_at)
 
     # --- leases ---
 
@@ -311,7 +326,7 @@ class Scheduler:
         """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
         self._joinable.clear()
         self._lanes.clear()
-        for run in (*self._ready, *self.turns.values()):
+        for run in (*self._ready, *self.turns.values(), *self._batches.clear()):
             self._lanes.done(run.key)
         self._ready.clear()
         self.turns.clear()

@@ -27,8 +27,8 @@ from rqproc.node.executor import Executor
 from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
 from rqproc.node.outage import Outage
-from rqproc.node.runner import Enter, Runner
-from rqproc.node.runs import Outcome, Run, Slot, Taken
+from rqproc.node.runner import Enter, Heard, Runner
+from rqproc.node.runs import Run, Taken
 from rqproc.node.session import ACKNOWLEDGED_S, Session
 from rqproc.node.watchdog import Watch
 from rqproc.protocol.commands import Commands
@@ -146,10 +146,10 @@ class Worker:
 
     # --- a handler's thread ---
 
-    def _report(self, run: Run, news: Outcome | Slot) -> None:
-        self._executor.hear(run, news)
-        if isinstance(news, str):  # its handler goes on: what limits its time might interrupt us
-            self._leaders.waker.wake()
+    def _report(self, heard: Sequence[Heard]) -> None:
+        self._executor.hear(heard)
+        if any(isinstance(news, str) for _, news in heard):
+            self._leaders.waker.wake()  # its handler goes on: what limits its time might hit us
         else:
             self._leaders.help()
 
@@ -339,8 +339,9 @@ class Worker:
         left_s = TALLY_S if scheduler.running else PATIENCE_S
         if (settles_in_s := session.settles_in_s) is not None:
             left_s = min(left_s, settles_in_s)
-        if (overdue_at := scheduler.overdue_at) is not None:
-            left_s = min(left_s, max(0.0, overdue_at - now))
+        if (due_at := scheduler.due_at) is not None:
+            soonest_s = 0.0 if self.term.trusted else TALLY_S  # nothing begins before it is
+            left_s = min(left_s, max(soonest_s, due_at - now))
         if self._dispatcher.changed_since(self._tally[1]):
             left_s = min(left_s, TALLY_S)
         if self._draining:  # it ends as soon as all is acknowledged

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -24,6 +24,8 @@ from rqproc.sample import with_demo
 from rqproc.testing.events import Event, Kind
 
 TEXT_CHARS = 80
+
+Runs = Sequence[Current]
 
 
 class Witness:
@@ -45,11 +47,17 @@ class Witness:
         self._add = add
         self._gate = gate
 
-    def tell(self, kind: Kind, run: Current, text: str = "") -> None:
-        self._add(Event(self._now(), kind, run.node, run.resource, run.id, run.token, text))
+    def tell(self, kind: Kind, runs: Runs, text: Callable[[Id], str] = lambda _: "") -> None:
+        for run in runs:
+            event = Event(
+                self._now(), kind, run.node, run.resource, run.id, run.token, text(run.id)
+            )
+            self._add(event)
 
-    def gate(self, run: Current) -> Callable[[], None] | None:
-        return self._gate(run.resource, run.id)
+    def gates(self, runs: Runs) -> list[Callable[[], None]]:
+        """Return what waits at the gate of each that is held."""
+        found = [self._gate(run.resource, run.id) for run in runs]
+        return [gate for gate in found if gate]
 
 
 def watched(app: Any, witness: Witness) -> Mapping[str, ResourceSpec]:
@@ -62,19 +70,32 @@ def _watched(resource: ResourceSpec, witness: Witness) -> ResourceSpec:
     return resource.served_by(witnessed(resource.handler, witness))
 
 
+def _runs() -> Runs:
+    """The runs that the calling handler makes: of a batch handler one of each id."""
+    mine = current()
+    return tuple(mine.batch.values()) or (mine,)
+
+
+def _shown_by_id(value: Any) -> Callable[[Id], str]:
+    """Return what shows the part of a value that is an id's: all of it, but in a batch."""
+    parts = value if current().batch and isinstance(value, Mapping) else None
+    return lambda id: shown(value if parts is None else parts.get(id))
+
+
 def _plain(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
     @wraps(handler)
     def run(*args: Any, **kwargs: Any) -> Any:
-        mine = current()
+        mine = _runs()
         witness.tell("started", mine)
-        if gate := witness.gate(mine):
+        for gate in witness.gates(mine):
             gate()
         try:
             value = handler(*args, **kwargs)
         except BaseException as error:
-            witness.tell("raised", mine, _short(repr(error)))
+            text = _short(repr(error))
+            witness.tell("raised", mine, lambda _: text)
             raise
-        witness.tell("returned", mine, shown(value))
+        witness.tell("returned", mine, _shown_by_id(value))
         return value
 
     return run
@@ -83,18 +104,19 @@ def _plain(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
 def _async(handler: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
     @wraps(handler)
     async def run(*args: Any, **kwargs: Any) -> Any:
-        mine = current()
+        mine = _runs()
         witness.tell("started", mine)
-        if gate := witness.gate(mine):
+        for gate in witness.gates(mine):
             await asyncio.get_running_loop().run_in_executor(None, gate)
         try:
             value = await handler(*args, **kwargs)
         except GeneratorExit:  # nobody goes on with it: its node is gone
             raise
         except BaseException as error:
-            witness.tell("raised", mine, _short(repr(error)))
+            text = _short(repr(error))
+            witness.tell("raised", mine, lambda _: text)
             raise
-        witness.tell("returned", mine, shown(value))
+        witness.tell("returned", mine, _shown_by_id(value))
         return value
 
     return run

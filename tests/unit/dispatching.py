@@ -20,7 +20,7 @@ from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim
 
 TTL_S = 5.0
-KNOWN = ["brisk", "charge", "demo", "price"]
+KNOWN = ["brisk", "charge", "demo", "patient", "price", "prices"]
 
 
 def shop() -> App:
@@ -36,6 +36,14 @@ def shop() -> App:
 
     @app.resource(ttl=0)
     def charge(id: int, *amounts: int) -> int:
+        raise AssertionError("a dispatcher runs nothing")
+
+    @app.resource(ttl=TTL_S, batch=20)
+    def prices(ids: list[int]) -> dict[int, int]:
+        raise AssertionError("a dispatcher runs nothing")
+
+    @app.resource(ttl=TTL_S, batch=3, batch_wait_s=1.0)
+    def patient(ids: list[int]) -> dict[int, int]:
         raise AssertionError("a dispatcher runs nothing")
 
     @app.resource(ttl=0, timeout=1.0)

@@ -27,7 +27,7 @@ def test_a_run_that_ended_in_time_is_not_given_up_for_having_been_heard_late(at:
     executor = Executor(at.dispatcher.scheduler, runner, NoWatch(), term=lambda: term)
     at.ask(1, "brisk")
     run = at.run()
-    executor.hear(run, Done(at=at.now + 0.1, text="7"))
+    executor.hear([(run, Done(at=at.now + 0.1, text="7"))])
     at.now += 3.0
     executor.mind_the_time()
     assert [(end.source, end.value) for end in at.ends()] == [("miss", 7)]

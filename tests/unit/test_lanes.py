@@ -137,3 +137,36 @@ class LaneSchedule(RuleBasedStateMachine):
 
 TestLaneSchedule = LaneSchedule.TestCase
 TestLaneSchedule.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+def test_what_shares_a_place_may_run_past_the_limit() -> None:
+    lanes = Lanes[str](1)
+    for key in ("a1", "b1", "a2", "a3"):
+        lanes.add(key, key)
+    assert lanes.next() == "a1"
+    assert lanes.next_sharing(1, lambda item: item.startswith("a")) == ["a2"]
+    assert lanes.next_sharing(9, lambda item: item.startswith("a")) == ["a3"]
+    assert lanes.running == 3
+    lanes.done("a1")
+    assert lanes.next() == "b1", "the others take no place"
+    lanes.share("a2", shares=False)
+    lanes.done("b1")
+    lanes.add("b2", "b2")
+    assert lanes.next() is None, "now one of them does"
+    lanes.pause("a2")
+    assert lanes.next() == "b2"
+
+
+def test_what_begins_to_share_leaves_its_place() -> None:
+    lanes = Lanes[str](2)
+    for key in "abc":
+        lanes.add(key, key)
+    assert [lanes.next(), lanes.next(), lanes.next()] == ["a", "b", None]
+    lanes.share("b")
+    assert lanes.next() == "c"
+    lanes.pause("b")
+    lanes.go_on("b")
+    lanes.add("d", "d")
+    assert lanes.next() is None
+    lanes.done("b")
+    assert lanes.next() is None, "it gives back nothing that it has not"
