@@ -72,9 +72,9 @@ class Dispatcher:
         whose turn had come.
         """
         id = claim.id.encode(errors="surrogateescape")
-        if id in self.scheduler.turns:
+        if id in self.scheduler.turns.unclaimed:
             lost = _lost(claim.deadline_ms) if claim.what == "lost" else None
-            self.scheduler.has_turn(id, claim.token, lost)
+            self.scheduler.turns.claimed(id, claim.token, lost)
             return
         if claim.what == "gone" or id in self._unacknowledged.ids:
             return

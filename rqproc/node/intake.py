@@ -198,7 +198,7 @@ class Intake:
         """Whether anything is to be asked."""
         return bool(
             self._claims or self._groups or self._settles or self._wants_view
-            or self._scheduler.left or self._scheduler.turns.keys() - self._asked_turns
+            or self._scheduler.left or self._scheduler.turns.unclaimed.keys() - self._asked_turns
         )  # fmt: skip
 
     def groups(self) -> Sequence[bytes]:
@@ -216,8 +216,8 @@ class Intake:
             self.take(left)
         last = not (self._groups or self._behind or self._rest)
         scheduler = self._scheduler
-        scheduler.give_turns()  # before others of their ids are claimed
-        turns = [id for id in scheduler.turns if id not in self._asked_turns]
+        scheduler.turns.give()  # before others of their ids are claimed
+        turns = [id for id in scheduler.turns.unclaimed if id not in self._asked_turns]
         self._asked_turns.update(turns)
         room = scheduler.room - sum(_call(id) is not None for id in self._claims)
         claims = [*turns, *self._claims]
@@ -227,7 +227,7 @@ class Intake:
 
     def go_on(self) -> None:
         """Look at what has waited for the answers to what was asked."""
-        self._asked_turns &= self._scheduler.turns.keys()
+        self._asked_turns &= self._scheduler.turns.unclaimed.keys()
         behind, rest = self._behind, self._rest
         self._behind, self._rest = {}, ()
         self._claimed_keys.clear()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
 from collections.abc import Collection
 
 from rqproc.model import Request
@@ -18,6 +17,7 @@ from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.results import STOPPED, Results
 from rqproc.node.runs import Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.timed import Timed
+from rqproc.node.turns import Turns
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.policy import Chance
 from rqproc.resource import ResourceSpec
@@ -35,7 +35,7 @@ class Scheduler:
     Attributes:
         stuck: by address, runs that take too long: the address is refused until they end.
         left: ids that waited for a run which is not begun, and must be claimed on their own now.
-        turns: by the id of a job, runs that have their lane and begin when it is claimed.
+        turns: runs that may begin, and those that may when their job is claimed.
         joined, misses: how many have joined a run, and how many runs were begun.
     """
 
@@ -53,10 +53,9 @@ class Scheduler:
         self._joinable: dict[bytes, Run] = {}
         self._running: set[Run] = set()
         self._timed = Timed()
-        self._ready: deque[Run] = deque()
         self.stuck: dict[bytes, Overdue] = {}
         self.left: list[bytes] = []
-        self.turns: dict[bytes, Run] = {}
+        self.turns = Turns(lanes, unacknowledged, outbox, clock)
         self._batches = Batches(lanes)
         self.joined = self.misses = 0
 
@@ -153,18 +152,17 @@ class Scheduler:
 
     def _next_runs(self) -> list[Run]:
         """Return what is to be made by one call, if there is anything."""
-        self.give_turns()
-        while self._ready:
-            run = self._ready.popleft()
+        self.turns.give()
+        while run := self.turns.take():
             if not run.resource.policy.batch:
                 return [run]
             if self._batches.add(run, self._clock()):
-                self.give_turns()
+                self.turns.give()
         return self._batches.take(self._clock())
 
     def _is_wanted(self, run: Run) -> bool:
         """Let those go who do not wait any more, and the run, where nobody is left."""
-        self._let_expire(run)
+        self.turns.let_expire(run)
         if run.hold or any(taken.token for taken in run.waiting):
             return True
         self._lanes.done(run.key)
@@ -173,40 +171,6 @@ class Scheduler:
             self._unacknowledged.remove(taken.id)
             self.left.append(taken.id)
         return False
-
-    def give_turns(self) -> None:
-        """Give lanes to the runs that may begin; those of jobs do when these are claimed."""
-        while run := self._lanes.next():
-            self._let_expire(run)
-            if (job := run.unclaimed) and not run.hold:
-                self.turns[job.id] = run
-            else:
-                self._ready.append(run)
-
-    def _let_expire(self, run: Run) -> None:
-        now = self._clock()
-        for taken in run.waiting:
-            if taken.due is not None and taken.due <= now and not taken.ended:
-                self._outbox.nothing(taken, ":expired")
-        run.waiting = [taken for taken in run.waiting if not taken.ended]
-
-    def has_turn(self, id: bytes, token: int, failure: RefusedRun | None = None) -> None:
-        """A job whose turn had come was claimed; or not, with the token 0: it waits no more, and
-        has failed where a ``failure`` says why.
-        """
-        run = self.turns.pop(id)
-        (job,) = (taken for taken in run.waiting if taken.id == id)
-        job.token = token
-        if not token:
-            run.waiting.remove(job)
-            if failure:
-                self._outbox.failure(job, failure)
-            else:
-                self._unacknowledged.remove(id)
-            if other := run.unclaimed:
-                self.turns[other.id] = run
-                return
-        self._ready.append(run)
 
     def _begin(self, run: Run) -> None:
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
@@ -326,10 +290,8 @@ class Scheduler:
         """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
         self._joinable.clear()
         self._lanes.clear()
-        for run in (*self._ready, *self.turns.values(), *self._batches.clear()):
+        for run in (*self.turns.clear(), *self._batches.clear()):
             self._lanes.done(run.key)
-        self._ready.clear()
-        self.turns.clear()
         self.left.clear()
         self._unacknowledged.clear()
         self._outbox.clear()

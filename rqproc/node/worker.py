@@ -21,12 +21,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from rqproc.errors import RedisUnavailable
-from rqproc.node.connections import PATIENCE_S, Connections
+from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.executor import Executor
 from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
 from rqproc.node.outage import Outage
+from rqproc.node.pace import TALLY_S, Pace
 from rqproc.node.runner import Enter, Heard, Runner
 from rqproc.node.runs import Run, Taken
 from rqproc.node.session import ACKNOWLEDGED_S, Session
@@ -40,8 +41,6 @@ from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
 
-TALLY_S = 0.25
-TAKE_MOST = 256
 DISTRUST_S = 10.0
 """For so long after a lost connection a pop of it may still come late, and take a mark with it."""
 
@@ -74,7 +73,6 @@ class Worker:
         self._join = join
         self._ended = ended
         self._name = node
-        self._max_held = settings.max_queue
         self._drain_s = settings.drain_s
         self._leaders = Leaders(
             runtime, serve=self._serve, work_off=self._work_off, close=self._close_session
@@ -94,7 +92,9 @@ class Worker:
         self._moved = False
         self._outage = Outage(log, "connection to Redis", clock=runtime.monotonic)
         self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=runtime.chance)
-        self._tally = (0.0, dispatcher.tally())
+        self._pace = Pace(
+            dispatcher, settings.max_queue, term=lambda: self.term, clock=self._monotonic
+        )
         self.term = term
 
     # --- called from other threads ---
@@ -122,7 +122,7 @@ class Worker:
 
     def tally(self) -> Tally:
         """Return the counts as they were, up to a quarter of a second ago."""
-        return self._tally[1]
+        return self._pace.tally
 
     def most_taken(self) -> int:
         """Return the most that this node may have known to be taken at once since it was asked
@@ -280,7 +280,7 @@ class Worker:
             self._executor.mind_the_time()
             if run := self._advance(session):
                 return run
-            self._count()
+            self._pace.count()
             if not self._is_over():
                 self._wait(session)
         session.finish()
@@ -315,17 +315,7 @@ class Worker:
 
     @property
     def _most(self) -> int:
-        """How many ids may be taken now: the rest wait in the queue.
-
-        What waits for handlers that do nothing themselves must not fill this node: these may wait
-        for what is in the queue.
-        """
-        if self._draining:
-            return 0
-        room = self._max_held - self._dispatcher.held
-        if room < TAKE_MOST:
-            room += self._dispatcher.scheduler.held_by_paused
-        return min(TAKE_MOST, max(0, room))
+        return 0 if self._draining else self._pace.most
 
     @property
     def _draining(self) -> bool:
@@ -335,31 +325,18 @@ class Worker:
         """Return when something must be looked at even if nothing happens: as a moment of the
         term's clock, and in seconds.
         """
-        now, scheduler = self.term.clock(), self._dispatcher.scheduler
-        left_s = TALLY_S if scheduler.running else PATIENCE_S
+        now = self.term.clock()
+        left_s = self._pace.look_again_s(now)
         if (settles_in_s := session.settles_in_s) is not None:
             left_s = min(left_s, settles_in_s)
-        if (due_at := scheduler.due_at) is not None:
-            soonest_s = 0.0 if self.term.trusted else TALLY_S  # nothing begins before it is
-            left_s = min(left_s, max(soonest_s, due_at - now))
-        if self._dispatcher.changed_since(self._tally[1]):
-            left_s = min(left_s, TALLY_S)
         if self._draining:  # it ends as soon as all is acknowledged
             left_s = min(left_s, ACKNOWLEDGED_S)
         if self._stop_by is not None:
             left_s = min(left_s, max(0.0, self._stop_by - self._monotonic()))
-        if (trusted_s := self.term.trusted_until - now) > 0:
-            left_s = min(left_s, trusted_s)
         patience_s = min(left_s, ACKNOWLEDGED_S) if session.has_unacknowledged else left_s
         return now + min(left_s, TALLY_S), patience_s
 
     # --- what goes on beside it ---
-
-    def _count(self) -> None:
-        """Publish the counts, for other threads: they may not look into the dispatcher."""
-        now = self._monotonic()
-        if now - self._tally[0] >= TALLY_S:
-            self._tally = (now, self._dispatcher.tally())
 
     def _mind_the_lease(self) -> None:
         if self.term.over:
