@@ -334,8 +334,8 @@ class App:
             name: stable and unique among the live; without it the first of ``HOST-1``, ``HOST-2``,
                 ... that is free.
             settings: as ``rqproc.settings.NodeSettings``: ``concurrency``, ``max_entries``,
-                ``max_queue``, ``max_waiters`` (counts, 1 or more), ``lease_s``, ``heartbeat_s``,
-                ``drain_s`` (seconds), ``placement`` ("modulo" or "slots").
+                ``max_bytes``, ``max_queue``, ``max_waiters`` (counts, 1 or more), ``lease_s``,
+                ``heartbeat_s``, ``drain_s`` (seconds), ``placement`` ("modulo" or "slots").
 
         Returns:
             a context manager that gives a node with ``name`` and ``server``.

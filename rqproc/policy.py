@@ -13,9 +13,10 @@ The life of a value, from its run on, with all options set::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from rqproc.errors import ConfigError
 
@@ -69,6 +70,8 @@ class PolicyOptions(TypedDict, total=False):
             and returns a dict of their values, of which an exception is that id's error.
         batch_wait_s: float, seconds that a miss waits for others to go along; it waits for none if
             not given.
+        max_entries: int, values that a node keeps of this resource, 1 or more.
+        max_bytes: int, memory that they take on a node, with about 250 bytes beside each.
     """
 
     ttl_jitter: float
@@ -82,6 +85,18 @@ class PolicyOptions(TypedDict, total=False):
     backoff: float
     batch: int
     batch_wait_s: float
+    max_entries: int
+    max_bytes: int
+
+
+class Bounds(NamedTuple):
+    """How much may be kept of some values, past which one of them goes."""
+
+    max_entries: float = math.inf
+    max_bytes: float = math.inf
+
+
+UNBOUNDED = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +136,7 @@ class Policy:
         backoff_s: the shortest pause before one, in seconds; each is up to three times the last.
         batch: the most ids that its handler is called with; 0 where it takes one, and no list.
         batch_wait_s: seconds that the first of them waits for others.
+        bounds: of what a node keeps of it.
     """
 
     ttl_s: float
@@ -135,6 +151,7 @@ class Policy:
     backoff_s: float = 0.1
     batch: int = 0
     batch_wait_s: float = 0.0
+    bounds: Bounds = UNBOUNDED
 
     @property
     def late_s(self) -> float:
@@ -200,6 +217,7 @@ def policy_of(ttl: float, options: PolicyOptions) -> Policy:
         backoff_s=_number(options, "backoff", 0.1, most=LONGEST_BACKOFF_S),
         batch=int(_number(options, "batch", 0, most=MAX_BATCH, whole=True)),
         batch_wait_s=_number(options, "batch_wait_s", 0.0, most=MAX_BATCH_WAIT_S),
+        bounds=_bounds(options),
     )
     keeping = options.keys() - {"retries", "retry_on", "backoff"}
     if ttl <= 0 and keeping:
@@ -224,6 +242,14 @@ def _number(
         return float(value)
     what = "a whole number" if whole else "a number"
     raise ConfigError(f"invalid {name}={value!r}: {what} from 0 to {most:g}")
+
+
+def _bounds(options: PolicyOptions) -> Bounds:
+    given = {name: value for name, value in options.items() if name in Bounds._fields}
+    for name, value in given.items():
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"invalid {name}={value!r}: a whole number, 1 or more")
+    return Bounds(**given) if given else UNBOUNDED  # type: ignore[arg-type]  # they are ints
 
 
 def _errors(options: PolicyOptions, name: str, default: Errors) -> Errors:

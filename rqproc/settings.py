@@ -83,6 +83,7 @@ class NodeOptions(TypedDict, total=False):
     lease_s: float
     heartbeat_s: float
     max_entries: int
+    max_bytes: int | None
     max_queue: int
     max_waiters: int
     drain_s: float
@@ -97,7 +98,8 @@ class NodeSettings:
         concurrency: lanes that run side by side.
         lease_s: seconds without a heartbeat after which the cluster gives a node up.
         heartbeat_s: seconds between heartbeats.
-        max_entries: values kept; past it the least recently used one goes.
+        max_entries: values kept; past it one that was not used lately goes.
+        max_bytes: memory that they take, with about 250 bytes beside each; None for no bound.
         max_queue: requests that may wait for this node, past which callers get Overloaded; as many
             again may be held in it.
         max_waiters: requests of one id that may be under way here, past which its callers get
@@ -112,6 +114,7 @@ class NodeSettings:
     lease_s: float = 5.0
     heartbeat_s: float = 1.0
     max_entries: int = 100_000
+    max_bytes: int | None = None
     max_queue: int = 10_000
     max_waiters: int = 10_000
     drain_s: float = 60.0
@@ -119,8 +122,9 @@ class NodeSettings:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "max_entries", "max_queue", "max_waiters"):
-            if getattr(self, name) < 1:
+        for name in ("concurrency", "max_entries", "max_bytes", "max_queue", "max_waiters"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
         if self.placement not in PLACEMENTS:
             raise ConfigError(f"--placement is one of {', '.join(PLACEMENTS)}")

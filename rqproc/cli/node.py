@@ -60,7 +60,11 @@ A second one stops at once; what was held is then run by another node.
 )  # fmt: skip
 @click.option(
     "--max-entries", metavar="N", type=int, default=DEFAULTS.max_entries, show_default=True,
-    help="Values kept; past it the least recently used goes.",
+    help="Values kept; past it one that was not used lately goes.",
+)  # fmt: skip
+@click.option(
+    "--max-bytes", metavar="N", type=int,
+    help="Memory that they take, with about 250 bytes beside each; no bound by default.",
 )  # fmt: skip
 @click.option(
     "--max-queue", metavar="N", type=int, default=DEFAULTS.max_queue, show_default=True,
@@ -114,6 +118,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         lease_s=options["lease"],
         heartbeat_s=options["heartbeat"],
         max_entries=options["max_entries"],
+        max_bytes=options["max_bytes"],
         max_queue=options["max_queue"],
         max_waiters=options["max_waiters"],
         placement=options["placement"],

@@ -138,6 +138,8 @@ def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> lis
     command += ["--log-level", options["log_level"]]
     for option in HANDED_DOWN:
         command += [f"--{option.replace('_', '-')}", str(options[option])]
+    if options["max_bytes"] is not None:
+        command += ["--max-bytes", str(options["max_bytes"])]
     if options["strict"]:
         command.append("--strict")
     if options["json_logs"]:

@@ -108,7 +108,7 @@ class LocalWorker:
         self._is_fallback = is_fallback
         self._clock = clock = runtime.suspend_proof
         self._dispatcher = Dispatcher(
-            name, resources, cache=Cache(name, settings.max_entries),
+            name, resources, cache=Cache(name, settings.max_entries, settings.max_bytes),
             lanes=Lanes(settings.concurrency), clock=clock, max_waiters=settings.max_waiters,
         )  # fmt: skip
         if not is_fallback:  # which owns nothing, and so keeps nothing

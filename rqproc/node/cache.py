@@ -10,32 +10,15 @@ lock.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from struct import Struct
 from threading import Lock
-from typing import NamedTuple
 
 from rqproc.ids import owner
+from rqproc.node.entries import Entry, Values
 from rqproc.placement import has
-
-_HEAD = Struct("=ddq")
-_HEAD_BYTES = _HEAD.size
-_unpack_head = _HEAD.unpack_from
-
-SPARE_EXPIRIES = 1024
-"""Expiries of values that are gone are kept so far: they are cleared away many at once."""
-
-
-class Entry(NamedTuple):
-    """A value as JSON text, and when it was computed and expires."""
-
-    computed_at: float
-    expires_at: float
-    token: int
-    text: bytes
+from rqproc.policy import UNBOUNDED, Bounds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,93 +43,6 @@ BLIND = View(-1, ())
 """Of a node that does not know the members."""
 
 
-class Values:
-    """Entries by address. The least recently used one goes where there are too many.
-
-    An entry is kept as one ``bytes``, and its expiry in a list for the second in which it comes: a
-    small value takes about 250 bytes with all that.
-    """
-
-    def __init__(self, max_entries: int) -> None:
-        self._max_entries = max_entries
-        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
-        self._expiring: dict[int, list[bytes]] = {}
-        self._seconds: list[int] = []  # a heap of those that have a list
-        self._expiries = 0
-
-    def __bool__(self) -> bool:
-        """Whether there may be any."""
-        return bool(self._kept)
-
-    def count(self, now: float) -> int:
-        """Return how many there are; one that expired within the last second may be among them."""
-        self._expire(now)
-        return len(self._kept)
-
-    def get(self, address: bytes, now: float) -> Entry | None:
-        kept = self._kept.get(address)
-        if kept is None:
-            return None
-        computed_at, expires_at, token = _unpack_head(kept)
-        if expires_at <= now:
-            del self._kept[address]
-            return None
-        self._kept.move_to_end(address)
-        return Entry(computed_at, expires_at, token, kept[_HEAD_BYTES:])
-
-    def put(self, address: bytes, entry: Entry, now: float) -> None:
-        head = _HEAD.pack(entry.computed_at, entry.expires_at, entry.token)
-        self._kept[address] = head + entry.text
-        self._kept.move_to_end(address)
-        self._note_expiry(address, entry.expires_at)
-        self._expire(now)
-        if len(self._kept) > self._max_entries:
-            self._kept.popitem(last=False)
-
-    def drop(self, address: bytes, now: float) -> bool:
-        """Return whether there was one."""
-        found = self.get(address, now) is not None
-        if found:
-            del self._kept[address]
-        return found
-
-    def keep_owned(self, name: str, view: View) -> None:
-        for address in [kept for kept in self._kept if not view.gives(kept, name)]:
-            del self._kept[address]
-
-    def clear(self) -> None:
-        self._kept.clear()
-        self._forget_expiries()
-
-    def _forget_expiries(self) -> None:
-        self._expiring.clear()
-        self._seconds.clear()
-        self._expiries = 0
-
-    def _note_expiry(self, address: bytes, expires_at: float) -> None:
-        second = int(expires_at)
-        addresses = self._expiring.get(second)
-        if addresses is None:
-            addresses = self._expiring[second] = []
-            heappush(self._seconds, second)
-        addresses.append(address)
-        self._expiries += 1
-
-    def _expire(self, now: float) -> None:
-        """Forget what has expired in the seconds that are over."""
-        while self._seconds and self._seconds[0] < int(now):
-            addresses = self._expiring.pop(heappop(self._seconds))
-            self._expiries -= len(addresses)
-            for address in addresses:
-                kept = self._kept.get(address)
-                if kept is not None and _unpack_head(kept)[1] <= now:  # else it was computed anew
-                    del self._kept[address]
-        if self._expiries > 2 * len(self._kept) + SPARE_EXPIRIES:
-            self._forget_expiries()
-            for address, kept in self._kept.items():
-                self._note_expiry(address, _unpack_head(kept)[1])
-
-
 class Cache:
     """The entries of the ids that a node owns in the epoch that it knows.
 
@@ -156,14 +52,14 @@ class Cache:
 
     Args:
         name: the node's.
-        max_entries: bound of each of these.
+        max_entries, max_bytes: bounds of each of these.
     """
 
-    def __init__(self, name: str, max_entries: int) -> None:
+    def __init__(self, name: str, max_entries: int, max_bytes: float | None = None) -> None:
         self._name = name
-        self._values = Values(max_entries)
-        self._late = Values(max_entries)
-        self._errors = Values(max_entries)
+        self._values, self._late, self._errors = (
+            Values(max_entries, math.inf if max_bytes is None else max_bytes) for _ in range(3)
+        )
         self._lock = Lock()
         self._view = self._shown = BLIND
 
@@ -218,22 +114,30 @@ class Cache:
             return self._errors.get(address, now)
 
     def keep(
-        self, address: bytes, entry: Entry, now: float, *, late_until: float | None = None
-    ) -> None:
-        """Keep a value, if this node owns its id. ``late_until``: until when ``late`` finds it."""
+        self, address: bytes, entry: Entry, now: float, *, late_until: float | None = None,
+        bounds: Bounds = UNBOUNDED,
+    ) -> None:  # fmt: skip
+        """Keep a value, if this node owns its id.
+
+        Args:
+            late_until: until when ``late`` finds it.
+            bounds: its resource's, for each kind of what is kept.
+        """
         if not self.owns(address):
             return
         with self._lock:
             self._errors.drop(address, now)
-            self._values.put(address, entry, now)
+            self._values.put(address, entry, now, bounds)
             if late_until is not None:
-                self._late.put(address, entry._replace(expires_at=late_until), now)
+                self._late.put(address, entry._replace(expires_at=late_until), now, bounds)
 
-    def keep_error(self, address: bytes, entry: Entry, now: float) -> None:
+    def keep_error(
+        self, address: bytes, entry: Entry, now: float, bounds: Bounds = UNBOUNDED
+    ) -> None:
         """Remember an error, if this node owns its id; what was kept of it is not dropped."""
         if self.owns(address):
             with self._lock:
-                self._errors.put(address, entry, now)
+                self._errors.put(address, entry, now, bounds)
 
     def drop(self, address: bytes, now: float) -> bool:
         """Return whether anything was kept."""
@@ -258,7 +162,7 @@ class Cache:
                 self._clear()
             elif epoch != before.epoch or tuple(members) != tuple(before.members):
                 for kind in self._kinds:
-                    kind.keep_owned(self._name, self._view)
+                    kind.remove([place for place in kind.addresses() if not self.owns(place)])
         self._shown = self._view
 
     def clear(self) -> None:

@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from rqproc.model import Request
-from rqproc.node.cache import Cache, Entry
+from rqproc.node.cache import Cache
+from rqproc.node.entries import Entry
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, node_lost

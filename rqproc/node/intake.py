@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rqproc.ids import unquote
-from rqproc.node.cache import Cache, Entry
+from rqproc.node.cache import Cache
+from rqproc.node.entries import Entry
 from rqproc.node.outbox import Outbox
 from rqproc.node.reader import CALL, GROUP, Reader
 from rqproc.node.runs import Taken

@@ -251,7 +251,7 @@ class Node:
         return Dispatcher(
             name,
             self._resources,
-            cache=Cache(name, settings.max_entries),
+            cache=Cache(name, settings.max_entries, settings.max_bytes),
             lanes=Lanes[Run](settings.concurrency),
             clock=self._runtime.suspend_proof,
             max_waiters=settings.max_waiters,

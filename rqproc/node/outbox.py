@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rqproc.ids import parse_address, quote
 from rqproc.model import DEFAULT_RESOURCE
-from rqproc.node.cache import Entry
+from rqproc.node.entries import Entry
 from rqproc.node.runs import Failure, Taken
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Commands, Ending, Outcome

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from rqproc.node.cache import Cache, Entry
+from rqproc.node.cache import Cache
+from rqproc.node.entries import Entry
 from rqproc.node.outbox import Outbox
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Taken
 from rqproc.policy import Chance
@@ -66,7 +67,7 @@ class Results:
         if ttl_s:
             late_until = life.kept_until if policy.keeps_late else None
             first = entry._replace(expires_at=life.first_until)
-            self._cache.keep(run.key, first, now, late_until=late_until)
+            self._cache.keep(run.key, first, now, late_until=late_until, bounds=policy.bounds)
         elif run.keeps:
             self._cache.drop(run.key, now)
         for place, taken in enumerate(run.waiting):
@@ -84,6 +85,7 @@ class Results:
         if run.keeps and isinstance(failure, Failed) and failure.remembered:
             report = answer_codec.remembered(failure.report).encode()
             expires_at = now + (policy.negative_ttl_s or 0.0)
-            self._cache.keep_error(run.key, Entry(now, expires_at, run.token, report), now)
+            remembered = Entry(now, expires_at, run.token, report)
+            self._cache.keep_error(run.key, remembered, now, policy.bounds)
         for taken in run.waiting:
             self._outbox.failure(taken, failure)

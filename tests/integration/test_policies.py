@@ -86,6 +86,21 @@ def withdraws(id: Any) -> Cached[int]:
     return Cached(nth(id), ttl=TTL_S if runs["withdraws", id] == 1 else 0)
 
 
+@app.resource(ttl=LATE_S, max_entries=2)
+def few(id: Any) -> int:
+    return nth(id)
+
+
+@app.resource(ttl=LATE_S, max_bytes=2000)
+def small(id: Any) -> str:
+    return "x" * (5000 if id == 9 else 500)
+
+
+@app.resource(ttl=LATE_S)
+def large(id: Any) -> str:
+    return "x" * 5000
+
+
 @app.resource(ttl=LATE_S, retries=2, retry_on=(ConnectionError,), backoff=0.01)
 def flaky(id: Any) -> int:
     if nth(id) <= id:
@@ -307,6 +322,42 @@ def test_a_handler_that_keeps_nothing_any_more_takes_the_old_value_away(cluster:
     while (reply := cluster.reply(withdraws, 1)).source == "stale":
         cluster.advance(0.01)
     assert (reply.value, reply.source) == (3, "miss")
+
+
+# --- bounds ---
+
+
+@pytest.fixture(params=[LocalCluster, RealCluster], ids=["memory", "processes"])
+def alone(request: pytest.FixtureRequest) -> Iterator[Kit]:
+    """One node, whose values may take 12,000 bytes."""
+    runs.clear()
+    with request.param(app, nodes=1, max_bytes=12_000) as cluster:
+        yield cluster
+
+
+def sources(cluster: Kit, resource: Any, *ids: int) -> list[str]:
+    return [cluster.reply(resource, id).source for id in ids]
+
+
+def test_a_resource_keeps_no_more_values_than_it_may(alone: Kit) -> None:
+    assert sources(alone, few, 1, 2, 1, 3) == ["miss", "miss", "hit", "miss"]
+    assert sources(alone, few, 1, 3, 2) == ["hit", "hit", "miss"], "what was not used has gone"
+
+
+def test_a_resource_keeps_no_more_bytes_than_it_may(alone: Kit) -> None:
+    assert sources(alone, small, 1, 2, 3, 2, 3, 1) == [*["miss"] * 3, "hit", "hit", "miss"]
+    assert sources(alone, small, 9, 9, 1) == ["miss", "miss", "hit"], "it takes no others' place"
+
+
+def test_a_node_keeps_no_more_bytes_than_it_may(alone: Kit) -> None:
+    assert sources(alone, large, 1, 2, 1) == ["miss", "miss", "hit"]
+    assert sources(alone, large, 3, 1, 2) == ["miss", "hit", "miss"]
+
+
+def test_bounds_hold_without_a_server_too() -> None:
+    with app.at("local://"):
+        replies = [few.reply(id).source for id in (1, 2, 1, 3, 1, 2)]
+    assert replies == ["miss", "miss", "hit", "miss", "hit", "miss"]
 
 
 # --- retries ---

@@ -8,7 +8,8 @@ import tracemalloc
 import pytest
 
 from rqproc.ids import address
-from rqproc.node.cache import SPARE_EXPIRIES, Cache, Entry, Values
+from rqproc.node.cache import Cache
+from rqproc.node.entries import SPARE_EXPIRIES, Entry, Values
 
 NOW = 100.0
 

@@ -14,9 +14,11 @@ import pytest
 from rqproc.errors import InvalidId
 from rqproc.ids import address, canonical
 from rqproc.model import Reply
-from rqproc.node.cache import Cache, Entry, Values, View
+from rqproc.node.cache import Cache
+from rqproc.node.entries import Entry, Values
 from rqproc.node.lease import Term
 from rqproc.node.own_entries import OwnEntries
+from rqproc.policy import UNBOUNDED, Bounds
 
 TTL_S = 5.0
 TRUST_S = 4.0
@@ -44,17 +46,17 @@ class Alone(Values):
         with self._one():
             return super().get(address, now)
 
-    def put(self, address: bytes, entry: Entry, now: float) -> None:
+    def put(self, address: bytes, entry: Entry, now: float, bounds: Bounds = UNBOUNDED) -> None:
         with self._one():
-            super().put(address, entry, now)
+            super().put(address, entry, now, bounds)
 
     def drop(self, address: bytes, now: float) -> bool:
         with self._one():
             return super().drop(address, now)
 
-    def keep_owned(self, name: str, view: View) -> None:
+    def remove(self, addresses: Sequence[bytes]) -> None:
         with self._one():
-            super().keep_owned(name, view)
+            super().remove(addresses)
 
     def clear(self) -> None:
         with self._one():
