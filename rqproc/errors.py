@@ -139,9 +139,11 @@ class Overloaded(RqprocError):
     Attributes:
         node: str, the owner's name.
         queued, limit: int, requests that wait for it, and how many may.
+        retry_after_s: float, seconds after which to ask again; None where nobody knows.
     """
 
     exit_code = 6
+    retry_after_s: float | None = None
     _text: ClassVar[str] = (
         "node {node} is overloaded ({queued} requests wait for it, the limit is {limit}): "
         "try again later, add nodes, or raise --max-queue"
@@ -163,6 +165,21 @@ class Crowded(Overloaded):
         "node {node} has {queued} requests of this id under way, the limit is {limit}: "
         "ask for it less often, make its handler faster, or raise --max-waiters"
     )
+
+
+class RateLimited(Overloaded):
+    """The ``rate`` of its resource lets no run begin before its time is over; nothing was run.
+
+    Attributes: as ``Overloaded``; ``retry_after_s``, seconds until a run could begin.
+    """
+
+    def __init__(self, node: str, resource: str, retry_after_s: float) -> None:
+        super().__init__(node, 0, 0)
+        self.retry_after_s = retry_after_s
+        self.args = (
+            f"the rate of {resource} lets node {node} begin no run for it for {retry_after_s:.3g} "
+            "s, past this request's time: ask again then, or allow more with `timeout`",
+        )
 
 
 class LocallyOverloaded(Overloaded):

@@ -1,5 +1,5 @@
-"""For how long what a handler gives is kept and answers requests, what is done where it fails, and
-how many ids it is called with.
+"""For how long what a handler gives is kept and answers requests, what is done where it fails, how
+often it is run, and how many ids it is called with.
 
 Pure. Knows seconds and exceptions; must not know handlers, entries or nodes.
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 MAX_TTL_S = 86400.0
 MAX_RETRIES = 100
 MAX_BATCH = 10_000
+LEAST_RATE, MAX_RATE = 0.001, 1e6
 MAX_BATCH_WAIT_S = 60.0
 LONGEST_BACKOFF_S = 60.0
 """The longest pause between two tries."""
@@ -72,6 +73,9 @@ class PolicyOptions(TypedDict, total=False):
             not given.
         max_entries: int, values that a node keeps of this resource, 1 or more.
         max_bytes: int, memory that they take on a node, with about 250 bytes beside each.
+        rate: float, runs that may begin in a second on a node, 0.001 to a million. Whoever would
+            wait for longer than it has time is refused at once, as RateLimited.
+        rate_per_id: float, the same of each id.
     """
 
     ttl_jitter: float
@@ -87,6 +91,8 @@ class PolicyOptions(TypedDict, total=False):
     batch_wait_s: float
     max_entries: int
     max_bytes: int
+    rate: float
+    rate_per_id: float
 
 
 class Bounds(NamedTuple):
@@ -137,6 +143,8 @@ class Policy:
         batch: the most ids that its handler is called with; 0 where it takes one, and no list.
         batch_wait_s: seconds that the first of them waits for others.
         bounds: of what a node keeps of it.
+        rate, rate_per_id: runs that may begin in a second on a node, and of one id; 0 for any
+            number.
     """
 
     ttl_s: float
@@ -152,6 +160,12 @@ class Policy:
     batch: int = 0
     batch_wait_s: float = 0.0
     bounds: Bounds = UNBOUNDED
+    rate: float = 0.0
+    rate_per_id: float = 0.0
+
+    @property
+    def has_rate(self) -> bool:
+        return self.rate > 0 or self.rate_per_id > 0
 
     @property
     def late_s(self) -> float:
@@ -218,8 +232,10 @@ def policy_of(ttl: float, options: PolicyOptions) -> Policy:
         batch=int(_number(options, "batch", 0, most=MAX_BATCH, whole=True)),
         batch_wait_s=_number(options, "batch_wait_s", 0.0, most=MAX_BATCH_WAIT_S),
         bounds=_bounds(options),
+        rate=_rate(options, "rate"),
+        rate_per_id=_rate(options, "rate_per_id"),
     )
-    keeping = options.keys() - {"retries", "retry_on", "backoff"}
+    keeping = options.keys() - {"retries", "retry_on", "backoff", "rate", "rate_per_id"}
     if ttl <= 0 and keeping:
         name = min(keeping)
         raise ConfigError(f"{name} is for a resource that keeps its values: give it a ttl over 0")
@@ -242,6 +258,15 @@ def _number(
         return float(value)
     what = "a whole number" if whole else "a number"
     raise ConfigError(f"invalid {name}={value!r}: {what} from 0 to {most:g}")
+
+
+def _rate(options: PolicyOptions, name: str) -> float:
+    value: Any = options.get(name)
+    if value is None or (isinstance(value, float | int) and LEAST_RATE <= value <= MAX_RATE):
+        return float(value or 0)
+    raise ConfigError(
+        f"invalid {name}={value!r}: runs a second, from {LEAST_RATE:g} to {MAX_RATE:g}"
+    )
 
 
 def _bounds(options: PolicyOptions) -> Bounds:

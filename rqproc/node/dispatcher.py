@@ -136,8 +136,7 @@ class Dispatcher:
         if source == "error":
             self._outbox.failure(taken, RefusedRun(entry.text.decode(), "remembered"))
             return True
-        key = taken.key
-        refreshes = not (self.scheduler.can_be_joined(key) or key in self.scheduler.stuck)
+        refreshes = self.scheduler.may_refresh(taken.key, resource)
         self._outbox.value(taken, entry, source, ":stuck" if refreshes else "")
         if refreshes:
             self.scheduler.refresh(taken, resource, request)

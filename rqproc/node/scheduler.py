@@ -14,6 +14,7 @@ from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
+from rqproc.node.rates import Rates
 from rqproc.node.results import STOPPED, Results
 from rqproc.node.runs import Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.timed import Timed
@@ -56,7 +57,7 @@ class Scheduler:
         self.stuck: dict[bytes, Overdue] = {}
         self.left: list[bytes] = []
         self.turns = Turns(lanes, unacknowledged, outbox, clock)
-        self._batches = Batches(lanes)
+        self._batches, self._rates = Batches(lanes), Rates(name)
         self.joined = self.misses = 0
 
     # --- who waits ---
@@ -95,11 +96,34 @@ class Scheduler:
                 the first of these is not.
         """
         run = Run(taken.address, taken.key, resource, request, taken.token, [taken], keeps)
+        if resource.policy.has_rate:
+            refusal = self._rates.admit(run, self._clock(), due=taken.due, first=first)
+            if refusal:
+                self._outbox.failure(taken, refusal)
+                return
         if keeps:
             self._joinable[run.key] = run
+        if resource.policy.has_rate:
+            self._let_in()
+        else:
+            self._line_up(run, first=first)
+
+    def _let_in(self) -> None:
+        """Have those line up whose rates let them by now."""
+        for run, first in self._rates.take(self._clock):
+            self._line_up(run, first=first)
+
+    def _line_up(self, run: Run, *, first: bool) -> None:
+        (taken, *_) = run.waiting
         head = self._lanes.head(run.key) if taken.token and taken.serializer else None
         passes = head is not None and head.unclaimed is not None
         self._lanes.add(run.key, run, first=first or passes)
+
+    def may_refresh(self, key: bytes, resource: ResourceSpec) -> bool:
+        """Whether a value is to be made anew now: nobody is at it, and its rate lets it."""
+        if key in self._joinable or key in self.stuck:
+            return False
+        return self._rates.admits_now(resource, key, self._clock())
 
     def refresh(self, taken: Taken, resource: ResourceSpec, request: Request) -> None:
         """Have a value made anew for whoever comes later: this one is answered, and keeps the id
@@ -125,7 +149,7 @@ class Scheduler:
     def give_up(self, ids: Collection[bytes]) -> None:
         """Nobody waits for these any more: it is as if their deadlines had come."""
         now = self._clock()
-        for run in self._lanes.waiting():
+        for run in (*self._lanes.waiting(), *self._rates.waiting()):
             for taken in run.waiting:
                 if taken.id in ids:
                     taken.due = now
@@ -152,6 +176,7 @@ class Scheduler:
 
     def _next_runs(self) -> list[Run]:
         """Return what is to be made by one call, if there is anything."""
+        self._let_in()
         self.turns.give()
         while run := self.turns.take():
             if not run.resource.policy.batch:
@@ -279,16 +304,15 @@ class Scheduler:
     @property
     def due_at(self) -> float | None:
         """When, on its clock, a run will have taken too long, or is to begin; None for never."""
-        begins_at, overdue_at = self._batches.begins_at, self._timed.overdue_at
-        if begins_at is None or overdue_at is None:
-            return overdue_at if begins_at is None else begins_at
-        return min(begins_at, overdue_at)
+        moments = self._batches.begins_at, self._rates.due_at, self._timed.overdue_at
+        return min((at for at in moments if at is not None), default=None)
 
     # --- leases ---
 
     def forget(self) -> None:
         """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
         self._joinable.clear()
+        self._rates.clear()
         self._lanes.clear()
         for run in (*self.turns.clear(), *self._batches.clear()):
             self._lanes.done(run.key)

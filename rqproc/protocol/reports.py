@@ -20,6 +20,7 @@ from rqproc.errors import (
     Overloaded,
     OwnerLost,
     ProtocolMismatch,
+    RateLimited,
     RequestCycle,
     RqprocError,
     UnknownResource,
@@ -31,6 +32,9 @@ _BUILD: Mapping[str, Build] = {
     "Overloaded": lambda found, *_: Overloaded(found["node"], found["queued"], found["limit"]),
     "Crowded": lambda found, *_: Crowded(found["node"], found["queued"], found["limit"]),
     "LocallyOverloaded": lambda found, *_: LocallyOverloaded(found["node"], found["limit"]),
+    "RateLimited": lambda found, *_: RateLimited(
+        found["node"], found["resource"], found["retry_after_s"]
+    ),
     "UnknownResource": lambda found, name, _: UnknownResource(
         name, found["known"], advice=found.get("advice", START_WITH_THE_APP)
     ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rqproc import App, Cached, current
-from rqproc.errors import HandlerFailed, HandlerTimeout
+from rqproc.errors import HandlerFailed, HandlerTimeout, Overloaded, RateLimited
 from rqproc.testing import Kit, LocalCluster, RealCluster
 
 TTL_S = 1.0
@@ -99,6 +99,16 @@ def small(id: Any) -> str:
 @app.resource(ttl=LATE_S)
 def large(id: Any) -> str:
     return "x" * 5000
+
+
+@app.resource(ttl=LATE_S, rate=0.05, stale_ttl=LATE_S)
+def rare(id: Any) -> int:
+    return nth(id)
+
+
+@app.resource(ttl=0, rate_per_id=1)
+def steady(id: Any) -> int:
+    return nth(id)
 
 
 @app.resource(ttl=LATE_S, retries=2, retry_on=(ConnectionError,), backoff=0.01)
@@ -358,6 +368,35 @@ def test_bounds_hold_without_a_server_too() -> None:
     with app.at("local://"):
         replies = [few.reply(id).source for id in (1, 2, 1, 3, 1, 2)]
     assert replies == ["miss", "miss", "hit", "miss", "hit", "miss"]
+
+
+# --- rates ---
+
+
+def test_who_would_wait_beyond_its_time_for_a_run_is_refused_at_once(alone: Kit) -> None:
+    assert alone.request(rare, 1) == 1
+    before_s = alone.now_s
+    with pytest.raises(Overloaded, match="the rate of rare") as refused:
+        alone.request(rare, 2, timeout=10)
+    assert isinstance(refused.value, RateLimited)
+    assert 10 < (refused.value.retry_after_s or 0) <= 20
+    assert alone.now_s - before_s < 9
+    assert alone.reply(rare, 1).source == "hit", "what is kept needs no run"
+    assert alone.computations(rare, 2) == 0
+
+
+def test_who_has_time_waits_for_its_run(alone: Kit) -> None:
+    begun_s = alone.now_s
+    assert [alone.request(steady, 1, timeout=20) for _ in range(3)] == [1, 2, 3]
+    assert alone.now_s - begun_s >= 2.0
+    assert alone.request(steady, 2, timeout=0.9) == 1, "each id has its own"
+
+
+def test_a_rate_holds_without_a_server_too() -> None:
+    with app.at("local://"):
+        rare.request(1)
+        with pytest.raises(RateLimited):
+            rare.request(2)
 
 
 # --- retries ---

@@ -20,7 +20,7 @@ from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim
 
 TTL_S = 5.0
-KNOWN = ["brisk", "charge", "demo", "patient", "price", "prices"]
+KNOWN = ["brisk", "charge", "demo", "patient", "price", "prices", "rated"]
 
 
 def shop() -> App:
@@ -44,6 +44,10 @@ def shop() -> App:
 
     @app.resource(ttl=TTL_S, batch=3, batch_wait_s=1.0)
     def patient(ids: list[int]) -> dict[int, int]:
+        raise AssertionError("a dispatcher runs nothing")
+
+    @app.resource(ttl=TTL_S, rate=2, rate_per_id=1, stale_ttl=60)
+    def rated(id: int) -> int:
         raise AssertionError("a dispatcher runs nothing")
 
     @app.resource(ttl=0, timeout=1.0)
