@@ -46,6 +46,7 @@ class Resource(ResourceSpec, Generic[P, R]):
     def __init__(
         self, app: App, handler: Callable[P, R], *, name: str, ttl_s: float, options: Options,
         timeout_s: float | None = None, near: bool | None = None, policy: Policy | None = None,
+        lane: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             handler, name=name, ttl_s=ttl_s, timeout_s=timeout_s, near=near,
@@ -53,6 +54,7 @@ class Resource(ResourceSpec, Generic[P, R]):
         )  # fmt: skip
         self.app = app
         self.around = app._around
+        self.lane = lane
         self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,7 +84,7 @@ class Resource(ResourceSpec, Generic[P, R]):
         )
         return Resource(
             self.app, self.handler, name=self.name, ttl_s=self.ttl_s, options=options,
-            timeout_s=self.timeout_s, near=self.near, policy=self.policy,
+            timeout_s=self.timeout_s, near=self.near, policy=self.policy, lane=self.lane,
         )  # fmt: skip
 
     def request(self, id: Id, *args: Any, **kwargs: Any) -> Any:
@@ -91,9 +93,8 @@ class Resource(ResourceSpec, Generic[P, R]):
 
     def reply(self, id: Id, *args: Any, **kwargs: Any) -> Reply:
         """Return the value with where it came from. Raises: as ``Client.request``."""
-        return self.app.client.reply(
-            id, self.name, args=args, kwargs=kwargs, **self._options.of_request
-        )
+        name, args = self.asked(args)
+        return self.app.client.reply(id, name, args=args, kwargs=kwargs, **self._options.of_request)
 
     @overload
     def request_many(
@@ -107,19 +108,20 @@ class Resource(ResourceSpec, Generic[P, R]):
         """
         client, options = self.app.client, self._options.of_request
         if partial:
-            return client.request_many(ids, self.name, partial=True, **options)
-        return client.request_many(ids, self.name, **options)
+            return client.request_many(ids, self._many, partial=True, **options)
+        return client.request_many(ids, self._many, **options)
 
     def reply_many(self, ids: Iterable[Id]) -> dict[Id, Reply | RqprocError]:
         """Return the reply of each id, or the error that it ended in. Raises: as
         ``Client.reply_many``.
         """
-        return self.app.client.reply_many(ids, self.name, **self._options.of_request)
+        return self.app.client.reply_many(ids, self._many, **self._options.of_request)
 
     async def arequest(self, id: Id, *args: Any, **kwargs: Any) -> Any:
         """``request`` for asyncio. Raises: as ``Client.request``."""
+        name, args = self.asked(args)
         return await self.app.async_client.request(
-            id, self.name, args=args, kwargs=kwargs, **self._options.of_request
+            id, name, args=args, kwargs=kwargs, **self._options.of_request
         )
 
     @overload
@@ -134,17 +136,25 @@ class Resource(ResourceSpec, Generic[P, R]):
         """``request_many`` for asyncio. Raises: as ``Client.request_many``."""
         client, options = self.app.async_client, self._options.of_request
         if partial:
-            return await client.request_many(ids, self.name, partial=True, **options)
-        return await client.request_many(ids, self.name, **options)
+            return await client.request_many(ids, self._many, partial=True, **options)
+        return await client.request_many(ids, self._many, **options)
 
     async def areply_many(self, ids: Iterable[Id]) -> dict[Id, Reply | RqprocError]:
         """``reply_many`` for asyncio. Raises: as ``Client.reply_many``."""
-        return await self.app.async_client.reply_many(ids, self.name, **self._options.of_request)
+        return await self.app.async_client.reply_many(ids, self._many, **self._options.of_request)
+
+    @property
+    def _many(self) -> str:
+        """The name by which many ids are asked for at once, which takes no arguments."""
+        if self.lane:
+            raise ConfigError(f"{self.name} is in the lane {self.lane!r}: ask for one id at a time")
+        return self.name
 
     def enqueue(self, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
+        name, args = self.asked(args)
         return self.app.client.enqueue(
-            id, self.name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl,
+            id, name, args=args, kwargs=kwargs, result_ttl=self._options.result_ttl,
             **self._options.job,
         )  # fmt: skip
 
@@ -157,7 +167,7 @@ class Resource(ResourceSpec, Generic[P, R]):
         if self._options.job:
             raise ConfigError(f"options of one job: {', '.join(self._options.job)}; use enqueue()")
         jobs: list[Any] = self.app.client.enqueue_many(
-            ids, self.name, result_ttl=self._options.result_ttl
+            ids, self._many, result_ttl=self._options.result_ttl
         )
         return jobs
 
@@ -209,6 +219,7 @@ class App:
         timeout: float | None = None,
         on_lost: OnLost | None = None,
         near: bool | None = None,
+        lane: str | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Callable[[Callable[P, R]], Resource[P, R]]:
         """Declare a handler: ``handler(id)`` makes the value of an id; with ``batch`` it is
@@ -224,6 +235,8 @@ class App:
             on_lost: what to do where no node can answer, where a request does not say; see
                 ``Client``.
             near: whether callers keep replies too; without it as their client has it.
+            lane: str, what all resources share that have the same one: of an id one run at a time
+                of all of them. For ttl=0; see ``Resource.asked`` for how they are asked for.
             policy: old values, missing ones, retries, batches; see ``policy.PolicyOptions``.
 
         Returns:
@@ -242,8 +255,10 @@ class App:
             declared = Resource(
                 self, handler, name=found, ttl_s=float(ttl), options=options,
                 timeout_s=None if timeout is None else check_timeout(timeout), near=near,
-                policy=found_policy,
+                policy=found_policy, lane=lane,
             )  # fmt: skip
+            if lane is not None:
+                self._lane(lane, ttl)[found] = declared
             self._resources[found] = declared
             return declared
 
@@ -252,6 +267,23 @@ class App:
             raise ConfigError(f"invalid near={near!r}: True, or False, for a resource with a ttl")
         options = Options().with_others(on_lost=on_lost)
         return declare
+
+    def _lane(self, name: str, ttl: float) -> dict[str, ResourceSpec]:
+        """Return the members of a lane, which is a resource too."""
+        if ttl > 0:
+            raise ConfigError("lane is for ttl=0: what is kept is made once, whoever else runs")
+        lane = self._resources.get(check_resource(name))
+        if lane is None:
+            members: dict[str, ResourceSpec] = {}
+            lane = Resource(
+                self, lambda id, what, *args, **kwargs: members[what].handler(id, *args, **kwargs),
+                name=name, ttl_s=0.0, options=Options(),
+            )  # fmt: skip
+            lane.members = members
+            self._resources[name] = lane
+        if not isinstance(lane.members, dict):
+            raise ConfigError(f"the app has a resource {name!r} already, which is no lane")
+        return lane.members
 
     def around(self, enter: Around) -> Around:
         """Have every run of a handler entered and left through a context manager; a decorator.

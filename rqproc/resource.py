@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, Protocol, Self
 
 from rqproc.errors import ConfigError
-from rqproc.model import OnLost
+from rqproc.model import OnLost, Request
 from rqproc.policy import Policy
 
 Around = Callable[[Any], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
@@ -36,9 +36,14 @@ class ResourceSpec:
         on_lost: what to do where no node can answer; None where the client decides.
         is_async: the handler is a coroutine function; it runs on the node's event loop.
         around: what each run is entered through, in this order.
+        lane: under whose name it is asked for, with its own as the first argument, so that of an id
+            all runs of the lane are made one at a time; None where it has its own.
+        members: of a lane's own resource, those that are in it, by name; None of any other.
     """
 
     around: Sequence[Around] = ()
+    lane: str | None = None
+    members: Mapping[str, ResourceSpec] | None = None
 
     def __init__(
         self, handler: Callable[..., Any], *, name: str, ttl_s: float,
@@ -94,8 +99,32 @@ class ResourceSpec:
             handler, name=self.name, ttl_s=self.ttl_s, timeout_s=self.timeout_s, near=self.near,
             on_lost=self.on_lost, policy=self.policy,
         )  # fmt: skip
-        served.around = self.around
+        served.around, served.lane, served.members = self.around, self.lane, self.members
         return served
+
+    def asked(self, args: tuple[Any, ...] = ()) -> tuple[str, tuple[Any, ...]]:
+        """Return by which name, and with which arguments, it is asked for: those of its lane."""
+        return (self.lane, (self.name, *args)) if self.lane else (self.name, args)
+
+    def member(self, request: Request) -> tuple[ResourceSpec, Request]:
+        """Return what is run for a request, which may be a lane's.
+
+        Raises:
+            LookupError: it has no such member, or it is in a lane and was not asked for there.
+        """
+        if self.lane:
+            raise LookupError(
+                f"{self.name} is in the lane {self.lane!r}: ask for resource={self.lane!r} with "
+                f"args=({self.name!r}, ...)"
+            )
+        if self.members is None:
+            return self, request
+        name, *args = request.args or (None,)
+        found = self.members.get(name) if isinstance(name, str) else None
+        if found is None:
+            known = ", ".join(self.members)
+            raise LookupError(f"the lane {self.name} has {known}: give one as the first argument")
+        return found, request._replace(resource=found.name, args=tuple(args))
 
     @property
     def unique_name(self) -> str:

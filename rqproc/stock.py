@@ -36,8 +36,9 @@ def requester(resource: ResourceSpec) -> Callable[..., Any] | None:
     None elsewhere.
     """
     client = client_for(resource)
-    return partial(_request, client, resource.name) if client else None
+    return partial(_request, client, resource) if client else None
 
 
-def _request(client: Client, resource: str, /, id: Id, *args: Any, **kwargs: Any) -> Any:
-    return client.request(id, resource, args=args, kwargs=kwargs)
+def _request(client: Client, resource: ResourceSpec, /, id: Id, *args: Any, **kwargs: Any) -> Any:
+    name, args = resource.asked(args)
+    return client.request(id, name, args=args, kwargs=kwargs)

@@ -117,6 +117,11 @@ class Dispatcher:
             self._run(taken, resource, request, first=first)
 
     def _run(self, taken: Taken, resource: ResourceSpec, request: Request, *, first: bool) -> None:
+        try:
+            resource, request = resource.member(request)
+        except LookupError as error:
+            self._outbox.failure(taken, Failed("LookupError", str(error), ""))
+            return
         keeps = resource.ttl_s > 0
         if not (keeps and self.scheduler.join(taken)):
             self.scheduler.add(taken, resource, request, keeps=keeps, first=first)

@@ -16,7 +16,7 @@ from rqproc.ids import Id, canonical
 from rqproc.model import DEFAULT_TIMEOUT_S, Partial, Reply
 from rqproc.testing.events import Event, History, Kind
 from rqproc.testing.pending import Pending
-from rqproc.testing.watching import name_of, shown
+from rqproc.testing.watching import asked, name_of, shown
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -60,7 +60,8 @@ class Caller(ABC):
         name = name_of(resource)
         self._note("asked", resource=name, id=canonical(id))
         try:
-            found = self.client.reply(id, name, args=args, kwargs=kwargs, timeout=timeout)
+            target, args = asked(resource, args)
+            found = self.client.reply(id, target, args=args, kwargs=kwargs, timeout=timeout)
         except RqprocError as error:
             text = f"{type(error).__name__}: {error}"
             self._note("refused", resource=name, id=canonical(id), text=text)
@@ -128,7 +129,8 @@ class Caller(ABC):
     def enqueue(self, resource: Which, id: Id, *args: Any, **kwargs: Any) -> RqJob:
         """Enqueue and return the ``rq.job.Job`` at once. Raises: as ``Client.enqueue``."""
         name = name_of(resource)
-        job = self.client.enqueue(id, name, args=args, kwargs=kwargs)
+        target, args = asked(resource, args)
+        job = self.client.enqueue(id, target, args=args, kwargs=kwargs)
         self._note("enqueued", resource=name, id=canonical(id), text=f"job {job.id}")
         self._jobs.append(job)
         return job

@@ -62,7 +62,11 @@ class Witness:
 
 def watched(app: Any, witness: Witness) -> Mapping[str, ResourceSpec]:
     """Return what a node of an app serves, with handlers that are witnessed."""
-    return {name: _watched(resource, witness) for name, resource in with_demo(app).items()}
+    found = {name: _watched(resource, witness) for name, resource in with_demo(app).items()}
+    for resource in found.values():
+        if resource.members is not None:
+            resource.members = {name: found[name] for name in resource.members}
+    return found
 
 
 def _watched(resource: ResourceSpec, witness: Witness) -> ResourceSpec:
@@ -152,6 +156,11 @@ def shown(value: object) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 3] + "..."
+
+
+def asked(resource: Resource[..., Any] | str | None, args: Any) -> tuple[str, Any]:
+    """Return by which name, and with which arguments, a resource is asked for."""
+    return resource.asked(args) if isinstance(resource, Resource) else (name_of(resource), args)
 
 
 def name_of(resource: Resource[..., Any] | str | None) -> str:
