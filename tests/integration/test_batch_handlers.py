@@ -323,6 +323,15 @@ def test_when_its_node_is_killed_each_id_is_run_by_its_next_owner(
     assert {cluster.computations(prices, id) for id in ids if id % 2 == 0} == {2}
 
 
+def test_a_node_that_leaves_ends_what_it_has_gathered(cluster: Kit) -> None:
+    owner = cluster.owner(1)
+    assert owner
+    call = cluster.start(waits, 1)
+    cluster.leave(owner)
+    assert call.result() == [1]
+    assert cluster.computations(waits, 1) == 1
+
+
 # --- without a server ---
 
 

@@ -392,6 +392,16 @@ def test_who_has_time_waits_for_its_run(alone: Kit) -> None:
     assert alone.request(steady, 2, timeout=0.9) == 1, "each id has its own"
 
 
+def test_a_node_that_leaves_ends_what_waits_for_its_rate(cluster: Kit) -> None:
+    owner = cluster.owner(1)
+    assert owner
+    assert cluster.request(steady, 1) == 1
+    call = cluster.start(steady, 1)
+    cluster.leave(owner)
+    assert call.result() == 2
+    cluster.assert_serial()
+
+
 def test_a_rate_holds_without_a_server_too() -> None:
     with app.at("local://"):
         rare.request(1)
