@@ -145,6 +145,7 @@ def test_other_ids_are_answered_while_a_request_kills_node_after_node(
     assert_never_older(load)
 
 
+@pytest.mark.timeout(120)
 def test_a_request_that_waits_behind_another_is_not_blamed_for_its_nodes_deaths(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
@@ -156,11 +157,11 @@ def test_a_request_that_waits_behind_another_is_not_blamed_for_its_nodes_deaths(
         return max(node.held for node in cluster.client.membership().nodes)
 
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(cluster.client.request, id, "gated")
+        first = pool.submit(cluster.client.request, id, "gated", timeout=50)
         book.started("gated", id)
-        dying = pool.submit(cluster.client.request, id, "die", timeout=40)
+        dying = pool.submit(cluster.client.request, id, "die", timeout=50)
         kit.eventually(lambda: held() == 2)
-        innocent = pool.submit(cluster.client.request, id, "charge", timeout=60)
+        innocent = pool.submit(cluster.client.request, id, "charge", timeout=50)
         kit.eventually(lambda: held() == 3)
         book.release("gated", id)
         assert first.result()["n"] == 1

@@ -199,12 +199,12 @@ def test_who_wants_an_error_is_told_which_node_is_silent(
 
 
 def test_the_command_says_so_with_exit_code_1(cluster: Cluster, ids: Fresh) -> None:
-    (node,) = cluster.start("a", options=LONG)
+    (node,) = cluster.start("a", options=("--lease", "12"))  # the command has to start meanwhile
     kit.settle(cluster.client)
     node.signal(signal.SIGSTOP)
     ended = kit.finished(
         cluster.url, cluster.namespace, "request", str(ids(1)[0]), "-r", "price",
-        "-t", str(TIMEOUT_S), "--on-lost", "error",
+        "-t", "14", "--on-lost", "error",
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "node a has it and is silent" in ended.stderr
