@@ -110,6 +110,7 @@ class LocalWorker:
         self._dispatcher = Dispatcher(
             name, resources, cache=Cache(name, settings.max_entries, settings.max_bytes),
             lanes=Lanes(settings.concurrency), clock=clock, max_waiters=settings.max_waiters,
+            chance=runtime.chance,
         )  # fmt: skip
         if not is_fallback:  # which owns nothing, and so keeps nothing
             self._dispatcher.learn(EPOCH, (name,))

@@ -4,8 +4,8 @@ Knows addresses, members and values. Must not know who asks, nor what a value is
 its own: every moment is given, in seconds of the node's clock that goes on while the machine
 sleeps.
 
-The worker's thread alone changes what is kept; other threads of the program may look, under the
-lock.
+Who holds the worker's lock (see ``leaders``) changes what is kept; other threads of the program
+look, and drop, under the lock that is here.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ together and end together; all else is each one's own::
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -37,7 +36,7 @@ from rqproc.context import CURRENT
 from rqproc.errors import InvalidId
 from rqproc.ids import Id, canonical
 from rqproc.node.runs import Done, Failed, Outcome, Run
-from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
+from rqproc.policy import LONGEST_BACKOFF_S, Cached, Chance, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
 from rqproc.resource import ResourceSpec
 from rqproc.transport.backoff import Backoff
@@ -86,9 +85,9 @@ def _handler(run: Run) -> Any:
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
 
 
-def pauses(policy: Policy) -> Backoff:
+def pauses(policy: Policy, chance: Chance) -> Backoff:
     """Return the pauses between tries."""
-    return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=random.random)
+    return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=chance)
 
 
 class Values:

@@ -28,6 +28,7 @@ from rqproc.node.reader import CALL, Reader, functions
 from rqproc.node.runs import Failed, RefusedRun, Run, Taken
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
+from rqproc.policy import Chance
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Known, Tally
@@ -48,7 +49,7 @@ class Dispatcher:
 
     def __init__(
         self, name: str, resources: Mapping[str, ResourceSpec], *, cache: Cache,
-        lanes: Lanes[Run], clock: Clock, max_waiters: int,
+        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance,
     ) -> None:  # fmt: skip
         self._name = name
         self._resources = resources
@@ -59,7 +60,7 @@ class Dispatcher:
         self.cache = cache
         self.scheduler = Scheduler(
             name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
-            max_waiters=max_waiters,
+            max_waiters=max_waiters, chance=chance,
         )  # fmt: skip
         self.intake = Intake(
             resources, cache=cache, unacknowledged=self._unacknowledged, outbox=self._outbox,

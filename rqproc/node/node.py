@@ -255,6 +255,7 @@ class Node:
             lanes=Lanes[Run](settings.concurrency),
             clock=self._runtime.suspend_proof,
             max_waiters=settings.max_waiters,
+            chance=self._runtime.chance,
         )
 
     def _make_worker(self, name: str, dispatcher: Dispatcher, term: Term) -> Worker:

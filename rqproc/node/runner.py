@@ -175,7 +175,7 @@ class Runner:
         policy = run.resource.policy
         if not policy.retries:
             return call(run)
-        waits, tried = pauses(policy), 0
+        waits, tried = pauses(policy, self._runtime.chance), 0
         while True:
             try:
                 return call(run)
@@ -198,7 +198,7 @@ class Runner:
 
     async def _try_async(self, run: Run) -> Any:
         policy = run.resource.policy
-        waits, tried = pauses(policy), 0
+        waits, tried = pauses(policy, self._runtime.chance), 0
         while True:
             try:
                 return await call_async(run)
@@ -289,7 +289,7 @@ class Runner:
             return False
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, started with the first coroutine. Called from the worker's thread alone."""
+        """The loop, started with the first coroutine. Called under the worker's lock."""
         if self._loop is None:
             self._loop = self._runtime.event_loop()
             self._looping = self._runtime.thread(

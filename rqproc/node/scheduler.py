@@ -1,12 +1,11 @@
 """Runs of handlers: which may start, who waits for each, and what they are told when it ends.
 
-Pure: it starts nothing and sends nothing. All of it belongs to the worker's thread.
+Pure: it starts nothing and sends nothing. Used by whoever holds the worker's lock, see ``leaders``.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Collection
 
 from rqproc.model import Request
@@ -42,7 +41,7 @@ class Scheduler:
 
     def __init__(
         self, name: str, cache: Cache, unacknowledged: Unacknowledged, outbox: Outbox, *,
-        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance = random.random,
+        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance,
     ) -> None:  # fmt: skip
         self._name = name
         self._max_waiters = max_waiters

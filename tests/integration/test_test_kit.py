@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -128,6 +129,28 @@ def test_the_same_test_takes_the_same_course() -> None:
             return [event._replace(token=0, text="") for event in cluster.history]
 
     assert course() == course()
+
+
+def test_what_policies_leave_to_chance_is_the_same_by_the_same_seed() -> None:
+    """Ttls with a jitter, and pauses between tries."""
+    shop = App()
+
+    @shop.resource(ttl=60, ttl_jitter=0.5, retries=2, retry_on=(LookupError,), backoff=1.0)
+    def offer(id: int) -> int:
+        tries[id] += 1
+        if tries[id] < 3:
+            raise LookupError
+        return id
+
+    def course(seed: int) -> list[object]:
+        tries.clear()
+        with LocalCluster(shop, seed=seed) as cluster:
+            replies = [cluster.reply(offer, id, timeout=60) for id in range(5)]
+            return [cluster.now_s, *(reply.expires_in_s for reply in replies)]
+
+    tries: Counter[int] = Counter()
+    assert course(1) == course(1)
+    assert course(1) != course(2)
 
 
 # --- what cannot be ---

@@ -111,7 +111,7 @@ class Bench:
         self.lanes = Lanes[Run](10)
         self.dispatcher = Dispatcher(
             "b", shop().resources, cache=Cache("b", max_entries), lanes=self.lanes,
-            clock=lambda: self.now, max_waiters=max_waiters,
+            clock=lambda: self.now, max_waiters=max_waiters, chance=lambda: 0.0,
         )  # fmt: skip
         self.intake = self.dispatcher.intake
         self.scheduler = self.dispatcher.scheduler
