@@ -75,7 +75,7 @@ class Dispatcher:
         """
         id = claim.id.encode(errors="surrogateescape")
         if id in self.scheduler.turns.unclaimed:
-            lost = _lost(claim.deadline_ms) if claim.what == "lost" else None
+            lost = _lost(claim.deaths) if claim.what == "lost" else None
             self.scheduler.turns.claimed(id, claim.token, lost)
             return
         if claim.what == "gone" or id in self._unacknowledged.ids:
@@ -86,7 +86,7 @@ class Dispatcher:
         if not (claim.what == "call" or _call(id)):
             taken.serializer = "json"
         if claim.what == "lost":
-            self._outbox.failure(taken, _lost(claim.deadline_ms))
+            self._outbox.failure(taken, _lost(claim.deaths))
             return
         try:
             call = self._reader.read(taken, claim.data)

@@ -228,8 +228,7 @@ class Session:
         if self._term.over:
             raise LeaseLost
         for claim in claimed.claims:
-            due = None if claim.what == "lost" else self._due(claim.deadline_ms, claimed)
-            self._dispatcher.receive(claim, due=due)
+            self._dispatcher.receive(claim, due=self._due(claim.deadline_ms, claimed))
 
     def _due(self, deadline_ms: int, claimed: Claimed) -> float | None:
         if not deadline_ms:

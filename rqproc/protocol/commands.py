@@ -334,8 +334,10 @@ def _flat(calls: Iterable[Sent]) -> Iterable[Arg]:
 
 
 def _claim(row: Sequence[Any]) -> Claim:
-    id, what, address, token, deadline_ms, data = row
-    return Claim(_text(id), what.decode(), _text(address), token, deadline_ms, data)
+    id, what, address, token, number, data = row
+    lost = what == b"lost"
+    deadline_ms, deaths = (0, number) if lost else (number, 0)
+    return Claim(_text(id), what.decode(), _text(address), token, deadline_ms, data, deaths)
 
 
 def _text(raw: bytes) -> str:

@@ -53,7 +53,8 @@ class Claim(NamedTuple):
             turn comes; "first": the same, before others; "lost": too many nodes died on it; "gone":
             it is for this node no more.
         token: fencing token; higher than that of any earlier claim in the cluster.
-        deadline_ms: on the server's clock, 0 for none; of what is lost, how many nodes.
+        deadline_ms: on the server's clock, 0 for none.
+        deaths: how many nodes have died on what is lost.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Claim(NamedTuple):
     token: int
     deadline_ms: int
     data: bytes
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,8 +184,8 @@ class Serving(Stage):
                     assert self.view.owner(claim.address) == node.inc, "it is its own"
             elif claim.what == "lost":
                 deaths = self.ledger.kills(claim.address, self.now)
-                assert claim.deadline_ms in (deaths, wanted.lost)
-                assert claim.deadline_ms >= 3, "nobody is given up without a reason"
+                assert claim.deaths in (deaths, wanted.lost)
+                assert claim.deaths >= 3, "nobody is given up without a reason"
             else:
                 self._expect_gone(node, wanted)
 

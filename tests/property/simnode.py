@@ -102,7 +102,7 @@ class SimNode:
 
     def lost(self, claim: Claim) -> Ending:
         """Too many nodes have died on it."""
-        report = json.dumps({"type": "NodeLost", "attempts": claim.deadline_ms})
+        report = json.dumps({"type": "NodeLost", "attempts": claim.deaths})
         if claim.id.startswith("r"):
             payload = answer_codec.encode_answer(claim.id, "error", report, node=self.name)
             return Commands.call("", claim.id, claim.address, payload, KEEP_S)

@@ -219,7 +219,7 @@ def test_what_is_no_text_is_refused_and_can_be_sent(at: Bench) -> None:
 
 def test_too_many_nodes_died_on_it(at: Bench) -> None:
     for what in (b"j", at.named(1)):
-        at.dispatcher.receive(Claim(what.decode(), "lost", "1-price-1", 0, 3, b""), due=None)
+        at.dispatcher.receive(Claim(what.decode(), "lost", "1-price-1", 0, 0, b"", 3), due=None)
     job, call = at.ends()
     assert (job.how, call.how) == ("job", "call")
     assert job.error == call.error == {"type": "NodeLost", "attempts": 3}
