@@ -161,6 +161,7 @@ class Worker:
         try:
             self._mind_the_lease()
             self._executor.take_in_news()
+            session.push_out()  # before others start: one may take this process with it
             self._executor.start_runs()
             session.push_out()
             session.acknowledge()

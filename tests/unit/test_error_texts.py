@@ -42,6 +42,7 @@ EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     EmbeddedUnavailable("no binary"): (5, r"no binary.*--url redis://"),
     Overloaded("n1", 9, 8): (6, r"n1.*9.*8.*add nodes.*--max-queue"),
     errors.Crowded("n1", 9, 8): (6, r"n1 has 9.*8.*--max-waiters"),
+    errors.RateLimited("n1", "price", 12.34): (6, r"rate of price.*n1.*12.3 s.*`timeout`"),
     HandlerFailed("price", 42, "ValueError", "no"): (1, r"price 42.*ValueError: no"),
     HandlerFailed("price", 42, "UnservableValue", "no JSON"): (1, r"price 42: no JSON$"),
     HandlerTimeout("price", 42, 2.5, stuck=True): (1, r"price 42.*2.5 s; it still runs.*stuck"),
