@@ -332,6 +332,18 @@ class OwnerLost(NodeLost):
         self.silent_s = silent_s
 
 
+class StateSuperseded(RqprocError):
+    """A state is not kept: a later run, on another node, has taken what there was of this id.
+
+    It is raised inside methods of stateful ids, where their node was paused past its lease.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the state is not kept: this node has lost its lease, and another has the id by now"
+        )
+
+
 class NameTaken(ConfigError):
     """A node of this name is alive.
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal
 
-from rqproc.errors import NameTaken, PlacementMismatch, ProtocolMismatch
+from rqproc.errors import NameTaken, PlacementMismatch, ProtocolMismatch, StateSuperseded
 from rqproc.ids import Id, address, parse_address, slot
 from rqproc.model import Location, Membership, NodeInfo
 from rqproc.placement import Placement, hash_slot
@@ -289,6 +289,26 @@ class Commands:
         flat: Iterable[Any] = chain.from_iterable(endings)
         return self._call("answer", inc, codec.utc(), str(int(draining)), *flat)
 
+    def take_state(self, inc: str, address: str, *, token: int, made: int) -> Command:
+        """Take what a stateful id has left, and hold the id for an object.
+
+        Args:
+            token: of the run that takes it.
+            made: of the run that made the object; the hold is known by it, see ``object_hold``.
+        """
+        return self._call("take_state", inc, address, str(token), str(made))
+
+    def read_state(self, reply: Sequence[Any]) -> str:
+        """Return the state as JSON, "" for none. Raises: StateSuperseded."""
+        if reply[0] == 0:
+            raise StateSuperseded
+        text: str = reply[1].decode()
+        return text
+
+    def keep_state(self, inc: str, address: str, state: str, *, token: int) -> Command:
+        """Keep a state, as JSON, or none: "". The reply is 1; 0 where a later run has taken it."""
+        return self._call("keep_state", inc, address, str(token), state)
+
     def drain(self, name: str, inc: str = "") -> Command:
         """``inc``: drain this incarnation alone, not a successor of its name."""
         return self._call("drain", name, inc)
@@ -326,6 +346,11 @@ class Commands:
         report = answer_codec.failure_report("Unreadable", reason)
         text = codec.exc_string(reason + "\n")
         return self._call("adopt", job_id, "", report, text, codec.utc(), "back")
+
+
+def object_hold(made: int, address: str) -> str:
+    """Return the id by which an object holds its address."""
+    return f"~{made}-{address}"
 
 
 def _flat(calls: Iterable[Sent]) -> Iterable[Arg]:

@@ -12,10 +12,10 @@ nodes                        hash     none; name -> incarnation join, drop
 node:NAME                    hash     gone with the node        join, beat, drain, reconcile, drop
 open:INCARNATION             zset     gone with the node;       route, scatter, enqueue; answer,
                                       score = routed at, us     claim; drop
-claims:INCARNATION           hash     gone with the node        claim, settle; answer, drop,
-                                                                reconcile
-holders                      hash     none; empty when idle     claim, settle; answer, drop,
-                                                                reconcile
+claims:INCARNATION           hash     gone with the node        claim, settle, take_state; answer,
+                                                                drop, reconcile
+holders                      hash     none; empty when idle     claim, settle, take_state; answer,
+                                                                drop, reconcile
 epoch                        integer  none                      join, drain, drop, reconcile
 token                        integer  none                      join, claim, settle, reconcile
 waiting                      list     none                      whoever places a call while no
@@ -34,6 +34,10 @@ settling                     string   a lease and a minute      reconcile, after
 ``rqproc-answers:NS:2:ID`` (string, until the deadline and a minute) is the answer to a call that
 was run, for its caller to ask for again; or one that is too big to be pushed, for a minute if it is
 no run's. Written by answer and settle, read and deleted by callers.
+
+``rqproc-states:NS:2:ADDRESS`` (hash) is the state that a stateful id has left, with the token of
+the latest run that took or kept it; without ttl, or for a day where there is the token alone.
+Written by take_state and keep_state; callers have no right to it.
 
 ``2`` is the protocol's number. ``rqproc:NS:protocols`` (zset, score = end of the last lease in ms)
 says which protocols have live nodes in a namespace.
@@ -105,6 +109,10 @@ class Keys:
     def answer(self, call: str) -> str:
         """Where the answer to a call is kept, for its caller to ask for again."""
         return f"rqproc-answers:{self.namespace}:{PROTOCOL}:{call}"
+
+    def kept_state(self, address: str) -> str:
+        """Where the state of a stateful id is kept."""
+        return f"rqproc-states:{self.namespace}:{PROTOCOL}:{address}"
 
     @property
     def dropped(self) -> str:

@@ -60,6 +60,7 @@ def rules(role: Role, keys: Keys) -> tuple[str, ...]:
         *(f"&{keys.state}{name}" for name in ("reply:*", "dropped")),
         *((f"&{keys.commands('*')}",) if role == "node" else ()),
         *((f"%R~{answers}", f"(+unlink ~{answers})") if role == "caller" else (f"~{answers}",)),
+        *((f"~{keys.kept_state('*')}",) if role == "node" else ()),
     )
 
 

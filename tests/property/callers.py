@@ -64,6 +64,7 @@ class Callers(Serving):
         super().__init__(url, mutation)
         self.memory: Memory | None = None
         self.callers: list[Caller] = []
+        self.objects: list[Any] = []
         self.new_caller()
 
     @property

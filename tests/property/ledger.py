@@ -25,6 +25,11 @@ REFUSED_MS = 60_000
 SUSPECTED_MS = 600_000
 
 
+def is_of_object(id: str) -> bool:
+    """Whether the id of a claim is that of an object, which is no run."""
+    return id.startswith("~") and "-" in id
+
+
 def name_of(inc: str) -> str:
     return inc.partition("#")[0]
 
@@ -234,13 +239,23 @@ class Wanted:
 
 
 class Ledger:
-    """Every request of one example."""
+    """Every request of one example, and the states of stateful ids.
+
+    Attributes:
+        takers: by address, the token of the run that made the latest object which took or kept its
+            state.
+        kept: by address, the state that was kept last.
+        tokens: by address, the highest token that was seen with its state.
+    """
 
     def __init__(self) -> None:
         self.by_id: dict[str, Wanted] = {}
         self.by_part: dict[str, str] = {}
         self.top_token = 0
         self.deaths: dict[str, tuple[int, int, int]] = {}
+        self.takers: dict[str, int] = {}
+        self.kept: dict[str, str] = {}
+        self.tokens: dict[str, int] = {}
 
     def __getitem__(self, id: str) -> Wanted:
         return self.by_id[id]
@@ -274,7 +289,7 @@ class Ledger:
         """A node died that ran these, oldest first: it may have been the first of some ids."""
         ran: dict[str, str] = {}
         for id, (_, address) in view.claims[inc].items():
-            if len(ran) < LANES:
+            if len(ran) < LANES and not is_of_object(id):
                 ran.setdefault(address, id)
         for address, id in ran.items():
             deaths, first, _ = self.deaths.get(address, (0, now, now))
@@ -321,6 +336,7 @@ class Ledger:
     # --- checks ---
 
     def check(self, view: View, now: int) -> None:
+        self._check_states(view)
         places = view.places()
         strangers = places.keys() - self.by_id.keys() - set(self.groups)
         assert not strangers, "only known requests are anywhere"
@@ -329,6 +345,12 @@ class Ledger:
             assert wanted.heard == wanted.due, f"{wanted.id}: what is due is told, and no more"
             self._check_kept(wanted, view)
             self._check_job(wanted, places.get(wanted.id, []), view, now)
+
+    def _check_states(self, view: View) -> None:
+        for address, (token, text) in view.states.items():
+            assert token >= self.tokens.get(address, 0), "the token of a state only grows"
+            self.tokens[address] = token
+            assert text == self.kept.get(address, ""), "a state is what was kept last"
 
     def _check_places(self, wanted: Wanted, places: list[str], view: View, now: int) -> None:
         if wanted.junk or wanted.adrift:

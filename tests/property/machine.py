@@ -8,6 +8,7 @@ request must have come to its one end.
 
 from __future__ import annotations
 
+import objects
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from ledger import LEASE_MS, LONG_MS
@@ -353,6 +354,52 @@ class Protocol(Outside):
                 self.stage.withdraw(order)
         if ends and silent in self.stage.nodes:
             self.runs_end(self.stage.nodes.index(silent), 15, True, "", False)
+
+    # --- objects of stateful ids ---
+
+    @rule(pick=picks, keeps=coin)
+    def runs_use_objects(self, pick: int, keeps: bool) -> None:
+        node = self.busy_node(pick)
+        for claim in sorted(node.known.values(), key=lambda claim: claim.token):
+            made = objects.take(self.stage, node, claim)
+            if made and keeps:
+                objects.keep(self.stage, made, self._text())
+
+    @rule(pick=picks, empty=seldom)
+    def a_state_is_kept_at_any_time(self, pick: int, empty: bool) -> None:
+        """By a process that has its lease, or has lost it and does not know."""
+        if not self.stage.objects:
+            self.runs_use_objects(pick, keeps=False)
+        if made := self.stage.objects:
+            objects.keep(self.stage, made[pick % len(made)], "" if empty else self._text())
+
+    @rule(pick=picks, ends=coin)
+    def an_object_is_closed(self, pick: int, ends: bool) -> None:
+        if not any(node.objects for node in self.stage.nodes):
+            self.runs_use_objects(pick, keeps=False)
+        if ends:
+            self.runs_end(pick, 15, True, "", False)
+        nodes = [node for node in self.stage.nodes if node.objects and not node.blind]
+        for node in nodes[:1]:
+            made = next(iter(node.objects.values()))
+            objects.close(self.stage, node, made, self._text())
+
+    @rule(pick=picks)
+    def an_object_outlives_the_lease_of_its_node(self, pick: int) -> None:
+        """The next owner takes the state, and may keep one; then the first one wakes up."""
+        self.runs_use_objects(pick, keeps=True)
+        paused, late = self.stage.nodes[:1], list(self.stage.objects)
+        for _ in range(3):
+            self.stage.world.advance(LEASE_MS * 4 // 10)
+            for node in self.stage.nodes[1:]:
+                self._beat(node)
+        if len(self.stage.nodes) > len(paused):
+            self.runs_use_objects(1, keeps=bool(pick % 2))
+        for made in late:
+            objects.keep(self.stage, made, self._text())
+
+    def _text(self) -> str:
+        return str(self.stage.number())
 
     # --- other servers ---
 

@@ -65,7 +65,11 @@ def check_leftovers(stage: Callers) -> None:
     answers |= {f"{keys.state}withdrawn:{one.id}" for one in wanted if one.state == "withdrawn"}
     results = {results_key(one.id) for one in wanted if one.kind == "job"}
     fences = {f"{keys.state}fence:{caller.name}" for caller in stage.callers if caller.fenced}
-    left = stage.world.key_names() - stage.world.lasting_names()
+    states = {keys.kept_state(place) for place in stage.ledger.takers}
+    left = stage.world.key_names() - stage.world.lasting_names() - states
+    for place in stage.ledger.takers:
+        left_ms = stage.world.run(("PTTL", keys.kept_state(place)))
+        assert (left_ms == -1) == bool(stage.ledger.kept.get(place)), "a fence alone has its time"
     known = jobs.keys() | answers | results | fences
     assert left <= known, f"left over: {left - known}"
     for name in sorted(left):

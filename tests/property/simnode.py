@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ledger import name_of
 
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Commands, Ending
 from rqproc.protocol.messages import Claim, Known
+
+if TYPE_CHECKING:
+    from objects import SimObject
 
 KEEP_S = 60.0
 
@@ -36,6 +40,7 @@ class SimNode:
         blind: a reply was lost: it must open a new session before it goes on.
         drained: it knows that it is no member any more, and has said so.
         zombies: runs that go on since before it lost its lease; nobody is answered for them.
+        objects: of stateful ids, by the ids of their holds.
     """
 
     inc: str
@@ -55,6 +60,7 @@ class SimNode:
     blind: bool = True
     drained: bool = False
     zombies: dict[str, Claim] = field(default_factory=dict)
+    objects: dict[str, SimObject] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -72,7 +78,8 @@ class SimNode:
     def runs(self) -> dict[str, Claim]:
         """What it runs, and what else keeps an address from others."""
         stuck = {id: claim for id, (claim, _) in self.stuck.items()}
-        return {**self.known, **stuck, **self.zombies}
+        objects = {id: made.hold for id, made in self.objects.items()}
+        return {**self.known, **stuck, **self.zombies, **objects}
 
     @property
     def running(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from rqproc.protocol.messages import Beaten, LeaseLost, Limits, Tally
 from rqproc.transport.connection import Command
 
 IDS: tuple[Id, ...] = (1, 2, 5, 2**53 - 1, "é:| x" + "€" * 60)
+PLACES = [address("r", id) for id in IDS]
 HOST = "host"
 PLAIN = codec.encode_request(Request("r", 1))
 
@@ -59,6 +60,7 @@ class Stage:
             ids=[id for id, wanted in by_id.items() if wanted.junk != "text"],
             groups=self.ledger.groups,
             jobs=[id for id, wanted in by_id.items() if wanted.kind == "job"],
+            places=PLACES,
         )
         self.ledger.hear(self.view, deaf=self.deaf)
         return replies

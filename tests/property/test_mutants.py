@@ -16,6 +16,7 @@ import test_group_facts as group_facts
 import test_job_facts as jobs
 import test_large_answers as large
 import test_membership_facts as members
+import test_state_facts as states
 from callers import Callers
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -287,6 +288,16 @@ MUTANTS = {
         "  place(id, address, moment)\n", ""),
     "what lies at the end is not found": Mutation("ingress",
         "  if known(count - 1) then return nil end\n", "  do return nil end\n"),
+
+    # what stateful ids leave
+    "an old state is kept in the place of a newer one": Mutation("states",
+        "  if token < tonumber(fence or 0) then return 0 end\n", ""),
+    "to take a state leaves the fence where it was": Mutation("states",
+        "  call('HSET', key, 'token', args[4])\n  if not kept[2]", "  if not kept[2]"),
+    "an object holds nothing": Mutation("states",
+        "  hold(inc, '~' .. made .. '-' .. address, address, tonumber(made), count)\n", ""),
+    "objects are blamed for deaths": Mutation("recovery",
+        "if is_of_object(claim.id) then", "if false then"),
 }
 # fmt: on
 
@@ -596,6 +607,28 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "what is scheduled is enqueued at once": (
         jobs.test_what_is_scheduled_is_enqueued_when_its_time_has_come_and_no_sooner,
         Mutation("jobs", "now_s, 'LIMIT'", "'+inf', 'LIMIT'")),
+    "a state is taken from a later run": (
+        states.test_what_a_later_run_has_taken_is_not_taken_by_an_older_one,
+        Mutation("states", "  if token < tonumber(kept[1] or 0) then return { 0 } end\n", "")),
+    "the dead take states": (
+        states.test_the_dead_are_given_no_state,
+        Mutation("states", "not is_live(inc) or holder and holder ~= inc then return { 0 }",
+            "holder and holder ~= inc then return { 0 }")),
+    "a state is taken though another holds its id": (
+        states.test_a_state_is_not_taken_while_another_holds_its_id,
+        Mutation("states", "not is_live(inc) or holder and holder ~= inc then return { 0 }",
+            "not is_live(inc) then return { 0 }")),
+    "the dead keep what is forgotten": (
+        states.test_where_the_fence_is_forgotten_the_dead_keep_nothing,
+        Mutation("states",
+            "if not fence and (not is_live(inc) or (holder_of(address) or inc) ~= inc)",
+            "if false")),
+    "a fence stays for ever": (
+        states.test_a_fence_alone_has_its_time_and_a_state_has_none,
+        Mutation("states", "if not kept[2] then call('PEXPIRE', key, FENCE_MS) end", "")),
+    "a state has its time": (
+        states.test_a_fence_alone_has_its_time_and_a_state_has_none,
+        Mutation("states", "    call('PERSIST', key)\n", "")),
     "all nodes carry": (
         jobs.test_one_node_looks_into_arrivals_at_a_time,
         Mutation("ingress", "if carrier and carrier ~= inc and now", "if false and now")),
@@ -612,6 +645,8 @@ FOUND_AT_ONCE = {
     "queues have no end",
     "the fence keeps all out",
     "tokens are given twice",
+    "an old state is kept in the place of a newer one",
+    "to take a state leaves the fence where it was",
     "an end releases nothing",
     "reconcile opens no session",
     "what still runs is not held",

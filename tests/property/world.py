@@ -71,6 +71,7 @@ class View:
         groups: for each group asked for, the ids of its calls at each incarnation ('': none yet).
         heard: what has been published since the last view: ids and payloads.
         results: of each job asked for, what its results say.
+        states: of each address asked for, the token and the state that are kept.
     """
 
     members: tuple[str, ...]
@@ -91,6 +92,7 @@ class View:
     groups: dict[str, dict[str, list[str]]]
     heard: list[tuple[str, str]]
     results: dict[str, list[str]]
+    states: dict[str, tuple[int, str]]
 
     def queue_of(self, inc: str) -> list[str]:
         return self.queues[inc.partition("#")[0]]
@@ -213,14 +215,14 @@ class World:
 
     def look(
         self, *first: Command, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str],
-        jobs: Sequence[str],
+        jobs: Sequence[str], places: Sequence[str],
     ) -> tuple[list[Any], View]:  # fmt: skip
         """Run commands, and return their replies and what is there then.
 
-        Of open and claimed requests, calls, groups and results only those are looked at that are
-        named.
+        Of open and claimed requests, calls, groups, results and states only those are looked at
+        that are named.
         """
-        found = iter(self.tell(*first, *self._reads(incs, ids, groups, jobs)))
+        found = iter(self.tell(*first, *self._reads(incs, ids, groups, jobs, places)))
         replies = [next(found) for _ in first]
         members, slots, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(9))
         epoch, token = (int(number or 0) for number in numbers)
@@ -243,12 +245,14 @@ class World:
             about={id: _about(*(next(found) for _ in range(4))) for id in ids},
             groups={group: _parts(group, next(found)) for group in groups},
             results={job: [_result(fields) for _, fields in next(found)] for job in jobs},
+            states={place: _state(*next(found)) for place in places},
             heard=self._heard_answers(),
         )
 
     def _reads(
-        self, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str], jobs: Sequence[str]
-    ) -> list[Command]:
+        self, incs: Sequence[str], ids: Sequence[str], groups: Sequence[str], jobs: Sequence[str],
+        places: Sequence[str],
+    ) -> list[Command]:  # fmt: skip
         keys, state = self.keys, self.keys.state
         reads: list[Command] = [
             ("ZRANGE", f"{state}members", "0", "-1"),
@@ -271,6 +275,7 @@ class World:
             reads += (("PTTL", key) for key in (job_key(id), *kept))
         reads += (("HGETALL", job_key(group)) for group in groups)
         reads += (("XRANGE", results_key(job), "-", "+") for job in jobs)
+        reads += (("HMGET", keys.kept_state(place), "token", "state") for place in places)
         return reads
 
     def _heard_answers(self) -> list[tuple[str, str]]:
@@ -416,6 +421,10 @@ def _parts(group: str, raw: dict[bytes, bytes]) -> dict[str, list[str]]:
 def _about(fields: Sequence[bytes | None], left_ms: int, *kept_ms: int) -> About:
     status, lost = fields
     return About((status or b"").decode(), int(lost or 0), left_ms, max(kept_ms))
+
+
+def _state(token: bytes | None, text: bytes | None) -> tuple[int, str]:
+    return int(token or 0), (text or b"").decode()
 
 
 def _result(flat: Sequence[bytes]) -> str:

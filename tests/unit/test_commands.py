@@ -47,6 +47,8 @@ ALL: dict[str, Command] = {
     "reconcile": COMMANDS.reconcile("a#1", session=1),
     "arrivals": COMMANDS.arrivals("a#1", most=9),
     "adopt": COMMANDS.adopt(b"j", "1-r-1"),
+    "take_state": COMMANDS.take_state("a#1", "1-r-1", token=3, made=2),
+    "keep_state": COMMANDS.keep_state("a#1", "1-r-1", "{}", token=3),
     "survey": COMMANDS.survey(),
     "locate": COMMANDS.locate("r", [1, "é"]),
 }

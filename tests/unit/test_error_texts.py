@@ -50,6 +50,7 @@ EXAMPLES: dict[RqprocError, tuple[int, str]] = {
     UnknownResource("x", ["a", "b"]): (2, r"'x'.*a, b.*rqproc node start MODULE:APP"),
     LocallyOverloaded("host:1", 16): (6, r"no node can answer.*16 handlers.*host:1.*node start"),
     OwnerLost("price", 42, "n1", 3.21): (1, r"price 42: .*withdrawn.*n1.*3.2 s.*Try again"),
+    errors.StateSuperseded(): (1, r"not kept.*lost its lease.*another has the id"),
     NodeLost("price", 42, 3): (1, r"price 42: 3 nodes died.*nodes' logs"),
     ProtocolMismatch("2", "1", "shop"): (2, r"'shop' speak protocol 1.*speaks 2.*same version"),
     PlacementMismatch("modulo", "slots", "shop"): (2, r"'shop'.*'slots'.*--placement slots.*stop"),

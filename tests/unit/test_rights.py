@@ -16,7 +16,7 @@ FUNCTIONS: dict[Role, tuple[str, ...]] = {
     "caller": ("route", "scatter", "enqueue", "withdraw", "fence", "survey", "locate"),
     "node": (
         "join", "beat", "drain", "leave", "claim", "settle", "answer", "reconcile", "arrivals",
-        "adopt", "survey", "locate",
+        "adopt", "survey", "locate", "take_state", "keep_state",
     ),
     "operator": ("survey", "locate", "drain", "leave"),
 }  # fmt: skip

@@ -27,6 +27,8 @@
 --   K.fences    string, there while any fence may stand; see callers.lua
 --   K.answer    prefix of a string per id: an answer that its caller may ask for again; not below the
 --               others, so that an ACL can let callers read there and write elsewhere
+--   K.state     prefix of a hash per address: what a stateful id has left, see states.lua; not below the
+--               others, so that callers need not reach it
 --   K.withdrawn prefix of a string per id: why its caller took it back, or nobody will answer it
 --   K.reply     prefix of a channel per caller: where its answers are published
 --   K.dropped   channel: the address of each id that was invalidated
@@ -58,7 +60,7 @@ local function space(prefix, rq)
     waiting = prefix .. 'waiting', carrier = prefix .. 'carrier', pulse = prefix .. 'pulse', suspects = prefix .. 'suspects',
     server = prefix .. 'server', settling = prefix .. 'settling', waits = prefix .. 'waits:',
     fence = prefix .. 'fence:', fences = prefix .. 'fences', withdrawn = prefix .. 'withdrawn:',
-    answer = 'rqproc-answers:' .. string.sub(prefix, 8),
+    answer = 'rqproc-answers:' .. string.sub(prefix, 8), state = 'rqproc-states:' .. string.sub(prefix, 8),
     reply = prefix .. 'reply:', dropped = prefix .. 'dropped',
     protocols = 'rqproc:' .. namespace .. ':protocols',
     first_leases = 'rqproc:' .. namespace .. ':leases',
@@ -90,6 +92,10 @@ local function is_group(id) return string.find(id, '^r%x+%-g%x+$') ~= nil end
 
 -- Whether an id is a job's: anyone may have queued it, and it is looked into wherever it is found.
 local function is_id_of_job(id) return not (address_of_call(id) or is_group(id)) end
+
+-- Whether the id of a claim is that of an object which stays from call to call, and not of a run: see
+-- states.lua.
+local function is_of_object(id) return string.find(id, '^~%d+%-') ~= nil end
 
 -- What stands as an address in a job that anyone may have written; nil if it is none.
 local function address_in(text)

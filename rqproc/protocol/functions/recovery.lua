@@ -30,12 +30,14 @@ local function remove(inc)
 end
 
 -- Releases what a node ran, and notes what may have run where it died: the oldest of each address, in
--- as many lanes as it had. What waited for another id had given back its lane.
+-- as many lanes as it had. What waited for another id had given back its lane, and an object has none.
 local function release_all(claims, lanes, now)
   local seen, ran = {}, {}
   for _, claim in ipairs(claims) do
     local address = claim.address
-    if not seen[address] then
+    if is_of_object(claim.id) then
+      call('HDEL', K.holders, address)
+    elseif not seen[address] then
       seen[address] = true
       call('HDEL', K.holders, address)
       local waited = call('DEL', K.waits .. address) == 1
