@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from rqproc.default import request as request
     from rqproc.model import Partial as Partial
     from rqproc.model import Reply as Reply
+    from rqproc.objects import asave as asave
+    from rqproc.objects import save as save
     from rqproc.policy import Cached as Cached
+    from rqproc.stateful import Stateful as Stateful
 
 __version__ = "0.1.0"
 
@@ -35,8 +38,11 @@ _HOMES = {
     "Partial": "rqproc.model",
     "Reply": "rqproc.model",
     "Resource": "rqproc.app",
+    "Stateful": "rqproc.stateful",
+    "asave": "rqproc.objects",
     "current": "rqproc.context",
     "request": "rqproc.default",
+    "save": "rqproc.objects",
 }
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
@@ -46,8 +52,11 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "Reply",
     "Partial",
     "Resource",
+    "Stateful",
     "Cached",
     "current",
+    "save",
+    "asave",
     "errors",
     "request",
 ]

@@ -19,10 +19,12 @@ from rqproc.connect import Backend
 from rqproc.errors import ConfigError, RqprocError
 from rqproc.ids import Id, check_resource
 from rqproc.model import OnLost, Partial, Reply
+from rqproc.objects import stateful_class
 from rqproc.options import Options
 from rqproc.policy import Policy, PolicyOptions, policy_of
 from rqproc.resource import Around, ResourceSpec, check_signature
 from rqproc.settings import NodeOptions, resolve_namespace
+from rqproc.stateful import Stateful
 from rqproc.stock import requester
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 
 class Resource(ResourceSpec, Generic[P, R]):
@@ -206,7 +209,7 @@ class App:
     def __init__(self, url: str | None = None, *, namespace: str | None = None) -> None:
         self.url = url
         self.namespace = namespace
-        self._resources: dict[str, Resource[..., Any]] = {}
+        self._resources: dict[str, Resource[..., Any] | Stateful[Any]] = {}
         self._around: list[Around] = []
         self._in_process = InProcessNodes()
         self._clients = Clients(self, self._in_process)
@@ -248,9 +251,7 @@ class App:
         """
 
         def declare(handler: Callable[P, R]) -> Resource[P, R]:
-            found = check_resource(name or str(getattr(handler, "__name__", "")))
-            if found in self._resources:
-                raise ConfigError(f"the app has a resource {found!r} already")
+            found = self._free_name(name or getattr(handler, "__name__", ""))
             check_signature(handler, found, keeps=ttl > 0, batch=found_policy.batch > 0)
             declared = Resource(
                 self, handler, name=found, ttl_s=float(ttl), options=options,
@@ -285,6 +286,56 @@ class App:
             raise ConfigError(f"the app has a resource {name!r} already, which is no lane")
         return lane.members
 
+    def stateful(
+        self,
+        *,
+        idle: float,
+        name: str | None = None,
+        timeout: float | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Callable[[type[C]], Stateful[C]]:
+        """Declare a class of which each id has one object, at its owner: ``cls(id, state)``.
+
+        Its public methods are called by requests, one at a time per id:
+        ``Account.at(42).deposit(5)``. An object is closed when it is idle, when the id moves, when
+        its node drains or has lost its lease: what ``close(self)`` returns, JSON or None, is kept
+        and given to the id's next object.
+
+        Args:
+            idle: float, seconds without a call after which an object is closed; up to a week.
+            name: str, the class's own name if not given.
+            timeout: float, as for ``resource``; for ``close`` too, which has ten seconds otherwise.
+            on_lost: "wait" or "error", where a request does not say; see ``Client``.
+
+        Returns:
+            a decorator that makes the class a ``Stateful``.
+
+        Raises:
+            ConfigError: an argument out of bounds, a name that is malformed or taken, or a class
+                that cannot be made of an id and a state.
+        """
+        if on_lost == "local":
+            raise ConfigError("on_lost='local' is not for stateful ids, which have one object each")
+        options = Options().with_others(on_lost=on_lost)
+        timeout_s = None if timeout is None else check_timeout(timeout)
+
+        def declare(cls: type[C]) -> Stateful[C]:
+            found = self._free_name(name or getattr(cls, "__name__", ""))
+            kind = stateful_class(cls, found, idle)
+            declared = Stateful[C](
+                self, kind, options=options, timeout_s=timeout_s, around=self._around
+            )
+            self._resources[found] = declared
+            return declared
+
+        return declare
+
+    def _free_name(self, name: object) -> str:
+        found = check_resource(str(name))
+        if found in self._resources:
+            raise ConfigError(f"the app has a resource {found!r} already")
+        return found
+
     def around(self, enter: Around) -> Around:
         """Have every run of a handler entered and left through a context manager; a decorator.
 
@@ -307,7 +358,7 @@ class App:
         return enter
 
     @property
-    def resources(self) -> Mapping[str, Resource[..., Any]]:
+    def resources(self) -> Mapping[str, Resource[..., Any] | Stateful[Any]]:
         """The declared resources by name; read-only."""
         return MappingProxyType(self._resources)
 

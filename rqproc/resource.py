@@ -39,11 +39,14 @@ class ResourceSpec:
         lane: under whose name it is asked for, with its own as the first argument, so that of an id
             all runs of the lane are made one at a time; None where it has its own.
         members: of a lane's own resource, those that are in it, by name; None of any other.
+        idle_s: of a stateful class, seconds without a call after which an object is closed; None
+            for a handler.
     """
 
     around: Sequence[Around] = ()
     lane: str | None = None
     members: Mapping[str, ResourceSpec] | None = None
+    idle_s: float | None = None
 
     def __init__(
         self, handler: Callable[..., Any], *, name: str, ttl_s: float,
@@ -99,7 +102,8 @@ class ResourceSpec:
             handler, name=self.name, ttl_s=self.ttl_s, timeout_s=self.timeout_s, near=self.near,
             on_lost=self.on_lost, policy=self.policy,
         )  # fmt: skip
-        served.around, served.lane, served.members = self.around, self.lane, self.members
+        served.around, served.idle_s = self.around, self.idle_s
+        served.lane, served.members = self.lane, self.members
         return served
 
     def asked(self, args: tuple[Any, ...] = ()) -> tuple[str, tuple[Any, ...]]:

@@ -64,6 +64,13 @@ class Fallback:
         """
         declared = self.resources.get(resource)
         chosen = check_on_lost(on_lost or (declared and declared.on_lost) or self.on_lost)
+        if chosen == "local" and declared is not None and declared.idle_s is not None:
+            if "local" in (on_lost, declared.on_lost):
+                raise ConfigError(
+                    f"on_lost='local' is not for {resource!r}: a stateful id has one object, which "
+                    "may live on a node that is only out of sight"
+                )
+            return "wait"
         if chosen == "local" and declared is None:
             raise ConfigError(
                 f"on_lost='local' needs the handler of {resource!r} in this process: give the app "

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from queue import Empty
@@ -22,10 +23,12 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from rqproc.calls.call import Call
 from rqproc.ids import parse_address
+from rqproc.local.states import LocalStates
 from rqproc.local.waits import Waits
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
+from rqproc.node.objects import Objects
 from rqproc.node.runner import Heard, Runner
 from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Sent, Tally
@@ -107,10 +110,14 @@ class LocalWorker:
         self._settings = settings
         self._is_fallback = is_fallback
         self._clock = clock = runtime.suspend_proof
+        cache = Cache(name, settings.max_entries, settings.max_bytes)
+        objects = Objects(
+            LocalStates(), owns=cache.owns, clock=clock, most=settings.max_entries,
+            wake=lambda: self._inbox.put(_nothing),
+        )  # fmt: skip
         self._dispatcher = Dispatcher(
-            name, resources, cache=Cache(name, settings.max_entries, settings.max_bytes),
-            lanes=Lanes(settings.concurrency), clock=clock, max_waiters=settings.max_waiters,
-            chance=runtime.chance,
+            name, resources, cache=cache, lanes=Lanes(settings.concurrency), clock=clock,
+            max_waiters=settings.max_waiters, chance=runtime.chance, objects=objects,
         )  # fmt: skip
         if not is_fallback:  # which owns nothing, and so keeps nothing
             self._dispatcher.learn(EPOCH, (name,))
@@ -125,8 +132,9 @@ class LocalWorker:
         self._serving: dict[str, list[Thread]] = {}
         self._over = False
         self.runner = Runner(
-            name, namespace, runtime=runtime, report=self._report, has_tokens=not is_fallback
-        )
+            name, namespace, runtime=runtime, report=self._report, has_tokens=not is_fallback,
+            objects=objects,
+        )  # fmt: skip
 
     # --- called from other threads ---
 
@@ -232,6 +240,7 @@ class LocalWorker:
                 work()
                 del work  # it may be all that keeps an app, while the next one is waited for
                 self._work_off()
+            self._close_objects()
         except Exception as error:  # whoever waits is told, whatever it was
             log.critical("what runs handlers in this process has died", exc_info=error)
             self._failure = error
@@ -241,8 +250,20 @@ class LocalWorker:
             self._over = True
             self.runner.stop()
 
+    def _close_objects(self) -> None:
+        """It ends: no object is left open, if none takes longer than its end may."""
+        end = self._clock() + END_S
+        while (left_s := end - self._clock()) > 0 and self._dispatcher.has_objects:
+            self._dispatcher.close_objects(every=True)
+            self._work_off()
+            with suppress(Empty):
+                if work := self._inbox.get(timeout=left_s):
+                    work()
+
     def _next(self) -> Callable[[], object] | None:
-        due_at = self._dispatcher.scheduler.due_at
+        dispatcher = self._dispatcher
+        moments = (dispatcher.scheduler.due_at, dispatcher.idle_at)
+        due_at = min((moment for moment in moments if moment is not None), default=None)
         left_s = None if due_at is None else max(0.0, due_at - self._clock())
         try:
             return self._inbox.get(timeout=left_s)
@@ -253,6 +274,7 @@ class LocalWorker:
         """Start what may run now, and bring the answers that there are."""
         dispatcher = self._dispatcher
         dispatcher.scheduler.mind_the_time()
+        dispatcher.close_objects()
         while run := dispatcher.scheduler.next_run():
             self.runner.start(run)
         endings = dispatcher.collect()

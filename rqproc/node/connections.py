@@ -109,7 +109,7 @@ class Connections:
     # --- the beginning ---
 
     def reconcile(self, known: Iterable[Known], *, rejoined: bool, bare: bool) -> Claimed:
-        """Open the session at the server; return the view, without claims.
+        """Open the session at the server, or tell it once more; return the view, without claims.
 
         Args:
             bare: the functions may be missing; if so they are loaded, and the server is told that
@@ -127,7 +127,8 @@ class Connections:
         )  # fmt: skip
         reply = self._takes.exchange((reconcile,), timeout_s=GRACE_S)[0]
         claimed = self._commands.read_claim(reply)
-        self._answers = self._connector.connect(timeout_s=GRACE_S)
+        if self._answers is self._takes:
+            self._answers = self._connector.connect(timeout_s=GRACE_S)
         return claimed
 
     # --- connections that have rested ---

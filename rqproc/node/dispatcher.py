@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rqproc.ids import parse_address
 from rqproc.model import Request
 from rqproc.node.cache import Cache
 from rqproc.node.entries import Entry
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
+from rqproc.node.objects import Objects, last_run
 from rqproc.node.outbox import Outbox, node_lost
 from rqproc.node.reader import CALL, Reader, functions
 from rqproc.node.runs import Failed, RefusedRun, Run, Taken
@@ -45,11 +47,13 @@ class Dispatcher:
         intake: what is taken from the queue comes in here.
         scheduler: the runs.
         cache: what is kept here; of all that a dispatcher has, other threads may use this alone.
+        objects: those of stateful ids; None where there are none to be.
     """
 
     def __init__(
         self, name: str, resources: Mapping[str, ResourceSpec], *, cache: Cache,
         lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance,
+        objects: Objects | None = None,
     ) -> None:  # fmt: skip
         self._name = name
         self._resources = resources
@@ -58,6 +62,7 @@ class Dispatcher:
         self._unacknowledged = Unacknowledged()
         self._outbox = Outbox(name, clock)
         self.cache = cache
+        self.objects = objects
         self.scheduler = Scheduler(
             name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
             max_waiters=max_waiters, chance=chance,
@@ -165,12 +170,27 @@ class Dispatcher:
         """
         if members is not None:
             self.cache.learn(epoch, members, slots)
+            if self.objects is not None:
+                self.objects.leave()
 
     def forget(self) -> None:
         """The lease is lost: keep no entry, answer nobody; what runs goes on for nobody."""
         self.cache.forget()
         self.scheduler.forget()
         self.intake.abandon()
+        if self.objects is not None:
+            self.objects.forget()
+
+    def close_objects(self, *, every: bool = False) -> None:
+        """Have objects closed that are idle, or another's by now; or every one."""
+        if self.objects is None:
+            return
+        if every:
+            self.objects.leave(every=True)
+        for held in self.objects.to_close():
+            _, name, id = parse_address(held.address)
+            if resource := self._resources.get(name):  # none where an app is gone before its place
+                self.scheduler.close(last_run(held, resource, id))
 
     def forget_entries(self) -> None:
         """The lease may not be relied on for now: serve nothing that is kept."""
@@ -204,9 +224,11 @@ class Dispatcher:
         What has ended keeps its claim until its answer has arrived: let go of before, it would be
         sent on, and run again, while the answer is on its way.
         """
+        holds = self.objects.holds() if self.objects is not None else ()
+        taken_here = {taken.id: taken for taken in (*holds, *self._unacknowledged)}
         return [
             Known(taken.name, taken.token, taken.address)
-            for taken in self._unacknowledged
+            for taken in taken_here.values()
             if taken.holds or not taken.id.startswith(b"~")
         ]
 
@@ -223,8 +245,23 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Nothing is held, nothing runs, nothing is to be sent."""
-        return not (self._unacknowledged.ids or self.scheduler.lanes_taken or self._outbox)
+        """Nothing is held, nothing runs, nothing is to be sent; no object is there."""
+        busy = self._unacknowledged.ids or self.scheduler.lanes_taken or self._outbox
+        return not (busy or self.has_objects)
+
+    @property
+    def has_objects(self) -> bool:
+        return self.objects is not None and self.objects.count > 0
+
+    @property
+    def opened(self) -> int:
+        """How many objects were made, ever."""
+        return self.objects.opened if self.objects is not None else 0
+
+    @property
+    def idle_at(self) -> float | None:
+        """When, on its clock, an object may have been idle for long enough."""
+        return self.objects.due_at if self.objects is not None else None
 
     def changed_since(self, tally: Tally) -> bool:
         """Whether anything was answered after a tally was taken."""

@@ -26,10 +26,12 @@ from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.ingress import Ingress
 from rqproc.node.lanes import Lanes
 from rqproc.node.lease import Heartbeat, Term
+from rqproc.node.objects import Objects
 from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
 from rqproc.node.rq_commands import obey
 from rqproc.node.runs import Run
+from rqproc.node.states import ServerStates
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.worker import Worker
 from rqproc.protocol.commands import Commands
@@ -50,6 +52,7 @@ T = TypeVar("T")
 
 
 MOST_DERIVED_NAMES = 1000
+STATE_THREADS = 4
 RENEWED_S = 0.1
 """A lease that ends so much later than was told before has been renewed."""
 
@@ -129,7 +132,11 @@ class Node:
             failed=worker.fail,
         )
         heartbeat = self._make_heartbeat(worker, ingress)
-        with self._runtime.threads(1, name="rqproc-dependents") as self._after:
+        threads = self._runtime.threads
+        with (
+            threads(1, name="rqproc-dependents") as self._after,
+            threads(STATE_THREADS, name="rqproc-states") as self._for_loops,
+        ):
             heartbeat.start()
             ingress.start()
             if self._stopping.is_set():  # asked to before there was a worker
@@ -248,15 +255,31 @@ class Node:
 
     def _make_dispatcher(self, name: str) -> Dispatcher:
         settings = self.settings
+        cache = Cache(name, settings.max_entries, settings.max_bytes)
         return Dispatcher(
             name,
             self._resources,
-            cache=Cache(name, settings.max_entries, settings.max_bytes),
+            cache=cache,
             lanes=Lanes[Run](settings.concurrency),
             clock=self._runtime.suspend_proof,
             max_waiters=settings.max_waiters,
             chance=self._runtime.chance,
+            objects=self._make_objects(cache),
         )
+
+    def _make_objects(self, cache: Cache) -> Objects:
+        def worker() -> Worker:
+            assert self._worker  # runs are its own
+            return self._worker
+
+        states = ServerStates(
+            self._functions, self._commands, current=lambda: worker().term.incarnation,
+            runtime=self._runtime, threads=lambda: self._for_loops,
+        )  # fmt: skip
+        return Objects(
+            states, owns=cache.owns, clock=self._runtime.suspend_proof,
+            most=self.settings.max_entries, wake=lambda: worker().wake(),
+        )  # fmt: skip
 
     def _make_worker(self, name: str, dispatcher: Dispatcher, term: Term) -> Worker:
         return Worker(

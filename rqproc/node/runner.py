@@ -23,6 +23,7 @@ from rqproc.errors import ConfigError
 from rqproc.ids import parse_address
 from rqproc.node.calling import Values, call, call_async, pauses
 from rqproc.node.runs import Failed, Outcome, Overdue, Run, Slot, Taken
+from rqproc.objects import OBJECTS, ObjectKeeper
 from rqproc.protocol import answer_codec
 from rqproc.runtime import Runtime, Thread
 
@@ -53,13 +54,15 @@ class Runner:
 
     ``has_tokens``: whether handlers are told the tokens of their runs, else 0. ``logs``: whether
     what they raise is logged, since who has asked is somewhere else. ``find_job``: returns what
-    makes a job known to RQ as the one that is run; it may have to be asked for.
+    makes a job known to RQ as the one that is run; it may have to be asked for. ``objects``: who
+    has those of stateful ids.
     """
 
     def __init__(
         self, node: str, namespace: str, *, runtime: Runtime, report: Report,
         has_tokens: bool = True, logs: bool = False,
         find_job: Callable[[Taken], Enter | None] = lambda _: None,
+        objects: ObjectKeeper | None = None,
     ) -> None:  # fmt: skip
         self._runtime = runtime
         self._node = node
@@ -70,6 +73,7 @@ class Runner:
         self._values = Values()
         self._cancelled: set[Run] = set()
         self._find_job = find_job
+        self._objects = objects
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
@@ -255,6 +259,8 @@ class Runner:
 
     def _enter(self, run: Run) -> None:
         CURRENT.set(self._current(run))
+        if self._objects is not None and run.resource.idle_s is not None:
+            OBJECTS.set(self._objects)
         ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run), by=self))
 
     def _change_slot(self, run: Run, waits: bool) -> None:

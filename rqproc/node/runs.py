@@ -127,6 +127,7 @@ class Run:
         is_refresh: it was begun for those who come later: whoever caused it was answered before.
         batch: all runs that one call of a batch handler makes, this one too, of which the first
             stands for all; empty before they begin, when they have ended, and of other handlers.
+        closes: it is an object's last, and for nobody; see ``objects``.
     """
 
     address: str
@@ -140,6 +141,7 @@ class Run:
     hold: Taken | None = None
     asks: int = 0
     is_refresh: bool = False
+    closes: bool = False
     batch: Sequence[Run] = ()
 
     @property

@@ -135,6 +135,12 @@ class Scheduler:
         self._joinable[run.key] = run
         self._lanes.add(run.key, run)
 
+    def close(self, run: Run) -> None:
+        """Have an object closed, behind all that waits for its id."""
+        if run.hold and run.hold.id not in self._unacknowledged.ids:
+            self._unacknowledged.add(run.hold)
+        self._lanes.add(run.key, run)
+
     def part(self, key: bytes) -> bool:
         """Let nobody join what is being computed of an address, nor keep it; return whether it
         is.
@@ -215,7 +221,7 @@ class Scheduler:
             taken
             for run in self._lanes.behind(first.key)
             for taken in (run.hold, *run.waiting)
-            if taken and taken.token
+            if taken and taken.token and not run.closes  # an object's is that of its last call
         )
         lowest = min(behind, key=lambda taken: taken.token, default=first)
         if lowest.token < first.token:
@@ -293,7 +299,9 @@ class Scheduler:
             self._outbox.failure(run.hold, overdue, ":stuck")
         for other in self._lanes.drop(run.key):
             told += other.waiting
-            if other.hold:
+            if other.closes:  # the object is there until that run has ended
+                self._lanes.add(run.key, other)
+            elif other.hold:
                 self._results.release(other.hold, None)
         for taken in told:
             self._outbox.failure(taken, overdue)

@@ -68,9 +68,13 @@ class Session:
         Raises:
             ConnectionLost, Refused, LeaseLost, SessionSuperseded, ConfigError.
         """
-        known = self._dispatcher.known()
-        claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
-        self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots)
+        opened = -1
+        while opened != (opened := self._dispatcher.opened):
+            # What is not said is released: an object that was made meanwhile, while the run that
+            # made it has its claim.
+            known = self._dispatcher.known()
+            claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
+            self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots)
 
     def close(self) -> None:
         """Close the connections: what may have been lost with them is done again by the next."""

@@ -79,7 +79,7 @@ class Worker:
         )
         runner = Runner(
             node, commands.keys.namespace, runtime=runtime, report=self._report, logs=True,
-            find_job=find_job,
+            find_job=find_job, objects=dispatcher.objects,
         )  # fmt: skip
         self._leaders.runner = runner
         self._waker = self._leaders.waker
@@ -278,6 +278,7 @@ class Worker:
             self._mind_the_lease()
             if self._draining:
                 session.drain()
+            self._dispatcher.close_objects(every=self._draining)
             self._executor.mind_the_time()
             if run := self._advance(session):
                 return run
@@ -330,6 +331,8 @@ class Worker:
         left_s = self._pace.look_again_s(now)
         if (settles_in_s := session.settles_in_s) is not None:
             left_s = min(left_s, settles_in_s)
+        if (idle_at := self._dispatcher.idle_at) is not None:
+            left_s = min(left_s, max(0.0, idle_at - now))
         if self._draining:  # it ends as soon as all is acknowledged
             left_s = min(left_s, ACKNOWLEDGED_S)
         if self._stop_by is not None:

@@ -174,11 +174,14 @@ def test_every_option_of_a_resource_and_of_a_client_is_told() -> None:
         assert f"| `{name}` |" in told
 
 
-@pytest.mark.parametrize("kind", [Client, App, rqproc.AsyncClient, rqproc.Resource])
+@pytest.mark.parametrize(
+    "kind", [Client, App, rqproc.AsyncClient, rqproc.Resource, rqproc.Stateful]
+)
 def test_every_method_is_told(kind: type) -> None:
     methods = [name for name, _ in inspect.getmembers(kind) if not name.startswith("_")]
     aside = {"namespace", "server", "served_by", "path", "is_async", "on_lost", "resource"}
     aside |= {"unique_name", "asked", "lane", "member", "members"}  # for those who serve it
+    aside |= {"idle_s", "kind"}
     for name in set(methods) - aside:
         assert re.search(rf"[.`]{name}[(`]", page("python")), name
 

@@ -1,0 +1,26 @@
+"""Where states of stateful ids are kept without a server: in this process, while it runs."""
+
+from __future__ import annotations
+
+from rqproc.node.objects import Held
+
+
+class LocalStates:
+    """It is a ``States``."""
+
+    incarnation = "local"
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}
+
+    def take(self, held: Held, token: int) -> str:
+        return self._kept.get(held.address, "")
+
+    def keep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+        self._kept[held.address] = text
+
+    async def atake(self, held: Held, token: int) -> str:
+        return self.take(held, token)
+
+    async def akeep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+        self.keep(held, text)
