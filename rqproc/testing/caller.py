@@ -14,6 +14,7 @@ from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.ids import Id, canonical
 from rqproc.model import DEFAULT_TIMEOUT_S, Partial, Reply
+from rqproc.stateful import Stateful
 from rqproc.testing.events import Event, History, Kind
 from rqproc.testing.pending import Pending
 from rqproc.testing.watching import asked, name_of, shown
@@ -21,8 +22,8 @@ from rqproc.testing.watching import asked, name_of, shown
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
 
-Which = Resource[..., Any] | str
-"""A resource, or its name."""
+Which = Resource[..., Any] | Stateful[Any] | str
+"""A resource or a stateful class, or its name."""
 
 GRACE_S = 2.0
 """Past its deadline within which a call has ended: a server that does not answer is waited for."""

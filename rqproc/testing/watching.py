@@ -21,6 +21,7 @@ from rqproc.model import DEFAULT_RESOURCE
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 from rqproc.sample import with_demo
+from rqproc.stateful import Stateful
 from rqproc.testing.events import Event, Kind
 
 TEXT_CHARS = 80
@@ -158,19 +159,20 @@ def _short(text: str) -> str:
     return text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 3] + "..."
 
 
-def asked(resource: Resource[..., Any] | str | None, args: Any) -> tuple[str, Any]:
+def asked(resource: Resource[..., Any] | Stateful[Any] | str | None, args: Any) -> tuple[str, Any]:
     """Return by which name, and with which arguments, a resource is asked for."""
     return resource.asked(args) if isinstance(resource, Resource) else (name_of(resource), args)
 
 
-def name_of(resource: Resource[..., Any] | str | None) -> str:
+def name_of(resource: Resource[..., Any] | Stateful[Any] | str | None) -> str:
     """Return a resource's name. Raises: ConfigError: a function, which has none."""
     if resource is None:
         return DEFAULT_RESOURCE
     if isinstance(resource, str):
         return resource
-    if not isinstance(resource, Resource):
+    if not isinstance(resource, Resource | Stateful):
         raise ConfigError(
-            f"not a resource: {resource!r}; give what @app.resource(...) returned, or its name"
+            f"not a resource: {resource!r}; give what @app.resource(...) or @app.stateful(...) "
+            "returned, or its name"
         )
     return resource.name

@@ -74,6 +74,20 @@ def test_a_caller_takes_the_calls_of_a_dead_node_to_those_that_are_left(
         assert caller.request(1, timeout=10)["node"] == "n2"
 
 
+def test_a_node_keeps_the_states_of_stateful_ids(guarded: ServerProcess) -> None:
+    url = url_of(guarded, "node")
+    with (
+        kit.node(url, KEYS.namespace, "n1", app="bank:app", SHOP_URL=guarded.url) as node,
+        Client(url_of(guarded, "caller"), namespace=KEYS.namespace) as caller,
+    ):
+        node.ready()
+        assert caller.request(1, "Account", args=("deposit_safely", 5)) == 5
+        assert caller.request(1, "Account", args=("deposit", 1)) == 6
+        assert node.stop() == 0
+    with guarded.client() as admin:
+        assert admin.hget(KEYS.kept_state("1-Account-1"), "state") == b"6"
+
+
 def test_an_operator_lists_and_drains(guarded: ServerProcess, node: Running) -> None:
     with Client(url_of(guarded, "operator"), namespace=KEYS.namespace) as operator:
         assert operator.members() == ("n1",)
@@ -90,12 +104,13 @@ def test_an_operator_lists_and_drains(guarded: ServerProcess, node: Running) -> 
         ("LPOP", KEYS.queue("n1")),
         ("EVAL", "return 1", "0"),
         ("SET", KEYS.answer("r1-c0-1-demo-1"), "r1-c0-1-demo-1 hit 0 0 0 n1 1"),
+        ("HSET", KEYS.kept_state("1-Account-1"), "state", "1"),
         ("GET", "somebody-elses"),
         ("SUBSCRIBE", "somebody-elses"),
     ],
     ids=lambda command: command[0].lower(),
 )
-def test_a_caller_cannot_load_functions_forge_an_answer_or_take_jobs(
+def test_a_caller_cannot_load_functions_forge_an_answer_or_a_state_or_take_jobs(
     caller: Client, guarded: ServerProcess, command: tuple[str, ...]
 ) -> None:
     assert caller.members() == ("n1",)
