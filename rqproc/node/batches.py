@@ -1,6 +1,6 @@
 """Runs that one call of their batch handler is to make: who goes with whom, and when they begin.
 
-Pure: it starts nothing; every moment is given. Used by whoever holds the worker's lock, see ``leaders``.
+Pure: it starts nothing; every moment is given. Used under the worker's lock, see ``leaders``.
 
 Each id has a run of its own, with its lane, its deadline, its token and whoever waits for it. Only
 the call is one::

@@ -1,6 +1,6 @@
 """How many runs of a resource may begin in a second, on this node and of one id; who waits for it.
 
-Pure: it starts nothing; every moment is given. Used by whoever holds the worker's lock, see ``leaders``.
+Pure: it starts nothing; every moment is given. Used under the worker's lock, see ``leaders``.
 
 A run is given the moment at which it may begin when it is asked for, and waits for it before it
 enters its lane: so it takes no place of ``concurrency``. Whoever's time is over before that moment
