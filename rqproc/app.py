@@ -5,6 +5,7 @@ Knows handlers and clients; loads a node, or what serves ``local://``, where one
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
@@ -344,6 +345,9 @@ class App:
         outermost. An asynchronous one is for coroutines: handlers on threads run without it. What
         it raises, the run has raised.
 
+        Raises:
+            ConfigError: a generator without ``contextmanager``.
+
         Example:
             >>> @app.around
             ... @contextmanager
@@ -354,6 +358,8 @@ class App:
             ...     finally:
             ...         close_old_connections()
         """
+        if inspect.isgeneratorfunction(enter) or inspect.isasyncgenfunction(enter):
+            raise ConfigError(f"{enter.__name__} is a generator: decorate it with @contextmanager")
         self._around.append(enter)
         return enter
 

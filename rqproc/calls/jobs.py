@@ -40,10 +40,12 @@ class JobOptions(TypedDict, total=False):
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises: ConfigError: RQ has no such option, or no node does what it asks for."""
+    """Raises: ConfigError: RQ has no such option, or no such value of it."""
     if unknown := sorted(options.keys() - JobOptions.__annotations__.keys()):
         known = ", ".join(JobOptions.__annotations__)
         raise ConfigError(f"no option of a job: {', '.join(unknown)}; there are {known}")
+    if not isinstance(meta := options.get("meta", {}), Mapping):
+        raise ConfigError(f"invalid meta={meta!r}: a dict, which RQ keeps with the job")
 
 
 def jobs_of(

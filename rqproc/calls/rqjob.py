@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from copy import copy
 from datetime import UTC, datetime
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -57,7 +58,7 @@ def enqueue(
         )
     except RedisError as error:
         raise RedisUnavailable(server, str(error)) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, PicklingError) as error:
         raise ConfigError(f"RQ refuses the job's options: {error}") from error
 
 

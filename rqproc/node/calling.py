@@ -38,7 +38,7 @@ from rqproc.ids import Id, canonical
 from rqproc.node.runs import Done, Failed, Outcome, Run
 from rqproc.policy import LONGEST_BACKOFF_S, Cached, Chance, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
-from rqproc.resource import ResourceSpec
+from rqproc.resource import Around, ResourceSpec
 from rqproc.transport.backoff import Backoff
 
 log = logging.getLogger("rqproc.node")
@@ -59,7 +59,7 @@ def call(run: Run) -> Any:
         return _handler(run)
     with ExitStack() as stack:
         for enter in run.resource.around:
-            scope = enter(CURRENT.get())
+            scope = _made(enter)
             if isinstance(scope, AbstractContextManager):
                 stack.enter_context(scope)
         return _handler(run)
@@ -71,12 +71,20 @@ async def call_async(run: Run) -> Any:
         return await _handler(run)
     async with AsyncExitStack() as stack:
         for enter in run.resource.around:
-            scope = enter(CURRENT.get())
+            scope = _made(enter)
             if isinstance(scope, AbstractAsyncContextManager):
                 await stack.enter_async_context(scope)
             else:
                 stack.enter_context(scope)
         return await _handler(run)
+
+
+def _made(enter: Around) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+    """Raises: TypeError: it makes something else, which would be passed over without a word."""
+    scope = enter(CURRENT.get())
+    if isinstance(scope, AbstractContextManager | AbstractAsyncContextManager):
+        return scope
+    raise TypeError(f"{enter!r}, of App.around, made no context manager but {scope!r}")
 
 
 def _handler(run: Run) -> Any:

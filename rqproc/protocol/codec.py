@@ -88,8 +88,10 @@ def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
     if request.kwargs:
         options["kwargs"] = dict(request.kwargs)
     try:
+        for argument in (*request.args, *request.kwargs.values()):
+            _check_readable(argument)
         text = _to_json([function, None, [request.id], options])
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"the arguments of {request.resource} are not JSON: {error}") from error
     data = text.encode()
     if len(data) > MAX_ARGUMENT_BYTES:
@@ -251,14 +253,14 @@ def encode_value(value: object) -> str:
         UnservableValue: JSON cannot carry it, whoever reads it; or it is over 1 MiB.
     """
     try:
+        if isinstance(value, dict | list | tuple | int):
+            _check_readable(value)
         text = _to_json(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise UnservableValue(f"the handler's value is not JSON: {error}") from error
     size = len(text)  # ASCII: json escapes everything else
     if size > MAX_VALUE_BYTES:
         raise UnservableValue(f"the handler's value takes {size} bytes, over {MAX_VALUE_BYTES}")
-    if isinstance(value, dict | list | tuple | int):
-        _check_readable(value)
     return text
 
 
@@ -266,19 +268,17 @@ def _check_readable(value: object) -> None:
     """Refuse what this process can write and another may not read, or reads as something else.
 
     Raises:
-        UnservableValue.
+        ValueError: the message says what it has in it.
     """
     left: list[tuple[object, int]] = [(value, 1)]
     while left:
         found, depth = left.pop()
         if isinstance(found, int):
             if found.bit_length() > MAX_BITS:
-                raise UnservableValue(
-                    f"the handler's value has an integer over {MAX_DIGITS} digits"
-                )
+                raise ValueError(f"it has an integer over {MAX_DIGITS} digits")
             continue
         if depth > MAX_DEPTH:
-            raise UnservableValue(f"the handler's value is nested over {MAX_DEPTH} deep")
+            raise ValueError(f"it is nested over {MAX_DEPTH} deep")
         parts: Iterable[object] = ()
         if isinstance(found, dict):
             _check_keys(found)
@@ -293,9 +293,7 @@ def _check_keys(found: dict[Any, Any]) -> None:
     if all(type(key) is str for key in found):
         return
     if len(json.loads(_to_json(dict.fromkeys(found)))) < len(found):
-        raise UnservableValue(
-            "the handler's value has keys of one dict that JSON cannot tell apart, as 1 and '1'"
-        )
+        raise ValueError("one dict in it has keys that JSON cannot tell apart, as 1 and '1'")
 
 
 def return_value(text: str, serializer: Serializer) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from integration import around, kit
 from integration.fixtures import Cluster
 
-from rqproc.errors import HandlerFailed
+from rqproc import App
+from rqproc.errors import ConfigError, HandlerFailed
 
 
 @pytest.fixture
@@ -68,3 +70,21 @@ except HandlerFailed as error:
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout == "RuntimeError\n"
+
+
+def test_what_makes_no_context_manager_is_refused() -> None:
+    """Else it would be passed over without a word."""
+    app = App("local://")
+
+    @app.resource(ttl=0)
+    def echo(id: int) -> int:
+        return id
+
+    def forgotten(current: object) -> Iterator[None]:
+        yield
+
+    with pytest.raises(ConfigError, match=r"forgotten is a generator: .* @contextmanager"):
+        app.around(forgotten)  # type: ignore[arg-type]
+    app.around(lambda current: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(HandlerFailed, match="made no context manager but None"):
+        echo.request(1)

@@ -103,6 +103,9 @@ def test_what_no_node_does_and_what_makes_no_sense_is_refused_at_once(app: App, 
         app.client.enqueue(id, "charge", job_timeout=5)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match="RQ refuses"):
         charge.with_options(unique=True).enqueue(id)  # without an id
+    for meta in ([1], {"f": lambda: 1}):
+        with pytest.raises(ConfigError, match=r"meta|RQ refuses"):
+            charge.with_options(meta=meta).enqueue(id)
     with pytest.raises(ConfigError, match="one job"):
         charge.with_options(job_id="x").enqueue_many([id])
     with pytest.raises(PayloadTooLarge):

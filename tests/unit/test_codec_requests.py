@@ -9,6 +9,7 @@ import struct
 import tracemalloc
 import zlib
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,23 @@ def test_an_invalidation_reads_back_as_one() -> None:
 def test_arguments_that_are_not_json_are_named(value: object) -> None:
     with pytest.raises(ConfigError, match="the arguments of price are not JSON"):
         encode_request(Request("price", 42, (value,)))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (10**4400, "over 4300 digits"),
+        ({1: "a", "1": "b"}, "cannot tell apart"),
+        (reduce(lambda inner, _: [inner], range(300), 0), "over 200 deep"),
+    ],
+    ids=["digits", "keys", "depth"],
+)
+def test_arguments_that_a_node_would_read_otherwise_or_not_at_all_are_refused(
+    value: object, said: str
+) -> None:
+    for request in (Request("price", 1, (value,)), Request("price", 1, (), {"key": value})):
+        with pytest.raises(ConfigError, match=said):
+            encode_request(request)
 
 
 def test_arguments_that_hold_themselves_are_refused() -> None:
