@@ -148,12 +148,12 @@ def test_other_ids_are_answered_while_a_request_kills_node_after_node(
 def test_what_has_ended_is_answered_before_the_next_run_takes_the_node_with_it(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", options=("--lease", "2", "--heartbeat", "0.2"))
+    cluster.start("a", "b", options=("--lease", "6", "--heartbeat", "0.2", "--concurrency", "1"))
     (id,) = ids(1)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(cluster.client.request, id, "gated", timeout=30)
         book.started("gated", id)
-        dying = pool.submit(cluster.client.request, id, "die", timeout=8)
+        dying = pool.submit(cluster.client.request, id, "die", timeout=3)
         kit.eventually(lambda: max(n.held for n in cluster.client.membership().nodes) == 2)
         book.release("gated", id)
         assert first.result()["n"] == 1

@@ -119,7 +119,7 @@ def test_an_interrupted_bench_leaves_nothing(moment: str, number: signal.Signals
     options = ("--rows", "miss,threads", "--seconds", "0.5", "--rounds", "9")
     stage = Stage(command=("bench", *options))
     try:
-        kit.eventually(lambda: moment in stage.running.stderr, within_s=30, what=moment)
+        kit.eventually(lambda: moment in stage.running.stderr, within_s=90, what=moment)
         stage.running.signal(number)
         assert stage.running.wait() == 130
         assert "Traceback" not in stage.running.stderr

@@ -91,7 +91,7 @@ def test_it_is_gone_when_its_owners_is(caller: Client, book: Book, ids: Fresh) -
     ends_at = time.monotonic() + first.expires_in_s
     while (last := caller.reply(id, "brief")).source == "near":
         assert last.age_s <= TTL_S
-        assert time.monotonic() < ends_at + 0.05
+        assert time.monotonic() < ends_at + 1.0
     assert last.token >= first.token
     kit.eventually(lambda: caller.reply(id, "brief").value["n"] > first.value["n"])
 

@@ -17,7 +17,7 @@ app = App()
 closed: list[tuple[Any, Any]] = []
 
 
-@app.stateful(idle=300)
+@app.stateful(idle=30)
 class Account:
     def __init__(self, id: Any, state: Any = None) -> None:
         self.id = id
@@ -37,7 +37,7 @@ class Account:
         return self.balance
 
 
-@app.stateful(idle=300)
+@app.stateful(idle=30)
 class Counter:
     def __init__(self, id: Any, state: int | None = None) -> None:
         self.count = state or 0
@@ -62,9 +62,9 @@ def nothing_closed() -> None:
 def test_an_object_is_closed_when_it_was_idle_and_no_sooner() -> None:
     with LocalCluster(app, nodes=1) as cluster:
         assert Account.at(42).deposit(5) == 5
-        cluster.advance(299)
+        cluster.advance(29)
         assert Account.at(42).deposit(1) == 6
-        cluster.advance(299)
+        cluster.advance(29)
         assert closed == []
         cluster.advance(2)
         assert closed == [(42, 6)]
@@ -112,7 +112,7 @@ def test_a_state_survives_a_server_that_is_out_when_an_object_is_closed() -> Non
     with LocalCluster(app, nodes=1) as cluster:
         Account.at(42).deposit(5)
         with cluster.hold(Account, 42) as held:
-            cluster.advance(301)
+            cluster.advance(31)
             held.wait()
             cluster.redis_down()
         cluster.advance(3)
@@ -152,7 +152,7 @@ def test_coroutines_have_states_too() -> None:
         assert asyncio.run(Counter.acall(1, "add")) == 1
         assert Counter.call(1, "add", keep=True) == 2
         assert Counter.call(1, "add") == 3
-        cluster.advance(301)
+        cluster.advance(31)
         assert Counter.call(1, "add") == 4
         owner = cluster.owner(1)
         assert owner

@@ -82,7 +82,8 @@ MUTANTS = {
         "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
         "  end\n  send_on(open, ran, since)\n"
         "  if changes > 0 then epoch_changed(changes) end\n"),
-    "the dead keep their holds": Mutation("recovery", "call('HDEL', K.holders, address)", ""),
+    "the dead keep their holds": Mutation("recovery",
+        "seen[address] = true\n      call('HDEL', K.holders, address)\n", "seen[address] = true\n"),
     "the dead keep what was open": Mutation("recovery",
         "      recover(entry, ran[entry.id])\n", ""),
     "the dead keep their records": Mutation("recovery",
@@ -645,8 +646,6 @@ FOUND_AT_ONCE = {
     "queues have no end",
     "the fence keeps all out",
     "tokens are given twice",
-    "an old state is kept in the place of a newer one",
-    "to take a state leaves the fence where it was",
     "an end releases nothing",
     "reconcile opens no session",
     "what still runs is not held",
