@@ -6,7 +6,6 @@ Must not know anything about requests that ``calls`` does not already say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
@@ -162,12 +161,22 @@ class AsyncClient(BaseClient):
     ) -> bool:
         """Drop an id's entry. Args, Returns, Raises: as ``Client.invalidate``."""
         call = self._requests.one(id, resource, (), None, timeout, "wait", "i")
-        found = call.ids[0]
-        with self._near.dropping(resource, found) if self._near else nullcontext():
-            had = (await self._ask(call)).value(self.namespace)
-        if self._nearby:
-            self._nearby.drop(resource, found)
-        return bool(had)
+        with self._requests.dropping(call):
+            return bool((await self._ask(call)).value(self.namespace))
+
+    async def invalidate_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> dict[Id, bool]:
+        """Drop the entries of many ids. Args, Returns, Raises: as ``Client.invalidate_many``."""
+        asked = self._requests.many(ids, resource, timeout, "wait", "i")
+        with self._requests.dropping(asked.call):
+            await self._ask(asked.call)
+        return asked.values(return_exceptions=return_exceptions)
 
     # --- single functions, which block for a round trip: in a thread, beside the loop ---
 

@@ -186,9 +186,19 @@ class Resource(ResourceSpec, Generic[P, R]):
         """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
         return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)
 
+    def invalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
+        """Drop many entries in one round trip. Raises: as ``Client.request``."""
+        return self.app.client.invalidate_many(ids, self.name, timeout=self._options.timeout)
+
     async def ainvalidate(self, id: Id) -> bool:
         """``invalidate`` for asyncio. Raises: as ``Client.request``."""
         return await self.app.async_client.invalidate(id, self.name, timeout=self._options.timeout)
+
+    async def ainvalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
+        """``invalidate_many`` for asyncio. Raises: as ``Client.request``."""
+        return await self.app.async_client.invalidate_many(
+            ids, self.name, timeout=self._options.timeout
+        )
 
 
 class App:

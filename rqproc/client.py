@@ -224,15 +224,32 @@ class Client(BaseClient):
             as ``request``.
         """
         call = self._requests.one(id, resource, (), None, timeout, "wait", "i")
-        found = call.ids[0]
-        if self._near:
-            with self._near.dropping(resource, found):
-                had = self._ask(call).value(self.namespace)
-        else:
-            had = self._ask(call).value(self.namespace)
-        if self._nearby:
-            self._nearby.drop(resource, found)
-        return bool(had)
+        with self._requests.dropping(call):
+            return bool(self._ask(call).value(self.namespace))
+
+    def invalidate_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> dict[Id, bool]:
+        """Drop the entries of many ids in one round trip; return what ``invalidate`` does of each.
+
+        All are tried. With ``return_exceptions`` an id that failed has its error as value; without,
+        the first error is raised.
+
+        Returns:
+            {id as it was given: bool}, in the order given.
+
+        Raises:
+            as ``request``.
+        """
+        asked = self._requests.many(ids, resource, timeout, "wait", "i")
+        with self._requests.dropping(asked.call):
+            self._ask(asked.call)
+        return asked.values(return_exceptions=return_exceptions)
 
     def enqueue(
         self,

@@ -149,12 +149,13 @@ class Call:
         """
         if self.kind == "c":
             return plain(self.resource, self.ids[place])[2]
-        if self._data is None:
-            self._data = codec.encode_request(
+        data = self._data if len(self.ids) == 1 else None
+        if data is None:
+            data = self._data = codec.encode_request(
                 Request(self.resource, self.ids[place], tuple(self.args), self.kwargs or {}),
                 function=codec.INVALIDATE if self.kind == "i" else codec.REQUEST,
             )
-        return self._data
+        return data
 
     def fetch_error(self) -> Exception | None:
         """Return what the connection failed of since the last time."""

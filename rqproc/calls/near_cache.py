@@ -7,7 +7,7 @@ know how a request is answered.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rqproc.calls.call import Call
@@ -87,15 +87,19 @@ class NearCache:
         return self.kept.expect(call.resource, call.ids)
 
     @contextmanager
-    def dropping(self, resource: str, id: Id) -> Iterator[None]:
+    def dropping(self, resource: str, ids: Sequence[Id]) -> Iterator[None]:
         """Around an invalidation: its caller need not wait for what will be published.
 
         Once before, and once after: others of this process may have asked for it meanwhile.
         """
-        self.kept.drop(resource, id)
+        self._drop(resource, ids)
         try:
             yield
         finally:
+            self._drop(resource, ids)
+
+    def _drop(self, resource: str, ids: Iterable[Id]) -> None:
+        for id in ids:
             self.kept.drop(resource, id)
 
     def forget_parent(self) -> None:

@@ -6,7 +6,8 @@ connections, threads or event loops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -93,9 +94,10 @@ class Requests:
         return call
 
     def many(
-        self, ids: Iterable[object], resource: str, timeout: float | None, on_lost: OnLost | None
-    ) -> Many:
-        """Ask for ids, each of them once.
+        self, ids: Iterable[object], resource: str, timeout: float | None, on_lost: OnLost | None,
+        kind: Kind = "c",
+    ) -> Many:  # fmt: skip
+        """Ask for ids, or have them invalidated, each of them once.
 
         Raises:
             InvalidId, ConfigError.
@@ -106,17 +108,33 @@ class Requests:
         given = list(ids)
         spelled = list(map(canonical, given))
         asked = list(dict.fromkeys(spelled))
-        found = self.near.replies(asked, resource) if self.near else {}
-        if self.nearby:
-            found |= find_all(self.nearby, resource, asked)
+        found = self._find_all(asked, resource) if kind == "c" else {}
         wanted = [id for id in asked if id not in found] if found else asked
         run = ASKING.get()
-        parent = run.address if run and run.namespace == self.namespace else ""
+        is_nested = run is not None and kind != "i" and run.namespace == self.namespace
+        parent = run.address if is_nested and run else ""
         addresses = [plain(resource, id)[1] for id in wanted]
         deadline = self._monotonic() + timeout_s
-        call = Call("c", resource, wanted, addresses, timeout_s, deadline, policy, parent)
+        call = Call(kind, resource, wanted, addresses, timeout_s, deadline, policy, parent)
         names = None if all(map(is_, given, spelled)) else list(zip(given, spelled, strict=True))
         return Many(call, asked, found, self.namespace, names)
+
+    def _find_all(self, ids: Sequence[Id], resource: str) -> dict[Id, Reply]:
+        found = self.near.replies(ids, resource) if self.near else {}
+        if self.nearby:
+            found |= find_all(self.nearby, resource, ids)
+        return found
+
+    @contextmanager
+    def dropping(self, call: Call) -> Iterator[None]:
+        """Around an invalidation: what is kept nearer than the cluster goes too."""
+        with self.near.dropping(call.resource, call.ids) if self.near else nullcontext():
+            try:
+                yield
+            finally:
+                if self.nearby:
+                    for id in call.ids:
+                        self.nearby.drop(call.resource, id)
 
     def begin(self, call: Call) -> CallScope:
         """Before a call is sent."""

@@ -296,8 +296,8 @@ def invalidate(
     A request made afterwards gets a value that was computed afterwards.
     """
     with Client(target.url, namespace=target.namespace) as client:
-        for id in dict.fromkeys(canonical(id) for id in ids):
-            dropped = client.invalidate(id, resource, timeout=timeout)
+        found = client.invalidate_many(map(canonical, ids), resource, timeout=timeout)
+        for id, dropped in found.items():
             if as_json:
                 click.echo(json.dumps({"id": id, "resource": resource, "dropped": dropped}))
             else:

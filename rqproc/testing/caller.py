@@ -140,6 +140,10 @@ class Caller(ABC):
         """Drop an id's entry; return whether there was one. Raises: as ``Client.invalidate``."""
         return self.client.invalidate(id, name_of(resource))
 
+    def invalidate_many(self, resource: Which, ids: Iterable[Id]) -> dict[Id, bool]:
+        """Drop the entries of many ids. Raises: as ``Client.invalidate_many``."""
+        return self.client.invalidate_many(ids, name_of(resource))
+
     def assert_nothing_lost(self) -> None:
         """All calls that were started, and all jobs that were enqueued, have come to an end.
 

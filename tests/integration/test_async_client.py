@@ -106,11 +106,13 @@ def test_what_was_invalidated_is_computed_anew_for_all(
         first = (await near.request(id, "price"))["n"]
         had = [await near.invalidate(id, "price"), await other.invalidate(id, "price")]
         again = (await near.request(id, "price"))["n"]
+        had += [(await near.invalidate_many([id], "price"))[id]]
+        last = (await near.request(id, "price"))["n"]
         await near.close()
-        return [first, had, again]
+        return [first, had, again, last]
 
-    assert asked(shop, work) == [1, [True, False], 2]
-    assert client.request(id, "price")["n"] == 2
+    assert asked(shop, work) == [1, [True, False, True], 2, 3]
+    assert client.request(id, "price")["n"] == 3
 
 
 def test_the_cluster_is_told_of_as_to_the_blocking_client(

@@ -11,6 +11,7 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 
 from rqproc import AsyncClient, Client
+from rqproc.errors import UnknownResource
 
 TTL_S = 0.6  # of the resource `brief`
 
@@ -41,6 +42,25 @@ def test_a_dropped_entry_is_computed_anew(client: Client, ids: Fresh) -> None:
     assert client.invalidate(id, "price") is False
     reply = client.reply(id, "price")
     assert (reply.source, reply.value["n"]) == ("miss", 2)
+
+
+def test_many_entries_are_dropped_at_once(client: Client, ids: Fresh) -> None:
+    some, others = ids(300), ids(2)
+    client.request_many([*some[:150], *others], "price")
+    had = client.invalidate_many([*some, str(some[0])], "price")
+    assert had == {id: id in some[:150] for id in some} | {str(some[0]): True}
+    values = client.request_many([*some, *others], "price")
+    assert {id: value["n"] for id, value in values.items()} == {
+        id: 2 if id in some[:150] else 1 for id in [*some, *others]
+    }
+
+
+def test_each_of_many_that_cannot_be_dropped_says_so(client: Client) -> None:
+    with pytest.raises(UnknownResource):
+        client.invalidate_many([1, 2], "nothing")
+    found = client.invalidate_many([1, 2], "nothing", return_exceptions=True)
+    assert [type(found[id]) for id in (1, 2)] == [UnknownResource] * 2
+    assert client.invalidate_many([], "price") == {}
 
 
 def test_an_id_is_dropped_alone(client: Client, ids: Fresh) -> None:

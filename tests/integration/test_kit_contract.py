@@ -139,6 +139,14 @@ def test_an_invalidated_value_is_computed_anew(cluster: Kit) -> None:
     assert cluster.request(price, 1) != old
 
 
+def test_many_invalidated_values_are_computed_anew(cluster: Kit) -> None:
+    old = cluster.request_many(price, range(5))
+    had = cluster.invalidate_many(price, [*range(4), 9])
+    assert had == {0: True, 1: True, 2: True, 3: True, 9: False}
+    new = cluster.request_many(price, range(5))
+    assert [id for id in range(5) if new[id] == old[id]] == [4]
+
+
 def test_tasks_that_ask_at_once_share_one_computation(cluster: Kit) -> None:
     async def ask() -> list[Any]:
         return await asyncio.gather(*(cluster.arequest(quote, 3) for _ in range(10)))
