@@ -27,6 +27,7 @@ from rqproc.model import (
     Partial,
     Reply,
 )
+from rqproc.protocol import codec
 from rqproc.resource import Declaring, ResourceSpec
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class AsyncClient(BaseClient):
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
     ) -> bool:
         """Drop an id's entry. Args, Returns, Raises: as ``Client.invalidate``."""
-        call = self._requests.one(id, resource, (), None, timeout, "wait", "i")
+        call = self._requests.one(id, resource, (), None, timeout, "wait", codec.INVALIDATE)
         with self._requests.dropping(call):
             return bool((await self._ask(call)).value(self.namespace))
 
@@ -173,10 +174,45 @@ class AsyncClient(BaseClient):
         return_exceptions: bool = False,
     ) -> dict[Id, bool]:
         """Drop the entries of many ids. Args, Returns, Raises: as ``Client.invalidate_many``."""
-        asked = self._requests.many(ids, resource, timeout, "wait", "i")
+        asked = self._requests.many(ids, resource, timeout, "wait", codec.INVALIDATE)
         with self._requests.dropping(asked.call):
             await self._ask(asked.call)
         return asked.values(return_exceptions=return_exceptions)
+
+    async def refresh(
+        self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
+    ) -> Reply:
+        """Have a value made now. Args, Returns, Raises: as ``Client.refresh``."""
+        call = self._requests.one(id, resource, (), None, timeout, "wait", codec.REFRESH)
+        with self._requests.dropping(call):
+            return (await self._ask(call)).reply(self.namespace)
+
+    async def refresh_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+    ) -> dict[Id, Reply | RqprocError]:
+        """Refresh many ids. Args, Returns, Raises: as ``Client.refresh_many``."""
+        asked = self._requests.many(ids, resource, timeout, "wait", codec.REFRESH)
+        with self._requests.dropping(asked.call):
+            await self._ask(asked.call)
+        return asked.outcomes()
+
+    async def set(
+        self,
+        id: Id,
+        value: Any,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Put a value in an id's entry. Args, Returns, Raises: as ``Client.set``."""
+        call = self._requests.fill(id, resource, value, ttl, timeout)
+        with self._requests.dropping(call):
+            return bool((await self._ask(call)).value(self.namespace))
 
     # --- single functions, which block for a round trip: in a thread, beside the loop ---
 

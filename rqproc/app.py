@@ -186,6 +186,25 @@ class Resource(ResourceSpec, Generic[P, R]):
         """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
         return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)
 
+    def refresh(self, id: Id) -> Any:
+        """Have the value made now, and return it. Raises: as ``Client.refresh``."""
+        return self.app.client.refresh(id, self.name, timeout=self._options.timeout).value
+
+    async def arefresh(self, id: Id) -> Any:
+        """``refresh`` for asyncio. Raises: as ``Client.refresh``."""
+        client = self.app.async_client
+        return (await client.refresh(id, self.name, timeout=self._options.timeout)).value
+
+    def set(self, id: Id, value: Any, *, ttl: float | None = None) -> bool:
+        """Put a value in an id's entry. Returns, Raises: as ``Client.set``."""
+        return self.app.client.set(id, value, self.name, ttl=ttl, timeout=self._options.timeout)
+
+    async def aset(self, id: Id, value: Any, *, ttl: float | None = None) -> bool:
+        """``set`` for asyncio. Returns, Raises: as ``Client.set``."""
+        return await self.app.async_client.set(
+            id, value, self.name, ttl=ttl, timeout=self._options.timeout
+        )
+
     def invalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
         """Drop many entries in one round trip. Raises: as ``Client.request``."""
         return self.app.client.invalidate_many(ids, self.name, timeout=self._options.timeout)

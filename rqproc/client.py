@@ -30,6 +30,7 @@ from rqproc.model import (
     Partial,
     Reply,
 )
+from rqproc.protocol import codec
 from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.resource import Declaring, ResourceSpec
 
@@ -223,7 +224,7 @@ class Client(BaseClient):
         Raises:
             as ``request``.
         """
-        call = self._requests.one(id, resource, (), None, timeout, "wait", "i")
+        call = self._requests.one(id, resource, (), None, timeout, "wait", codec.INVALIDATE)
         with self._requests.dropping(call):
             return bool(self._ask(call).value(self.namespace))
 
@@ -246,10 +247,68 @@ class Client(BaseClient):
         Raises:
             as ``request``.
         """
-        asked = self._requests.many(ids, resource, timeout, "wait", "i")
+        asked = self._requests.many(ids, resource, timeout, "wait", codec.INVALIDATE)
         with self._requests.dropping(asked.call):
             self._ask(asked.call)
         return asked.values(return_exceptions=return_exceptions)
+
+    def refresh(
+        self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
+    ) -> Reply:
+        """Have the value of an id made now, whatever is kept, and return the reply.
+
+        The run begins after this was called, behind one that is under way, whose value is not kept.
+        Until it has ended others get the old value, where there is one. If it fails, that stays.
+
+        Raises:
+            as ``request``; HandlerFailed: the resource has ttl=0.
+        """
+        call = self._requests.one(id, resource, (), None, timeout, "wait", codec.REFRESH)
+        with self._requests.dropping(call):
+            return self._ask(call).reply(self.namespace)
+
+    def refresh_many(
+        self,
+        ids: Iterable[Id],
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        timeout: float | None = None,
+    ) -> dict[Id, Reply | RqprocError]:
+        """Refresh many ids in one round trip; return what ``reply_many`` does. Raises: as that."""
+        asked = self._requests.many(ids, resource, timeout, "wait", codec.REFRESH)
+        with self._requests.dropping(asked.call):
+            self._ask(asked.call)
+        return asked.outcomes()
+
+    def set(
+        self,
+        id: Id,
+        value: Any,
+        resource: str = DEFAULT_RESOURCE,
+        *,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Put a value in the entry of an id, as if its handler had just returned it.
+
+        It waits for a run that is under way, whose value is not kept. Nothing older is served once
+        this has returned.
+
+        Args:
+            value: JSON, up to 64 KiB.
+            ttl: float, seconds that it is kept, 0 to 86400; None for the resource's. 0 leaves
+                nothing in the entry.
+
+        Returns:
+            whether it is kept; False too where another node owned the id meanwhile, or the id was
+            invalidated, refreshed or set once more.
+
+        Raises:
+            as ``request``; HandlerFailed: the resource has ttl=0.
+        """
+        call = self._requests.fill(id, resource, value, ttl, timeout)
+        with self._requests.dropping(call):
+            return bool(self._ask(call).value(self.namespace))
 
     def enqueue(
         self,

@@ -286,11 +286,11 @@ def _errors(options: PolicyOptions, name: str, default: Errors) -> Errors:
 
 
 def check_own_ttl(ttl: object) -> float:
-    """Return the ttl of a ``Cached``, in seconds.
+    """Return the ttl of one value, in seconds.
 
     Raises:
         ValueError: not a number from 0 to 86400.
     """
     if isinstance(ttl, int | float) and not isinstance(ttl, bool) and 0 <= ttl <= MAX_TTL_S:
         return float(ttl)
-    raise ValueError(f"Cached(ttl={ttl!r}): seconds from 0 to {MAX_TTL_S:g}")
+    raise ValueError(f"ttl={ttl!r} of a value: seconds from 0 to {MAX_TTL_S:g}")

@@ -39,6 +39,7 @@ class Call:
     Attributes:
         ids: asked together, each once; ``addresses`` and ``answers`` are in the same order.
         args, kwargs: for the handler; only a call of one id has any.
+        function: what is asked for, as ``codec`` names it.
         timeout_s: seconds that the caller allows; ``deadline`` is when they are over, on its clock.
         parent: address of the handler run that asks and waits; "" where none does.
         answers: for each id the answer as it came, without its id; read where it is wanted.
@@ -59,16 +60,18 @@ class Call:
 
     __slots__ = (
         "_data", "_unread", "addresses", "advice", "answers", "args", "carried", "deadline",
-        "error", "groups", "heard", "ids", "kind", "kwargs", "left", "names", "no_node_answers",
-        "on_lost", "outage", "parent", "resource", "timeout_s", "unsure", "wake",
+        "error", "function", "groups", "heard", "ids", "kind", "kwargs", "left", "names",
+        "no_node_answers", "on_lost", "outage", "parent", "resource", "timeout_s", "unsure", "wake",
     )  # fmt: skip
 
     def __init__(
         self, kind: Kind, resource: str, ids: Sequence[Id], addresses: Sequence[str],
         timeout_s: float, deadline: float, on_lost: OnLost = "wait", parent: str = "",
         args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
+        function: str | None = None,
     ) -> None:  # fmt: skip
         self.kind = kind
+        self.function = function or (codec.INVALIDATE if kind == "i" else codec.REQUEST)
         self.resource = resource
         self.ids = ids
         self.addresses = addresses
@@ -153,7 +156,7 @@ class Call:
         if data is None:
             data = self._data = codec.encode_request(
                 Request(self.resource, self.ids[place], tuple(self.args), self.kwargs or {}),
-                function=codec.INVALIDATE if self.kind == "i" else codec.REQUEST,
+                function=self.function,
             )
         return data
 

@@ -25,8 +25,10 @@ class Nearby(Protocol):
             InvalidId.
         """
 
-    def drop(self, resource: str, id: Id) -> None:
-        """The id was invalidated, wherever it lives: find nothing older from now on."""
+    def drop(self, resource: str, id: Id, *, before: int | None = None) -> None:
+        """The id was invalidated, or has another value, wherever it lives: find nothing older from
+        now on. ``before``: the token of that value; None where there is none.
+        """
 
 
 class ServingNode(Protocol):
@@ -55,10 +57,10 @@ class InProcessNodes:
         found = self._found
         return found.find(resource, id) if found else None
 
-    def drop(self, resource: str, id: Id) -> None:
+    def drop(self, resource: str, id: Id, *, before: int | None = None) -> None:
         found = self._found
         if found:
-            found.drop(resource, id)
+            found.drop(resource, id, before=before)
 
     def take(self) -> None:
         """Raises: ConfigError: it is taken."""

@@ -15,9 +15,11 @@ from rqproc.calls.call import Call, Kind, check_timeout, plain
 from rqproc.calls.fallback import Fallback, FallbackCall
 from rqproc.calls.lookup import Nearby, find_all
 from rqproc.context import ASKING, Asking
-from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.errors import ConfigError, RedisUnavailable, RqprocError
 from rqproc.ids import Id, address, canonical, check_resource
 from rqproc.model import OnLost, Partial, Reply
+from rqproc.policy import check_own_ttl
+from rqproc.protocol import codec
 from rqproc.runtime import MACHINE, Runtime
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ class RequestOptions(TypedDict, total=False):
 
     timeout: float | None
     on_lost: OnLost | None
+
+
+KINDS: Mapping[str, Kind] = {
+    codec.REQUEST: "c", codec.INVALIDATE: "i", codec.REFRESH: "a", codec.SET: "a",
+}  # fmt: skip
+"""Of calls, by what they ask for; a request with arguments is an "a"."""
 
 
 class Requests:
@@ -66,9 +74,10 @@ class Requests:
 
     def one(
         self, id: object, resource: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None,
-        timeout: float | None, on_lost: OnLost | None, kind: Kind = "c",
+        timeout: float | None, on_lost: OnLost | None, function: str = codec.REQUEST,
     ) -> Call:  # fmt: skip
         """Ask for one id. Raises: InvalidId, ConfigError, PayloadTooLarge."""
+        kind = KINDS[function]
         if type(resource) is not str:
             resource = check_resource(resource)
         if args or kwargs:
@@ -87,7 +96,7 @@ class Requests:
         is_nested = run is not None and kind != "i" and run.namespace == self.namespace
         call = Call(
             kind, resource, (found,), (place,), timeout_s, self._monotonic() + timeout_s, policy,
-            run.address if is_nested and run else "", args, kwargs,
+            run.address if is_nested and run else "", args, kwargs, function,
         )  # fmt: skip
         if kind != "c":
             call.data(0)  # what cannot be sent is refused here, to this caller alone
@@ -95,13 +104,14 @@ class Requests:
 
     def many(
         self, ids: Iterable[object], resource: str, timeout: float | None, on_lost: OnLost | None,
-        kind: Kind = "c",
+        function: str = codec.REQUEST,
     ) -> Many:  # fmt: skip
-        """Ask for ids, or have them invalidated, each of them once.
+        """Ask for ids, each of them once.
 
         Raises:
             InvalidId, ConfigError.
         """
+        kind = KINDS[function]
         resource = check_resource(resource)
         timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
         policy = self._fallback.choose(resource, on_lost)
@@ -115,7 +125,10 @@ class Requests:
         parent = run.address if is_nested and run else ""
         addresses = [plain(resource, id)[1] for id in wanted]
         deadline = self._monotonic() + timeout_s
-        call = Call(kind, resource, wanted, addresses, timeout_s, deadline, policy, parent)
+        call = Call(
+            kind, resource, wanted, addresses, timeout_s, deadline, policy, parent,
+            function=function,
+        )  # fmt: skip
         names = None if all(map(is_, given, spelled)) else list(zip(given, spelled, strict=True))
         return Many(call, asked, found, self.namespace, names)
 
@@ -125,16 +138,31 @@ class Requests:
             found |= find_all(self.nearby, resource, ids)
         return found
 
+    def fill(
+        self, id: object, resource: str, value: object, ttl: float | None, timeout: float | None
+    ) -> Call:
+        """Put a value in the place of an id's. Raises: InvalidId, ConfigError, PayloadTooLarge."""
+        try:
+            codec.encode_value(value)
+            own_ttl_s = None if ttl is None else check_own_ttl(ttl)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{resource}: {error}") from error
+        args = (value, own_ttl_s)
+        return self.one(id, resource, args, None, timeout, "wait", codec.SET)
+
     @contextmanager
     def dropping(self, call: Call) -> Iterator[None]:
-        """Around an invalidation: what is kept nearer than the cluster goes too."""
+        """Around a change of entries: what is older, and nearer than the cluster, goes too."""
         with self.near.dropping(call.resource, call.ids) if self.near else nullcontext():
             try:
                 yield
             finally:
                 if self.nearby:
-                    for id in call.ids:
-                        self.nearby.drop(call.resource, id)
+                    outcomes = call.outcomes(self.namespace)
+                    for id, made in outcomes.items():
+                        known = isinstance(made, Reply) and call.function != codec.INVALIDATE
+                        before = made.token if known and isinstance(made, Reply) else None
+                        self.nearby.drop(call.resource, id, before=before)
 
     def begin(self, call: Call) -> CallScope:
         """Before a call is sent."""

@@ -1,4 +1,4 @@
-"""``rqproc request``, ``rqproc owner``, ``rqproc invalidate``."""
+"""``rqproc request``, ``rqproc owner``, ``rqproc set``, ``rqproc invalidate``."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ Examples:
   rqproc request 2 3 4 --verbose
   rqproc request ABC-1 --resource price --json
   rqproc request -- -a                     an id that begins with a dash; -5 needs no --
+  rqproc request ABC-1 -r price --refresh  have it made now, whatever is kept
   rqproc request 1 --on-lost error         do not wait for a node that is silent
   rqproc request ABC-1 -r price --on-lost local --app prices:app
   rqproc request ABC-1 -r price --app prices:app --url local://     no server, no nodes
@@ -102,6 +103,7 @@ error is never such a loss.
     help="The app whose handlers run here, with `--on-lost local` or `--url local://`; if it names "
     "a server, that is asked.",
 )  # fmt: skip
+@click.option("--refresh", is_flag=True, help="Have the values made now, whatever is kept.")
 @click.option("--verbose", "-v", is_flag=True, help="Say who answered, hit or miss, and the age.")
 @AS_JSON
 @click.pass_obj
@@ -113,6 +115,7 @@ def request(
     timeout: float,
     on_lost: OnLost | None,
     spec: str | None,
+    refresh: bool,
     verbose: bool,
     as_json: bool,
 ) -> int:
@@ -128,10 +131,14 @@ def request(
     if from_stdin == bool(ids):
         trouble = "IDs or --stdin, not both" if ids else "Missing argument 'ID...', or --stdin"
         raise click.UsageError(trouble)
+    if refresh and on_lost not in (None, "wait"):
+        raise click.UsageError("--refresh waits for the owner of an id: leave --on-lost out")
     show = partial(_show, resource=resource, verbose=verbose, as_json=as_json)
     with _client(target, resource, on_lost, spec) as (client, policy):
 
         def ask(ids: Iterable[Id]) -> dict[Id, Reply | RqprocError]:
+            if refresh:
+                return client.refresh_many(ids, resource, timeout=timeout)
             return client.reply_many(ids, resource, timeout=timeout, on_lost=policy)
 
         if from_stdin:
@@ -302,3 +309,37 @@ def invalidate(
                 click.echo(json.dumps({"id": id, "resource": resource, "dropped": dropped}))
             else:
                 click.echo(f"{id}\t{'dropped' if dropped else 'had no entry'}")
+
+
+@click.command(
+    "set",
+    cls=IdsCommand,
+    epilog="""\b
+Examples:
+  rqproc set ABC-1 '{"cents": 1250}' --resource price
+  rqproc set ABC-1 null --resource price --ttl 60
+""",
+)
+@click.argument("ids", metavar="ID JSON", nargs=2, required=True, callback=_plain)
+@RESOURCE
+@click.option(
+    "--ttl", type=float, metavar="SECONDS",
+    help="How long it is kept.  [default: as the resource says]",
+)  # fmt: skip
+@TIMEOUT
+@click.pass_obj
+def put(
+    target: Target, ids: tuple[str, str], resource: str, ttl: float | None, timeout: float
+) -> None:
+    """Put a value in the entry of ID, as if its handler had just returned it.
+
+    Nothing older is served afterwards.
+    """
+    id, text = ids
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"the value is not JSON: {error}") from error
+    with Client(target.url, namespace=target.namespace) as client:
+        kept = client.set(canonical(id), value, resource, ttl=ttl, timeout=timeout)
+    click.echo(f"{id}\t{'kept' if kept else 'not kept'}")

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "rqproc.cli.demo:demo",
     "docs": "rqproc.cli.docs:docs",
     "invalidate": "rqproc.cli.ask:invalidate",
+    "set": "rqproc.cli.ask:put",
     "node": "rqproc.cli.node:node",
     "owner": "rqproc.cli.ask:owner",
     "request": "rqproc.cli.ask:request",

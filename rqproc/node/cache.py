@@ -116,20 +116,21 @@ class Cache:
     def keep(
         self, address: bytes, entry: Entry, now: float, *, late_until: float | None = None,
         bounds: Bounds = UNBOUNDED,
-    ) -> None:  # fmt: skip
-        """Keep a value, if this node owns its id.
+    ) -> bool:  # fmt: skip
+        """Keep a value, if this node owns its id; return whether it does.
 
         Args:
             late_until: until when ``late`` finds it.
             bounds: its resource's, for each kind of what is kept.
         """
         if not self.owns(address):
-            return
+            return False
         with self._lock:
             self._errors.drop(address, now)
-            self._values.put(address, entry, now, bounds)
+            kept = self._values.put(address, entry, now, bounds)
             if late_until is not None:
                 self._late.put(address, entry._replace(expires_at=late_until), now, bounds)
+        return kept
 
     def keep_error(
         self, address: bytes, entry: Entry, now: float, bounds: Bounds = UNBOUNDED
@@ -139,10 +140,12 @@ class Cache:
             with self._lock:
                 self._errors.put(address, entry, now, bounds)
 
-    def drop(self, address: bytes, now: float) -> bool:
-        """Return whether anything was kept."""
+    def drop(self, address: bytes, now: float, *, before: int | None = None) -> bool:
+        """Return whether anything was kept. ``before``: what has this token, or a later one,
+        stays.
+        """
         with self._lock:
-            found = [kind.drop(address, now) for kind in self._kinds]
+            found = [kind.drop(address, now, before) for kind in self._kinds]
         return any(found)
 
     def learn(self, epoch: int, members: Sequence[str], slots: bytes = b"") -> None:

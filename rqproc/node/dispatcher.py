@@ -27,10 +27,10 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.objects import Objects, last_run
 from rqproc.node.outbox import Outbox, node_lost
 from rqproc.node.reader import CALL, Reader, functions
-from rqproc.node.runs import Failed, RefusedRun, Run, Taken
+from rqproc.node.runs import Done, Failed, RefusedRun, Run, Taken
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
-from rqproc.policy import Chance
+from rqproc.policy import Chance, check_own_ttl
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Known, Tally
@@ -112,6 +112,8 @@ class Dispatcher:
             self._outbox.failure(taken, RefusedRun(report, text))
         elif call.function == codec.INVALIDATE:
             self._invalidate(taken)
+        elif call.function in (codec.REFRESH, codec.SET):
+            self._renew(taken, resource, call)
         elif resource.ttl_s > 0 and (request.args or request.kwargs):
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._outbox.failure(taken, Failed("TypeError", reason, ""))
@@ -160,6 +162,26 @@ class Dispatcher:
         ran = self.scheduler.part(taken.key)
         text = b"true" if had or ran else b"false"
         self._outbox.value(taken, Entry(now, now, taken.token, text), "miss", ":dropped")
+
+    def _renew(self, taken: Taken, resource: ResourceSpec, call: codec.DecodedCall) -> None:
+        """Have a value made now, or keep the one that is given, whatever is kept."""
+        name, args = resource.name, call.request.args
+        given = None
+        try:
+            if resource.ttl_s == 0:
+                raise TypeError(f"{name} keeps no values (ttl=0)")
+            if call.function == codec.SET:
+                value, ttl = args
+                given = Done(
+                    codec.encode_value(value), ttl_s=None if ttl is None else check_own_ttl(ttl)
+                )
+        except (TypeError, ValueError) as error:
+            self._outbox.failure(taken, Failed(type(error).__name__, str(error), ""))
+            return
+        if stuck := self.scheduler.stuck.get(taken.key):
+            self._outbox.failure(taken, stuck)
+        else:
+            self.scheduler.renew(taken, resource, Request(name, call.request.id), given)
 
     # --- members and leases ---
 

@@ -105,8 +105,9 @@ class Values:
         self._used.add(address)
         return Entry(computed_at, expires_at, token, kept[_HEAD_BYTES:])
 
-    def put(self, address: bytes, entry: Entry, now: float, bounds: Bounds = UNBOUNDED) -> None:
-        """Keep a value, unless it is alone larger than all may be that are bounded with it.
+    def put(self, address: bytes, entry: Entry, now: float, bounds: Bounds = UNBOUNDED) -> bool:
+        """Keep a value, unless it is alone larger than all may be that are bounded with it; return
+        whether it is kept.
 
         Args:
             bounds: its resource's.
@@ -116,7 +117,7 @@ class Values:
         shares, size = self._shares(address), ENTRY_BYTES + len(entry.text)
         if any(size > share.bounds.max_bytes for share in shares):
             self.drop(address, now)
-            return
+            return False
         if address in self._kept:  # somebody has asked for it again
             self._used.add(address)
         self._expire(now)
@@ -126,6 +127,7 @@ class Values:
         head = _HEAD.pack(entry.computed_at, entry.expires_at, entry.token)
         self._kept[address] = head + entry.text
         self._note_expiry(address, entry.expires_at)
+        return True
 
     def _add(self, shares: Sequence[Share], address: bytes, size: int) -> None:
         was = self._size(address)
@@ -135,13 +137,16 @@ class Values:
                 share.count += 1
                 share.queue.append(address)
 
-    def drop(self, address: bytes, now: float) -> bool:
-        """Return whether there was one."""
+    def drop(self, address: bytes, now: float, before: int | None = None) -> bool:
+        """Return whether there was one. ``before``: one of this token, or a later one, stays."""
         kept = self._kept.get(address)
         if kept is None:
             return False
+        _, expires_at, token = _unpack_head(kept)
+        if before is not None and token >= before:
+            return False
         self._remove(address)
-        return bool(_unpack_head(kept)[1] > now)
+        return bool(expires_at > now)
 
     def addresses(self) -> Iterable[bytes]:
         return self._kept

@@ -171,8 +171,8 @@ class Ingress:
             if job.wants:
                 raise codec.Unreadable(f"rqproc runs what its app declares, and so no {job.wants}")
             call = codec.decode_call(job.data, functions=self._functions)
-            if call.function == codec.INVALIDATE:
-                raise codec.Unreadable("an invalidation is not a job")
+            if call.function != codec.REQUEST:
+                raise codec.Unreadable(f"{call.function} is not a job")
         except codec.Unreadable as error:
             log.warning("ingress: job %r refused: %s", job.id, error)
             return self._commands.refuse(job.id, str(error))

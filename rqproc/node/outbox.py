@@ -114,6 +114,8 @@ class Outbox:
         else:
             self.succeeded += 1
         self._log(taken.address, source, text)
+        if taken.renews:
+            outcome = ":dropped"
         taken.ended = True
         name = taken.name
         if taken.serializer is not None:

@@ -83,9 +83,11 @@ class OwnEntries:
         value = _value(entry.text.decode())[0]
         return Reply(id, value, self._node, "hit", age_s, left_s, entry.token)
 
-    def drop(self, resource: str, id: Id) -> None:
-        """Drop what is kept of an id: this program has had it invalidated, be it elsewhere."""
-        self._cache.drop(_addressed(resource, id)[1], self._term().clock())
+    def drop(self, resource: str, id: Id, *, before: int | None = None) -> None:
+        """Drop what is kept of an id, if it was made before a token: this program has had it
+        invalidated, or made anew, be it elsewhere.
+        """
+        self._cache.drop(_addressed(resource, id)[1], self._term().clock(), before=before)
 
 
 def _addressed(resource: str, id: object) -> tuple[Id, bytes]:

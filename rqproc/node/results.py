@@ -64,14 +64,21 @@ class Results:
         ttl_s = policy.ttl_of(done.text, done.ttl_s, self._chance) if run.keeps else 0.0
         life = policy.life(made_at, ttl_s)
         entry = Entry(made_at, life.fresh_until, run.token, done.text.encode())
+        kept = False
         if ttl_s:
             late_until = life.kept_until if policy.keeps_late else None
             first = entry._replace(expires_at=life.first_until)
-            self._cache.keep(run.key, first, now, late_until=late_until, bounds=policy.bounds)
+            kept = self._cache.keep(
+                run.key, first, now, late_until=late_until, bounds=policy.bounds
+            )
         elif run.keeps:
             self._cache.drop(run.key, now)
         for place, taken in enumerate(run.waiting):
-            self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
+            if run.given and taken.renews:  # it has the value: what it wants to know is this
+                said = Entry(now, now, run.token, b"true" if kept else b"false")
+                self._outbox.value(taken, said, "miss")
+            else:
+                self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
 
     def _fail_all(self, run: Run, failure: Failed | Overdue) -> None:
         """Tell everyone of a failure; or the old value, where one answers then."""
@@ -80,7 +87,10 @@ class Results:
         if old and now < old.expires_at - policy.late_s + policy.on_error_s:
             log.warning("%s: an old value answers, since its run failed", run.address)
             for taken in run.waiting:
-                self._outbox.value(taken, old._replace(expires_at=now), "stale")
+                if taken.renews:
+                    self._outbox.failure(taken, failure)
+                else:
+                    self._outbox.value(taken, old._replace(expires_at=now), "stale")
             return
         if run.keeps and isinstance(failure, Failed) and failure.remembered:
             report = answer_codec.remembered(failure.report).encode()

@@ -97,6 +97,7 @@ class Taken:
         ended: it has its answer, which may still be on its way to the server.
         holds: it is a run that nobody is answered for any more, but keeps its id from others.
         stopped: a job that RQ has been told to stop: it ends so when its run does.
+        renews: it wants a value that is newer than all that callers keep.
     """
 
     id: bytes
@@ -108,6 +109,7 @@ class Taken:
     ended: bool = False
     holds: bool = False
     stopped: bool = False
+    renews: bool = False
 
     @property
     def name(self) -> str:
@@ -128,6 +130,7 @@ class Run:
         batch: all runs that one call of a batch handler makes, this one too, of which the first
             stands for all; empty before they begin, when they have ended, and of other handlers.
         closes: it is an object's last, and for nobody; see ``objects``.
+        given: the value that it comes to, where a caller has given it and no handler is run.
     """
 
     address: str
@@ -143,6 +146,7 @@ class Run:
     is_refresh: bool = False
     closes: bool = False
     batch: Sequence[Run] = ()
+    given: Done | None = None
 
     @property
     def made_together(self) -> Sequence[Run]:

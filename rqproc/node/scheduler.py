@@ -15,7 +15,7 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.rates import Rates
 from rqproc.node.results import STOPPED, Results
-from rqproc.node.runs import Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
+from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
 from rqproc.node.timed import Timed
 from rqproc.node.turns import Turns
 from rqproc.node.unacknowledged import Unacknowledged
@@ -85,7 +85,7 @@ class Scheduler:
 
     def add(
         self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool,
-        first: bool = False,
+        first: bool = False, given: Done | None = None,
     ) -> None:  # fmt: skip
         """Have a run made.
 
@@ -93,16 +93,20 @@ class Scheduler:
             keeps: its value becomes an entry, and others may join it.
             first: before all that wait for the same id. So is a job that is started already, where
                 the first of these is not.
+            given: what it comes to, without its handler.
         """
-        run = Run(taken.address, taken.key, resource, request, taken.token, [taken], keeps)
-        if resource.policy.has_rate:
+        run = Run(
+            taken.address, taken.key, resource, request, taken.token, [taken], keeps, given=given
+        )
+        has_rate = resource.policy.has_rate and given is None
+        if has_rate:
             refusal = self._rates.admit(run, self._clock(), due=taken.due, first=first)
             if refusal:
                 self._outbox.failure(taken, refusal)
                 return
         if keeps:
             self._joinable[run.key] = run
-        if resource.policy.has_rate:
+        if has_rate:
             self._let_in()
         else:
             self._line_up(run, first=first)
@@ -123,6 +127,20 @@ class Scheduler:
         if key in self._joinable or key in self.stuck:
             return False
         return self._rates.admits_now(resource, key, self._clock())
+
+    def renew(
+        self, taken: Taken, resource: ResourceSpec, request: Request, given: Done | None
+    ) -> None:
+        """Have a run made that begins later than this, or comes to what is ``given``: in its lane,
+        so behind what runs now, which is not kept any more.
+        """
+        taken.renews = True
+        waits = self._joinable.get(taken.key)
+        if given is None and waits and waits not in self._running and waits.given is None:
+            self.join(taken)
+            return
+        self.part(taken.key)
+        self.add(taken, resource, request, keeps=True, given=given)
 
     def refresh(self, taken: Taken, resource: ResourceSpec, request: Request) -> None:
         """Have a value made anew for whoever comes later: this one is answered, and keeps the id
@@ -171,12 +189,15 @@ class Scheduler:
         """
         while runs := self._next_runs():
             begun = [run for run in runs if self._is_wanted(run)]
-            if begun and begun[0].resource.policy.batch:
+            if begun and begun[0].resource.policy.batch and begun[0].given is None:
                 self._batches.begin(begun)
             for run in begun:
                 self._begin(run)
-            if begun:
+            if not begun:
+                continue
+            if begun[0].given is None:
                 return begun[0]
+            self.complete(begun[0], begun[0].given)
         return None
 
     def _next_runs(self) -> list[Run]:
@@ -184,7 +205,7 @@ class Scheduler:
         self._let_in()
         self.turns.give()
         while run := self.turns.take():
-            if not run.resource.policy.batch:
+            if not run.resource.policy.batch or run.given:
                 return [run]
             if self._batches.add(run, self._clock()):
                 self.turns.give()
@@ -209,7 +230,7 @@ class Scheduler:
         run.token = first.token
         if not run.hold and first.serializer is not None and not run.batch:
             run.job = first
-        self.misses += 1
+        self.misses += run.given is None
         self._running.add(run)
         self._timed.add(run, self._clock())
 

@@ -41,6 +41,11 @@ MAX_TRACEBACK_CHARS = 32 * 1024
 REQUEST = "rqproc.request"
 REQUEST_MANY = "rqproc.request_many"
 INVALIDATE = "rqproc.invalidate"
+REFRESH = "rqproc.refresh"
+SET = "rqproc.set"
+
+_ON_REQUEST = (REQUEST, INVALIDATE, REFRESH, SET)
+"""What is asked for by clients alone, but for the first: no job of an application may."""
 
 Serializer = Literal["json", "pickle"]
 
@@ -147,7 +152,7 @@ def decode_call(data: bytes, *, functions: Mapping[str, str]) -> DecodedCall:
         raise Unreadable("the job's arguments are malformed")
     if serializer == "pickle" and names_a_resource([args, kwargs]):
         raise Unreadable("rqproc does not unpickle resources among arguments: pass plain values")
-    if function in (REQUEST, INVALIDATE):
+    if function in _ON_REQUEST:
         return DecodedCall(function, _explicit(list(args), dict(kwargs)), serializer)
     if function not in functions:
         raise Unreadable(f"rqproc does not run {function[:200]!r}, only its app's resources")

@@ -144,6 +144,14 @@ class Caller(ABC):
         """Drop the entries of many ids. Raises: as ``Client.invalidate_many``."""
         return self.client.invalidate_many(ids, name_of(resource))
 
+    def refresh(self, resource: Which, id: Id) -> Any:
+        """Have the value of an id made now. Raises: as ``Client.refresh``."""
+        return self.client.refresh(id, name_of(resource)).value
+
+    def set(self, resource: Which, id: Id, value: Any, *, ttl: float | None = None) -> bool:
+        """Put a value in an id's entry. Returns, Raises: as ``Client.set``."""
+        return self.client.set(id, value, name_of(resource), ttl=ttl)
+
     def assert_nothing_lost(self) -> None:
         """All calls that were started, and all jobs that were enqueued, have come to an end.
 

@@ -48,6 +48,25 @@ def test_a_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
     assert sum(book.count("charge", id) for id in asked) == CUTS + 4
 
 
+def test_a_change_of_an_entry_whose_reply_is_lost_is_made_once(
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
+) -> None:
+    cluster.start("a", "b", options=STEADY)
+    (id,) = ids(1)
+    with Client(proxy.address, namespace=cluster.namespace) as client:
+        for number in range(1, CUTS):
+            proxy.cut_replies(1 + number % 2)
+            assert client.refresh(id, "price").value["n"] == number
+            proxy.cut_replies(1 + number % 2)
+            assert client.set(id, number, "price") is True
+            proxy.cut_replies(1 + number % 2)
+            assert client.request(id, "price") == number
+            proxy.cut_replies(1 + number % 2)
+            assert client.invalidate_many([id], "price") == {id: True}
+    assert proxy.cuts >= CUTS
+    assert book.count("price", id) == CUTS - 1
+
+
 def test_an_asyncio_caller_whose_connection_is_cut_gets_its_answer_of_one_run(
     cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
 ) -> None:

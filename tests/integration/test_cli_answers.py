@@ -184,6 +184,18 @@ def test_invalidate_says_what_it_dropped(line: Line, ids: Fresh) -> None:
     assert line("invalidate", str(id), "-r", "price")[:2] == (0, f"{id}\thad no entry\n")
 
 
+def test_a_value_is_set_and_refreshed(line: Line, ids: Fresh) -> None:
+    (id,) = ids(1)
+    assert line("set", str(id), '{"cents": 5}', "-r", "price")[:2] == (0, f"{id}\tkept\n")
+    assert line("request", str(id), "-r", "price")[:2] == (0, '{"cents": 5}\n')
+    assert line("set", str(id), "-7", "-r", "price", "--ttl", "5")[:2] == (0, f"{id}\tkept\n")
+    assert line("request", str(id), "-r", "price")[:2] == (0, "-7\n")
+    (made,) = line.json("request", str(id), "-r", "price", "--refresh")
+    assert (made["value"]["n"], made["source"]) == (1, "miss")
+    assert line("set", str(id), "{", "-r", "price")[0] == 2
+    assert line("request", str(id), "--refresh", "--on-lost", "error")[0] == 2
+
+
 def test_the_json_of_invalidate_has_the_canonical_id(line: Line, ids: Fresh) -> None:
     (id,) = ids(1)
     assert line.json("invalidate", str(id), "-r", "price") == [

@@ -212,6 +212,20 @@ def test_its_own_invalidation_counts_though_the_id_has_moved_unnoticed(
     assert (reply.source, reply.node) == ("miss", "b")
 
 
+def test_what_its_program_sets_or_refreshes_is_found_at_once(house: House, other: House) -> None:
+    with house.app.node(name="a", **PATIENT):
+        found_here(house, 1, node="a")
+        house.price.set(1, {"n": "given"})
+        assert house.price.reply(1)[1:4] == ({"n": "given"}, "a", "hit")
+        made = house.price.refresh(1)
+        assert house.price.reply(1)[1:4] == (made, "a", "hit")
+        with other.app.node(name="b", **PATIENT):
+            assert house.app.client.owner(1) == "b"
+            house.price.set(1, "newer")
+            reply = house.price.reply(1)
+    assert (reply.value, reply.node) == ("newer", "b")
+
+
 # --- members ---
 
 

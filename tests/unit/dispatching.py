@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from rqproc.app import App
+from rqproc.calls.requests import KINDS
 from rqproc.ids import address
 from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.cache import Cache
@@ -125,10 +126,10 @@ class Bench:
     # --- ids ---
 
     def named(
-        self, id: int, resource: str = "price", *args: int, function: str = codec.REQUEST
+        self, id: int, resource: str = "price", *args: Any, function: str = codec.REQUEST
     ) -> bytes:
         """Return the id of a call that is new."""
-        kind = "i" if function == codec.INVALIDATE else "a" if args else "c"
+        kind = KINDS[function] if function != codec.REQUEST else "a" if args else "c"
         name = f"r0-{kind}{next(self._numbers):x}-{address(resource, id)}".encode()
         request = Request(resource, id, args)
         self.data[name] = codec.encode_request(request, function=function)
@@ -176,6 +177,24 @@ class Bench:
         name = self.named(id, function=codec.INVALIDATE)
         self.pop(name)
         return name.decode()
+
+    def change(self, id: int, function: str, *args: Any, resource: str = "price") -> str:
+        """A refresh, or a value that is given, comes; return its id."""
+        name = self.named(id, resource, *args, function=function)
+        self.pop(name)
+        return name.decode()
+
+    def cached(self, id: int) -> Any:
+        """Return the value that is kept, None if there is none."""
+        entry = self.dispatcher.cache.get(address("price", id).encode(), self.now)
+        return json.loads(entry.text) if entry else None
+
+    def compute_nothing(self, id: int) -> Any:
+        """Ask, and return the value that an entry has."""
+        self.ask(id)
+        (end,) = self.ends()
+        assert end.source == "hit"
+        return end.value
 
     # --- runs ---
 

@@ -652,3 +652,58 @@ def test_a_value_that_is_heard_of_too_late_is_not_kept(at: Bench) -> None:
     at.scheduler.complete(run, Done("7", made_at))
     assert len(at.ends()) == 1
     assert at.dispatcher.tally().entries == 0
+
+
+# --- values that are made anew, or given ---
+
+
+def test_who_refreshes_joins_a_run_that_waits_but_none_that_runs() -> None:
+    bench = Bench()
+    bench.ask(1)
+    first = bench.run()
+    late = [bench.change(1, codec.REFRESH) for _ in range(3)]
+    bench.done(first)
+    assert [end.id in late for end in bench.ends()] == [False]
+    assert bench.cached(1) is None, "what was begun before is not kept"
+    bench.done(bench.run(), "8")
+    assert [(end.how, end.value) for end in bench.ends()] == [("call:dropped", 8)] * 3
+    assert bench.compute_nothing(1) == 8
+    assert bench.scheduler.misses == 2
+
+
+def test_a_value_that_is_given_runs_no_handler_and_waits_for_its_lane() -> None:
+    bench = Bench()
+    bench.ask(1)
+    first = bench.run()
+    given = bench.change(1, codec.SET, "given", None)
+    joined = bench.ask(1)
+    assert bench.scheduler.next_run() is None
+    bench.done(first)
+    assert bench.scheduler.next_run() is None
+    ends = {end.id: (end.how, end.value) for end in bench.ends()}
+    assert (ends[given], ends[joined]) == (("call:dropped", True), ("call", "given"))
+    assert bench.compute_nothing(1) == "given"
+    assert (bench.scheduler.misses, bench.dispatcher.idle) == (1, True)
+
+
+def test_what_is_given_malformed_is_an_error() -> None:
+    bench = Bench()
+    for args in ((), (1,), (1, -1), (1, "x"), (1, 2, 3)):
+        bench.change(1, codec.SET, *args)
+        (end,) = bench.ends()
+        assert end.error["type"] == "HandlerFailed"
+    assert bench.dispatcher.idle
+
+
+def test_an_id_whose_run_is_stuck_is_not_refreshed() -> None:
+    bench = Bench()
+    bench.ask(1, "brisk")
+    run = bench.run()
+    run.resource.ttl_s, run.keeps = 5.0, False
+    bench.now += 2
+    bench.scheduler.mind_the_time()
+    bench.ends()
+    for function, args in ((codec.REFRESH, ()), (codec.SET, (1, None))):
+        bench.change(1, function, *args, resource="brisk")
+        (end,) = bench.ends()
+        assert end.error["type"] == "HandlerTimeout"

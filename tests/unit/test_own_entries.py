@@ -50,9 +50,9 @@ class Alone(Values):
         with self._one():
             super().put(address, entry, now, bounds)
 
-    def drop(self, address: bytes, now: float) -> bool:
+    def drop(self, address: bytes, now: float, before: int | None = None) -> bool:
         with self._one():
-            return super().drop(address, now)
+            return super().drop(address, now, before)
 
     def remove(self, addresses: Sequence[bytes]) -> None:
         with self._one():
@@ -290,6 +290,16 @@ def test_what_is_found_is_used_and_stays_longer_than_what_is_not(at: Home) -> No
     at.keep(5)
     assert at.find(3) is None
     assert at.find(1)
+
+
+def test_what_the_program_has_had_made_elsewhere_takes_the_place_of_what_is_older(at: Home) -> None:
+    at.keep(1)
+    kept = at.find(1)
+    assert kept
+    at.own_entries.drop("price", 1, before=kept.token)
+    assert at.find(1) == kept
+    at.own_entries.drop("price", 1, before=kept.token + 1)
+    assert at.find(1) is None
 
 
 def test_what_the_program_has_invalidated_elsewhere_is_dropped(at: Home) -> None:

@@ -79,7 +79,7 @@ def test_the_arguments_of_one_request_are_not_anothers(requests: Requests) -> No
 
 def test_what_can_be_answered_from_its_id_is_told_apart_by_kind(requests: Requests) -> None:
     assert [one(requests).kind, one(requests, 1, 5).kind] == ["c", "a"]
-    assert one(requests, kind="i").kind == "i"
+    assert one(requests, function=codec.INVALIDATE).kind == "i"
 
 
 def test_ids_that_are_asked_together_are_asked_once_each_in_this_order(requests: Requests) -> None:
@@ -96,7 +96,8 @@ def test_whoever_asks_from_a_run_waits_for_it_and_an_invalidation_does_not(
     try:
         assert one(requests).parent == "7-price-7"
         assert requests.many([1], "price", None, None)[0].parent == "7-price-7"
-        assert one(requests, kind="i").parent == ""
+        assert one(requests, function=codec.INVALIDATE).parent == ""
+        assert one(requests, function=codec.REFRESH).parent == "7-price-7"
         other = Requests("other", Fallback(), timeout=1.0, near=None, nearby=None)
         assert one(other).parent == "", "another cluster's run"
     finally:
