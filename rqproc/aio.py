@@ -179,6 +179,14 @@ class AsyncClient(BaseClient):
             await self._ask(asked.call)
         return asked.values(return_exceptions=return_exceptions)
 
+    async def invalidate_all(
+        self, resource: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Drop all entries of a resource, or of all. Raises: as ``Client.invalidate_all``."""
+        call = self._requests.flush(resource, timeout)
+        with self._requests.flushing(call):
+            (await self._ask(call)).value(self.namespace)
+
     async def refresh(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
     ) -> Reply:

@@ -186,6 +186,14 @@ class Resource(ResourceSpec, Generic[P, R]):
         """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
         return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)
 
+    def invalidate_all(self) -> None:
+        """Drop all entries of this resource. Raises: as ``Client.invalidate_all``."""
+        self.app.client.invalidate_all(self.name, timeout=self._options.timeout)
+
+    async def ainvalidate_all(self) -> None:
+        """``invalidate_all`` for asyncio. Raises: as ``Client.invalidate_all``."""
+        await self.app.async_client.invalidate_all(self.name, timeout=self._options.timeout)
+
     def refresh(self, id: Id) -> Any:
         """Have the value made now, and return it. Raises: as ``Client.refresh``."""
         return self.app.client.refresh(id, self.name, timeout=self._options.timeout).value

@@ -252,6 +252,19 @@ class Client(BaseClient):
             self._ask(asked.call)
         return asked.values(return_exceptions=return_exceptions)
 
+    def invalidate_all(self, resource: str | None = None, *, timeout: float | None = None) -> None:
+        """Drop all entries of a resource; without one, those of the whole namespace.
+
+        It takes no longer where there are many. A request made after this returns never gets a
+        value computed before it was called.
+
+        Raises:
+            as ``request``.
+        """
+        call = self._requests.flush(resource, timeout)
+        with self._requests.flushing(call):
+            self._ask(call).value(self.namespace)
+
     def refresh(
         self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float | None = None
     ) -> Reply:

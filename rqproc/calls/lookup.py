@@ -30,6 +30,11 @@ class Nearby(Protocol):
         now on. ``before``: the token of that value; None where there is none.
         """
 
+    def drop_all(self, resource: str | None, *, before: int) -> None:
+        """All ids of a resource, or of all with None, were invalidated: find nothing that has this
+        token or an earlier one.
+        """
+
 
 class ServingNode(Protocol):
     """A node that lives in this program, as ``App.node`` gives it.
@@ -61,6 +66,11 @@ class InProcessNodes:
         found = self._found
         if found:
             found.drop(resource, id, before=before)
+
+    def drop_all(self, resource: str | None, *, before: int) -> None:
+        found = self._found
+        if found:
+            found.drop_all(resource, before=before)
 
     def take(self) -> None:
         """Raises: ConfigError: it is taken."""

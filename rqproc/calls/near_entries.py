@@ -32,7 +32,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from rqproc.errors import InvalidId
-from rqproc.ids import Id, canonical, parse_address
+from rqproc.ids import Id, canonical, parse_address, unquote
 from rqproc.model import Reply
 
 ROUNDED_S = 0.0005
@@ -145,6 +145,16 @@ class Near:
     def drop(self, resource: str, id: Id) -> None:
         self._places.pop((resource, id), None)
 
+    def drop_all(self, resource: str | None) -> None:
+        """All ids of a resource were dropped, or all there are."""
+        try:
+            keys = [key for key in tuple(self._places) if resource in (None, key[0])]
+        except RuntimeError:  # another changes them just now
+            keys = []
+            self._places.clear()
+        for key in keys:
+            self._places.pop(key, None)
+
     def discard(self, resource: str, id: Id, place: EntrySlot) -> None:
         """Take a place away in which nothing is kept, unless that has been done.
 
@@ -162,8 +172,11 @@ class Near:
         self._trusted_until = until
 
     def hear(self, address: bytes) -> None:
-        """An id was dropped. What cannot be read may be about any."""
+        """An id was dropped, or all of a resource. What cannot be read may be about any."""
         try:
+            if address.startswith(b"*"):
+                self.drop_all(unquote(address[1:].decode()) or None)
+                return
             _, resource, id = parse_address(address.decode())
         except (ValueError, InvalidId):
             self._places.clear()

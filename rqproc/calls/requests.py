@@ -17,7 +17,7 @@ from rqproc.calls.lookup import Nearby, find_all
 from rqproc.context import ASKING, Asking
 from rqproc.errors import ConfigError, RedisUnavailable, RqprocError
 from rqproc.ids import Id, address, canonical, check_resource
-from rqproc.model import OnLost, Partial, Reply
+from rqproc.model import DEFAULT_RESOURCE, OnLost, Partial, Reply
 from rqproc.policy import check_own_ttl
 from rqproc.protocol import codec
 from rqproc.runtime import MACHINE, Runtime
@@ -36,6 +36,7 @@ class RequestOptions(TypedDict, total=False):
 
 KINDS: Mapping[str, Kind] = {
     codec.REQUEST: "c", codec.INVALIDATE: "i", codec.REFRESH: "a", codec.SET: "a",
+    codec.INVALIDATE_ALL: "i", codec.INVALIDATE_NAMESPACE: "i",
 }  # fmt: skip
 """Of calls, by what they ask for; a request with arguments is an "a"."""
 
@@ -149,6 +150,30 @@ class Requests:
             raise ConfigError(f"{resource}: {error}") from error
         args = (value, own_ttl_s)
         return self.one(id, resource, args, None, timeout, "wait", codec.SET)
+
+    def flush(self, resource: str | None, timeout: float | None) -> Call:
+        """Invalidate all ids of a resource, or with None of all. Raises: ConfigError."""
+        if resource is None:
+            what, resource = codec.INVALIDATE_NAMESPACE, DEFAULT_RESOURCE
+        else:
+            what = codec.INVALIDATE_ALL
+        # Any id would do: it says which node is asked.
+        return self.one("*", resource, (), None, timeout, "wait", what)
+
+    @contextmanager
+    def flushing(self, call: Call) -> Iterator[None]:
+        """``dropping``, for a call that ``flush`` has made."""
+        resource = call.resource if call.function == codec.INVALIDATE_ALL else None
+        if self.near:
+            self.near.kept.drop_all(resource)
+        try:
+            yield
+        finally:
+            if self.near:
+                self.near.kept.drop_all(resource)
+            made = call.outcome(0, self.namespace)
+            if self.nearby and isinstance(made, Reply):
+                self.nearby.drop_all(resource, before=made.token)
 
     @contextmanager
     def dropping(self, call: Call) -> Iterator[None]:

@@ -288,21 +288,46 @@ def _why(found: Location) -> str:
     epilog="""\b
 Examples:
   rqproc invalidate 42 --resource price
+  rqproc invalidate --all --resource price     all that is kept of a resource
+  rqproc invalidate --all                      all that is kept in the namespace
 """,
 )
-@IDS
-@RESOURCE
+@click.argument("ids", metavar="ID...", nargs=-1, callback=_plain)
+@click.option(
+    "--all", "everything", is_flag=True, help="All ids, of --resource, or of all of them."
+)
+@click.option(
+    "--resource", "-r", metavar="NAME",
+    help=f"The resource, as the nodes' app declares it.  [default: {DEFAULT_RESOURCE}; with --all "
+    "every one]",
+)  # fmt: skip
 @TIMEOUT
 @AS_JSON
 @click.pass_obj
 def invalidate(
-    target: Target, ids: tuple[str, ...], resource: str, timeout: float, as_json: bool
+    target: Target,
+    ids: tuple[str, ...],
+    everything: bool,
+    resource: str | None,
+    timeout: float,
+    as_json: bool,
 ) -> None:
-    """Drop the entries of IDs.
+    """Drop the entries of IDs, or all.
 
     A request made afterwards gets a value that was computed afterwards.
     """
+    if everything == bool(ids):
+        trouble = "IDs or --all, not both" if ids else "Missing argument 'ID...', or --all"
+        raise click.UsageError(trouble)
     with Client(target.url, namespace=target.namespace) as client:
+        if everything:
+            client.invalidate_all(resource, timeout=timeout)
+            if as_json:
+                click.echo(json.dumps({"resource": resource, "dropped": True}))
+            else:
+                click.echo(f"dropped all of {resource or 'the namespace'}")
+            return
+        resource = resource or DEFAULT_RESOURCE
         found = client.invalidate_many(map(canonical, ids), resource, timeout=timeout)
         for id, dropped in found.items():
             if as_json:

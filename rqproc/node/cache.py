@@ -168,6 +168,12 @@ class Cache:
                     kind.remove([place for place in kind.addresses() if not self.owns(place)])
         self._shown = self._view
 
+    def flush(self, resource: bytes, token: int) -> None:
+        """Find nothing more that has this token, or an earlier one; see ``Values.flush``."""
+        with self._lock:
+            for kind in self._kinds:
+                kind.flush(resource, token)
+
     def clear(self) -> None:
         """The lease may not be relied on: serve nothing that is kept."""
         with self._lock:

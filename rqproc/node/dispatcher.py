@@ -32,10 +32,12 @@ from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.policy import Chance, check_own_ttl
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.commands import Ending
+from rqproc.protocol.commands import Ending, Outcome
 from rqproc.protocol.messages import Claim, Known, Tally
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
+
+NOTHING: Mapping[bytes, int] = {}
 
 _call = CALL.fullmatch
 
@@ -59,6 +61,7 @@ class Dispatcher:
         self._resources = resources
         self._reader = Reader(functions(resources))
         self._clock = clock
+        self._flushed: dict[bytes, int] = {}
         self._unacknowledged = Unacknowledged()
         self._outbox = Outbox(name, clock)
         self.cache = cache
@@ -106,14 +109,14 @@ class Dispatcher:
     def _serve(self, taken: Taken, call: codec.DecodedCall, *, first: bool) -> None:
         request = call.request
         resource = self._resources.get(request.resource)
-        if resource is None:
+        if call.function == codec.INVALIDATE_NAMESPACE:
+            self._invalidate_all(taken, b"", ":flushed-all")
+        elif resource is None:
             report = answer_codec.unknown_resource_report(request.resource, self._resources)
             text = f"unknown resource {request.resource!r}\n"
             self._outbox.failure(taken, RefusedRun(report, text))
-        elif call.function == codec.INVALIDATE:
-            self._invalidate(taken)
-        elif call.function in (codec.REFRESH, codec.SET):
-            self._renew(taken, resource, call)
+        elif call.function != codec.REQUEST:
+            self._change(taken, resource, call)
         elif resource.ttl_s > 0 and (request.args or request.kwargs):
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._outbox.failure(taken, Failed("TypeError", reason, ""))
@@ -155,6 +158,15 @@ class Dispatcher:
             self.scheduler.refresh(taken, resource, request)
         return True
 
+    def _change(self, taken: Taken, resource: ResourceSpec, call: codec.DecodedCall) -> None:
+        """Change what is kept."""
+        if call.function == codec.INVALIDATE:
+            self._invalidate(taken)
+        elif call.function == codec.INVALIDATE_ALL:
+            self._invalidate_all(taken, taken.key.split(b"-", 2)[1], ":flushed")
+        else:
+            self._renew(taken, resource, call)
+
     def _invalidate(self, taken: Taken) -> None:
         """Drop the entry, and let nobody who comes later join or keep what is being computed."""
         now = self._clock()
@@ -162,6 +174,18 @@ class Dispatcher:
         ran = self.scheduler.part(taken.key)
         text = b"true" if had or ran else b"false"
         self._outbox.value(taken, Entry(now, now, taken.token, text), "miss", ":dropped")
+
+    def _invalidate_all(self, taken: Taken, resource: bytes, outcome: Outcome) -> None:
+        """Drop what was made before. The server tells the other nodes when it has the answer, and
+        this one too: what is begun here until then is not kept, either.
+        """
+        self._flush(resource, taken.token)
+        now = self._clock()
+        self._outbox.value(taken, Entry(now, now, taken.token, b"null"), "miss", outcome)
+
+    def _flush(self, resource: bytes, token: int) -> None:
+        self.cache.flush(resource, token)
+        self.scheduler.part_all(resource, token)
 
     def _renew(self, taken: Taken, resource: ResourceSpec, call: codec.DecodedCall) -> None:
         """Have a value made now, or keep the one that is given, whatever is kept."""
@@ -185,11 +209,20 @@ class Dispatcher:
 
     # --- members and leases ---
 
-    def learn(self, epoch: int, members: Sequence[str] | None, slots: bytes = b"") -> None:
+    def learn(
+        self, epoch: int, members: Sequence[str] | None, slots: bytes = b"",
+        flushed: Mapping[bytes, int] = NOTHING,
+    ) -> None:  # fmt: skip
         """Take in the member list, before anything else is served; None where it is as before.
 
-        ``slots``: see ``Cache.learn``.
+        Args:
+            slots: see ``Cache.learn``.
+            flushed: see ``Claimed``.
         """
+        for resource, token in flushed.items():
+            if token > self._flushed.get(resource, -1):
+                self._flushed[resource] = token
+                self._flush(resource, token)
         if members is not None:
             self.cache.learn(epoch, members, slots)
             if self.objects is not None:

@@ -84,6 +84,8 @@ class Values:
         self._expiring: dict[int, list[bytes]] = {}
         self._seconds: list[int] = []  # a heap of those that have a list
         self._expiries = 0
+        self._flushed: dict[bytes, int] = {}
+        self._flushed_until = 0.0
 
     def __bool__(self) -> bool:
         """Whether there may be any."""
@@ -99,7 +101,7 @@ class Values:
         if kept is None:
             return None
         computed_at, expires_at, token = _unpack_head(kept)
-        if expires_at <= now:
+        if expires_at <= now or (self._flushed and self._is_flushed(address, token)):
             self._remove(address)
             return None
         self._used.add(address)
@@ -146,7 +148,19 @@ class Values:
         if before is not None and token >= before:
             return False
         self._remove(address)
-        return bool(expires_at > now)
+        return expires_at > now and not (self._flushed and self._is_flushed(address, token))
+
+    def flush(self, resource: bytes, token: int) -> None:
+        """What has this token, or an earlier one, is found no more: of a resource, or of all with
+        b"". It goes when it is looked for, or expires, so this takes no longer where there is much.
+        """
+        if self._kept:
+            self._flushed[resource] = max(token, self._flushed.get(resource, token))
+            self._flushed_until = max(self._seconds, default=0) + 1.0
+
+    def _is_flushed(self, address: bytes, token: int) -> bool:
+        of = self._flushed
+        return token <= max(of.get(b"", -1), of.get(_resource(address), -1))
 
     def addresses(self) -> Iterable[bytes]:
         return self._kept
@@ -239,6 +253,8 @@ class Values:
 
     def _expire(self, now: float) -> None:
         """Forget what has expired in the seconds that are over."""
+        if self._flushed and now >= self._flushed_until:
+            self._flushed.clear()
         while self._seconds and self._seconds[0] < int(now):
             addresses = self._expiring.pop(heappop(self._seconds))
             self._expiries -= len(addresses)

@@ -126,8 +126,10 @@ class Intake:
                 self._claims[id] = None
             elif trusts_entries and (entry := get(form[2], now)):
                 hit(id, form[2], entry, now)
-            else:
-                self._take_missing(id, form[2], alone=not trusts_entries)
+            elif trusts_entries:
+                self._take_missing(id, form[2])
+            else:  # nor runs: who claims is told what is to be joined no more
+                self._claims[id] = None
 
     def _take_other(self, id: bytes) -> None:
         if GROUP.fullmatch(id):
@@ -135,11 +137,11 @@ class Intake:
         else:
             self._claims[id] = None
 
-    def _take_missing(self, id: bytes, key: bytes, *, alone: bool) -> None:
+    def _take_missing(self, id: bytes, key: bytes) -> None:
         """Have a call without arguments, and without an entry, join a run, or claimed.
 
         Of calls of an id whose values are kept one is claimed, and the others wait for what comes
-        of that, if not ``alone``.
+        of that.
         """
         if self._cache.has_more and self._take_kept(id, key):
             return
@@ -149,7 +151,7 @@ class Intake:
             self._behind.setdefault(key, []).append(id)
         else:
             self._claims[id] = None
-            if not alone and self._keeps(key):
+            if self._keeps(key):
                 self._claimed_keys.add(key)
 
     def _take_kept(self, id: bytes, key: bytes) -> bool:

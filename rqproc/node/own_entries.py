@@ -29,7 +29,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
 
-from rqproc.ids import Id, address, canonical
+from rqproc.ids import Id, address, canonical, quote
 from rqproc.model import Reply
 from rqproc.node.cache import Cache
 from rqproc.node.lease import Term
@@ -88,6 +88,10 @@ class OwnEntries:
         invalidated, or made anew, be it elsewhere.
         """
         self._cache.drop(_addressed(resource, id)[1], self._term().clock(), before=before)
+
+    def drop_all(self, resource: str | None, *, before: int) -> None:
+        """The same of all ids of a resource, or of all resources."""
+        self._cache.flush(quote(resource).encode() if resource is not None else b"", before)
 
 
 def _addressed(resource: str, id: object) -> tuple[Id, bytes]:

@@ -169,6 +169,15 @@ class Scheduler:
         run.keeps = False
         return True
 
+    def part_all(self, resource: bytes, token: int) -> None:
+        """``part`` those runs that were claimed up to a token, of a resource, or of all with b"".
+
+        A job's has no token before it begins: it is taken for one of these.
+        """
+        for key, run in list(self._joinable.items()):
+            if run.token <= token and resource in (b"", key.split(b"-", 2)[1]):
+                self.part(key)
+
     def give_up(self, ids: Collection[bytes]) -> None:
         """Nobody waits for these any more: it is as if their deadlines had come."""
         now = self._clock()

@@ -74,7 +74,7 @@ class Session:
             # made it has its claim.
             known = self._dispatcher.known()
             claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
-            self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots)
+            self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots, claimed.flushed)
 
     def close(self) -> None:
         """Close the connections: what may have been lost with them is done again by the next."""
@@ -228,7 +228,7 @@ class Session:
     def _take_in(self, reply: Any) -> None:
         """Take in the reply to a claim. Raises: LeaseLost, SessionSuperseded, Settling."""
         claimed = self._commands.read_claim(reply)
-        self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots)
+        self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots, claimed.flushed)
         if self._term.over:
             raise LeaseLost
         for claim in claimed.claims:

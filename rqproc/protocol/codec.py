@@ -43,8 +43,10 @@ REQUEST_MANY = "rqproc.request_many"
 INVALIDATE = "rqproc.invalidate"
 REFRESH = "rqproc.refresh"
 SET = "rqproc.set"
+INVALIDATE_ALL = "rqproc.invalidate_all"
+INVALIDATE_NAMESPACE = "rqproc.invalidate_namespace"
 
-_ON_REQUEST = (REQUEST, INVALIDATE, REFRESH, SET)
+_ON_REQUEST = (REQUEST, INVALIDATE, REFRESH, SET, INVALIDATE_ALL, INVALIDATE_NAMESPACE)
 """What is asked for by clients alone, but for the first: no job of an application may."""
 
 Serializer = Literal["json", "pickle"]

@@ -41,7 +41,9 @@ MOST_TOGETHER = 256
 Ending = tuple[str | bytes, ...]
 """What ends a call or a job, as ``answer`` takes it: how, its id, and what follows."""
 
-Outcome = Literal["", ":dropped", ":expired", ":stuck", ":ended", ":stopped"]
+Outcome = Literal[
+    "", ":dropped", ":flushed", ":flushed-all", ":expired", ":stuck", ":ended", ":stopped"
+]
 """How a call or a job ends that has not been answered from an entry; see answering.lua."""
 
 # What is made for every call is a named tuple: a frozen dataclass takes three times as long.
@@ -244,7 +246,11 @@ class Commands:
             raise SessionSuperseded
         _, now_ms, epoch, members, claims, *more = reply
         names = tuple(member.decode() for member in members) if members else None
-        return Claimed(now_ms, epoch, names, tuple(map(_claim, claims)), *more)
+        slots, flat = more or (b"", ())
+        flushed = {
+            name: int(float(token)) for name, token in zip(flat[::2], flat[1::2], strict=True)
+        }
+        return Claimed(now_ms, epoch, names, tuple(map(_claim, claims)), slots, flushed)
 
     def reconcile(
         self, inc: str, *, session: int, server: str = "", rejoined: bool = False,

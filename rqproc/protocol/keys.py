@@ -26,6 +26,8 @@ pulse                        integer  none; ms of the last beat join, beat
 suspects                     hash     10 min after a death      drop; cleared by answer, adopt
 waits:ADDRESS                hash     the asking call's timeout route, for a handler that asks; drop
 fence:CALLER, fences         string   longest timeout and 2 min fence, after a lost connection
+flushed                      zset     none                      answer, when entries of a resource,
+                                                                or all, are invalidated
 server                       string   none; the run id          reconcile
 settling                     string   a lease and a minute      reconcile, after another server
                                                                 process has taken over
@@ -43,7 +45,8 @@ Written by take_state and keep_state; callers have no right to it.
 says which protocols have live nodes in a namespace.
 
 Channels with the same prefix: ``reply:CALLER``, where answer publishes the answers to one caller,
-and ``dropped``, where it publishes the address of each id that was invalidated. Nodes listen to
+and ``dropped``, where it publishes the address of each id that was invalidated, ``*RESOURCE`` where
+all of a resource's were, and ``*`` where all were. Nodes listen to
 ``pubsub:NAME`` of RQ's own prefix, for its commands. A channel is the server's, of all its
 databases.
 

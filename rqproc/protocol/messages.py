@@ -5,7 +5,8 @@ Pure. Must not know commands or connections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from rqproc.model import State
@@ -73,6 +74,8 @@ class Claimed:
     Attributes:
         slots: this node's hash slots, as ``placement.has`` reads them; empty where the placement is
             by modulo.
+        flushed: by resource, as addresses have it, and b"" for all, the last token of what is no
+            entry any more; empty where the epoch has not changed.
     """
 
     now_ms: int
@@ -80,6 +83,7 @@ class Claimed:
     members: tuple[str, ...] | None
     claims: tuple[Claim, ...]
     slots: bytes = b""
+    flushed: Mapping[bytes, int] = field(default_factory=dict)
 
 
 class Arrival(NamedTuple):

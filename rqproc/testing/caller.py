@@ -144,6 +144,10 @@ class Caller(ABC):
         """Drop the entries of many ids. Raises: as ``Client.invalidate_many``."""
         return self.client.invalidate_many(ids, name_of(resource))
 
+    def invalidate_all(self, resource: Which | None = None) -> None:
+        """Drop all entries. Raises: as ``Client.invalidate_all``."""
+        self.client.invalidate_all(None if resource is None else name_of(resource))
+
     def refresh(self, resource: Which, id: Id) -> Any:
         """Have the value of an id made now. Raises: as ``Client.refresh``."""
         return self.client.refresh(id, name_of(resource)).value

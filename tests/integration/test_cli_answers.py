@@ -184,6 +184,17 @@ def test_invalidate_says_what_it_dropped(line: Line, ids: Fresh) -> None:
     assert line("invalidate", str(id), "-r", "price")[:2] == (0, f"{id}\thad no entry\n")
 
 
+def test_all_that_is_kept_is_dropped(line: Line, ids: Fresh) -> None:
+    (id,) = ids(1)
+    for number, options in enumerate((("-r", "price"), ()), 1):
+        assert line.json("request", str(id), "-r", "price")[0]["value"]["n"] == number
+        what = "price" if options else "the namespace"
+        assert line("invalidate", "--all", *options)[:2] == (0, f"dropped all of {what}\n")
+    assert line.json("request", str(id), "-r", "price")[0]["value"]["n"] == 3
+    assert line("invalidate", "--all", "1")[0] == line("invalidate")[0] == 2
+    assert line("invalidate", "--all", "-r", "nothing")[0] == 2
+
+
 def test_a_value_is_set_and_refreshed(line: Line, ids: Fresh) -> None:
     (id,) = ids(1)
     assert line("set", str(id), '{"cents": 5}', "-r", "price")[:2] == (0, f"{id}\tkept\n")

@@ -226,6 +226,15 @@ def test_what_its_program_sets_or_refreshes_is_found_at_once(house: House, other
     assert (reply.value, reply.node) == ("newer", "b")
 
 
+def test_nothing_older_than_a_flush_by_its_program_is_found(house: House) -> None:
+    with house.app.node(name="a", **PATIENT):
+        for flush in (house.price.invalidate_all, house.app.client.invalidate_all):
+            found_here(house, 1, node="a")
+            before = house.price.request(1)["n"]
+            flush()
+            assert house.price.request(1)["n"] > before
+
+
 # --- members ---
 
 

@@ -59,6 +59,7 @@ class Roll:
         server: the run id that nodes have last told of.
         told: those that have said to this server process what they run.
         settles_at: until then nothing is given out.
+        flushed: for resources, '' for all, the last token of what is no entry any more.
         marks: for each member, how many epoch marks its queue has had.
         popped: how many of them it has taken from there.
         needs: how many stand before a request in its queue.
@@ -76,6 +77,7 @@ class Roll:
     server: str = ""
     told: set[str] = field(default_factory=set)
     settles_at: int = 0
+    flushed: dict[str, int] = field(default_factory=dict)
     marks: Counter[str] = field(default_factory=Counter)
     popped: Counter[str] = field(default_factory=Counter)
     needs: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -145,6 +147,14 @@ class Roll:
         self.members.add(inc)  # it has no mark: it is told
         self._deal()
 
+    def flush(self, resource: str, token: int) -> None:
+        """Nothing that was claimed by then is an entry any more; '' for whichever resource."""
+        if not resource:
+            self.flushed.clear()
+        self.flushed[resource] = token
+        self.epoch += 1
+        self.marks.update(self.members)
+
     def _changed(self, by: int) -> None:
         self.epoch += by
         self.marks.update(self.members)
@@ -156,7 +166,10 @@ class Roll:
         assert view.members == tuple(sorted(self.members)), "the members are the live, sorted"
         assert list(view.slots) == list(self.slots), "slots are dealt among the members"
         assert view.leases == self.leases, "leases"
-        assert view.epoch == self.epoch, "the epoch rises at every change of the members alone"
+        assert view.epoch == self.epoch, (
+            "the epoch rises at every change of the members, and at every flush"
+        )
+        assert view.flushed == self.flushed, "what was flushed, and up to which token"
         assert view.nodes == {name_of(inc): inc for inc in self.leases}, "nodes"
         for inc in self.members:
             self._check_marks(inc, view)

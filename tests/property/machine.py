@@ -22,6 +22,8 @@ from rqproc.placement import PLACEMENTS, Placement
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import LeaseLost, SessionSuperseded
 
+FLUSHES = (":flushed", ":flushed-all")
+
 
 class Protocol(Outside):
     """What may happen to nodes, and with them all that may happen."""
@@ -250,7 +252,7 @@ class Protocol(Outside):
         pick=picks,
         mask=st.integers(1, 15),
         ok=st.sampled_from((True, True, False)),
-        outcome=st.sampled_from(("", "", ":stuck", ":stuck", ":dropped", ":expired")),
+        outcome=st.sampled_from(("", "", ":stuck", ":stuck", ":dropped", ":expired", *FLUSHES)),
         lost=seldom,
     )
     def runs_end(self, pick: int, mask: int, ok: bool, outcome: str, lost: bool) -> None:
@@ -281,7 +283,7 @@ class Protocol(Outside):
         late = 0 < claim.deadline_ms <= self.stage.now
         if outcome == ":expired" and not late:
             outcome = ""
-        if outcome == ":dropped" and (claim.what == "job" or not ok):
+        if outcome in (":dropped", *FLUSHES) and (claim.what == "job" or not ok):
             outcome = ""
         return node.ending(claim, outcome, ok=ok)
 

@@ -161,6 +161,9 @@ class Serving(Stage):
         news = None if node.epoch == self.view.epoch else self.names or None
         assert (told.epoch, told.members) == (self.view.epoch, news), "a new epoch is told"
         assert told.slots == (self.slots_of(node) if news else b""), "and what of it is its own"
+        flushed = {name.encode(): token for name, token in self.roll.flushed.items()}
+        is_new = node.epoch != self.view.epoch
+        assert told.flushed == (flushed if is_new else {}), "and what is no entry any more"
         return True
 
     def _expect_claims(self, node: SimNode, claims: Iterable[Claim]) -> None:
@@ -310,6 +313,7 @@ class Serving(Stage):
         done: set[str] = set()
         for ending in endings:
             if ending[1] not in done:
+                self._expect_flush(node, first, ending)
                 self._expect_ended(node, first, ending)
             done.add(str(ending[1]))
         if node.drained and self.live(node):
@@ -342,6 +346,11 @@ class Serving(Stage):
             said = self._word(ending, how)
             if wanted.state != "over" or wanted.kind != "job":
                 wanted.tell(said, "hit" if how == "hit" else "answered")
+
+    def _expect_flush(self, node: SimNode, first: View, ending: Ending) -> None:
+        if ":flushed" in str(ending[0]) and ending[1] in first.open[node.inc]:
+            is_all = str(ending[0]).endswith("-all")
+            self.roll.flush("" if is_all else str(ending[2]).split("-")[1], first.token)
 
     @staticmethod
     def _is_answered(wanted: Wanted, ending: Ending, first: View) -> bool:

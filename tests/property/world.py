@@ -77,6 +77,7 @@ class View:
     members: tuple[str, ...]
     slots: Deal
     leases: dict[str, int]
+    flushed: dict[str, int]
     nodes: dict[str, str]
     holders: dict[str, str]
     epoch: int
@@ -224,13 +225,15 @@ class World:
         """
         found = iter(self.tell(*first, *self._reads(incs, ids, groups, jobs, places)))
         replies = [next(found) for _ in first]
-        members, slots, leases, nodes, holders, numbers, *lists = (next(found) for _ in range(9))
+        first_ten = (next(found) for _ in range(10))
+        members, slots, leases, flushed, nodes, holders, numbers, *lists = first_ten
         epoch, token = (int(number or 0) for number in numbers)
         waiting, ingress, wip = map(_texts, lists)
         return replies, View(
             members=tuple(_texts(members)),
             slots=_slots(slots),
             leases={inc.decode(): int(ms) for inc, ms in leases if inc != b"!"},
+            flushed={name.decode(): int(token) for name, token in flushed},
             nodes=_pairs(nodes),
             holders=_pairs(holders),
             epoch=epoch,
@@ -258,6 +261,7 @@ class World:
             ("ZRANGE", f"{state}members", "0", "-1"),
             ("HGETALL", f"{state}slots"),
             ("ZRANGE", f"{state}leases", "0", "-1", "WITHSCORES"),
+            ("ZRANGE", f"{state}flushed", "0", "-1", "WITHSCORES"),
             ("HGETALL", f"{state}nodes"),
             ("HGETALL", f"{state}holders"),
             ("MGET", f"{state}epoch", f"{state}token"),
@@ -337,7 +341,7 @@ class World:
     def lasting_names(self) -> set[str]:
         """Return the keys that stay when every node has left and nothing is wanted any more."""
         names = ("epoch", "token", "node:clock", "node:tick", "pulse", "server", "settling",
-                 "suspects", "fences", "leases", "carrier")  # fmt: skip
+                 "suspects", "fences", "leases", "carrier", "flushed")  # fmt: skip
         own = {f"{self.keys.state}{name}" for name in names}
         kept = ("finished:", "failed:")
         return own | {f"{RQ_PREFIX}:queues"} | {f"{RQ_PREFIX}:{k}{self.keys.ingress}" for k in kept}

@@ -74,6 +74,19 @@ def test_what_is_expired_makes_room_first() -> None:
     assert kept(values, "ksn", 102.0) == "kn"
 
 
+def test_what_is_flushed_is_found_no_more_and_what_is_later_is() -> None:
+    values = Values(10)
+    for token, at in enumerate((b"1-r-1", b"2-r-2", b"3-s-3", b"4-r-4"), 1):
+        values.put(at, Entry(NOW, NOW + 5, token, b"7"), NOW)
+    values.flush(b"r", 2)
+    found = [values.get(at, NOW) is not None for at in (b"1-r-1", b"3-s-3", b"4-r-4")]
+    assert found == [False, True, True]
+    assert not values.drop(b"2-r-2", NOW), "it is none any more"
+    values.flush(b"", 3)
+    assert values.get(b"3-s-3", NOW) is None
+    assert values.get(b"4-r-4", NOW)
+
+
 def test_drop_tells_whether_there_was_one() -> None:
     values = Values(2)
     values.put(b"a", entry(), NOW)

@@ -163,9 +163,15 @@ def test_claims_are_read_with_members_where_the_epoch_is_new() -> None:
     assert COMMANDS.read_claim([1, 5, 2, [], []]).members is None
 
 
+def test_a_claim_tells_what_was_flushed_up_to_which_token() -> None:
+    told = COMMANDS.read_claim([1, 5, 2, [b"a"], [], b"", [b"", b"12", b"price", b"8000000000001"]])
+    assert told.flushed == {b"": 12, b"price": 8000000000001}
+    assert COMMANDS.read_claim([1, 5, 2, [], []]).flushed == {}
+
+
 def test_of_slots_a_claim_tells_a_node_its_own_and_a_survey_how_many_each_has() -> None:
     assert COMMANDS.read_claim([1, 5, 2, [b"a"], []]).slots == b""
-    assert COMMANDS.read_claim([1, 5, 2, [b"a"], [], b"\x01"]).slots == b"\x01"
+    assert COMMANDS.read_claim([1, 5, 2, [b"a"], [], b"\x01", []]).slots == b"\x01"
     rows = [[b"a", b"a#1", b"member", 900, 0, 0, *[b"0"] * 5, b"7", b"h"]]
     found = COMMANDS.read_survey([3, [b"a"], rows, [b"a#1", 4096]])
     assert (found.placement, found.nodes[0].slots, found.nodes[0].host) == ("slots", 4096, "h")

@@ -113,8 +113,8 @@ end
 
 -- Tells near-caches that an entry was dropped. Returns nil, or the report of why they were not told:
 -- then nobody may say that the old value is served no more.
-local function tell_drop(address)
-  local told = redis.pcall('PUBLISH', K.dropped, address)
+local function tell_drop(what)
+  local told = redis.pcall('PUBLISH', K.dropped, what)
   if type(told) == 'number' then return nil end
   local advice = told.err .. ' (the nodes publish on ' .. K.dropped .. ')'
   return cjson.encode({ type = 'HandlerFailed', remote_type = 'NotPublished', message = advice })
@@ -143,6 +143,8 @@ end
 --       OUTCOME is 'call' or 'job', and
 --         ''         it has ended, with a value or an error
 --         ':dropped' a call that invalidates: near-caches hear of it before its caller
+--         ':flushed', ':flushed-all'
+--                    a call that invalidates all entries, of its address's resource or of all
 --         ':expired' no answer: nobody waits any more
 --         ':stuck'   an answer, but the run goes on, so the hold stays
 --         ':ended'   a run has ended that nobody, or a ':stuck', was answered for: it has the answer
@@ -184,6 +186,11 @@ local function answer(args)
       end_job(id, payload, extra, outcome == ':stopped')
     elseif payload ~= '' then
       local refused = outcome == ':dropped' and tell_drop(address)
+      if string.sub(outcome, 1, 8) == ':flushed' and call('ZSCORE', K.open .. inc, id) then
+        local resource = outcome == ':flushed' and string.match(address, '^%d+%-([%w_]+)%-') or ''
+        flush(resource)
+        refused = tell_drop('*' .. resource)
+      end
       if refused then payload = id .. ' error 0 0 0 ' .. name .. ' ' .. refused end
       answer_call(inc, id, payload, extra)
     end

@@ -31,7 +31,8 @@
 --               others, so that callers need not reach it
 --   K.withdrawn prefix of a string per id: why its caller took it back, or nobody will answer it
 --   K.reply     prefix of a channel per caller: where its answers are published
---   K.dropped   channel: the address of each id that was invalidated
+--   K.flushed   sorted set: resource, '' for all -> the last token of what is no entry any more
+--   K.dropped   channel: the address of each id that was invalidated; '*' and a resource, or '*' for all
 --   K.protocols sorted set of the namespace, of all protocols: PROTOCOL -> end of its last lease in ms
 --   K.first_leases          the leases of protocol 1, which writes nothing into that set
 --
@@ -61,7 +62,7 @@ local function space(prefix, rq)
     server = prefix .. 'server', settling = prefix .. 'settling', waits = prefix .. 'waits:',
     fence = prefix .. 'fence:', fences = prefix .. 'fences', withdrawn = prefix .. 'withdrawn:',
     answer = 'rqproc-answers:' .. string.sub(prefix, 8), state = 'rqproc-states:' .. string.sub(prefix, 8),
-    reply = prefix .. 'reply:', dropped = prefix .. 'dropped',
+    reply = prefix .. 'reply:', dropped = prefix .. 'dropped', flushed = prefix .. 'flushed',
     protocols = 'rqproc:' .. namespace .. ':protocols',
     first_leases = 'rqproc:' .. namespace .. ':leases',
     rq = rq, job = rq .. ':job:', results = rq .. ':results:',

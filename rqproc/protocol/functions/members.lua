@@ -33,6 +33,26 @@ local function epoch_changed(by, joined)
   end
 end
 
+-- Nothing that has been claimed by now is an entry any more: of a resource, or of all with ''. Those that
+-- are kept are not looked at: a node learns of it as it learns of members, since what is routed from now
+-- on lies behind a mark in its queue:
+--   1. 42 is found at a, which answers.   2. All is flushed: a mark lies in a's queue.
+--   3. The caller is told. Whoever asks for 42 from now on is queued behind the mark.
+--   4. a comes to the mark, asks, and is told the token. Its entries up to it are none any more, and
+--      nobody joins a run that was claimed before, nor is its value kept.
+-- A node that is no member any more may be sent calls of what it still runs, so it has a mark too.
+local MOST_FLUSHED = 1000
+
+local function flush(resource)
+  if resource == '' or call('ZCARD', K.flushed) >= MOST_FLUSHED then
+    call('DEL', K.flushed)
+    resource = ''
+  end
+  call('ZADD', K.flushed, call('GET', K.token), resource)
+  call('INCRBY', K.epoch, 1)
+  for _, inc in ipairs(live()) do call('RPUSH', queue_of(inc), EPOCH_MARK) end
+end
+
 -- The node that has a call; '' where it waits for one, nil where nobody has it. `group`: what it was
 -- sent with, or ''. Returns besides what is open there for it: the call itself, or its group.
 local function whereabouts(id, group)

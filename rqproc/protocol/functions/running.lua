@@ -116,7 +116,8 @@ local function view(inc, now, seen, claims)
   local current = epoch()
   if current == tonumber(seen) then return { 1, now, current, {}, claims } end
   local members = names_of(call('ZRANGE', K.members, 0, -1))
-  return { 1, now, current, members, claims, slots_of(inc) }
+  local flushed = call('ZRANGE', K.flushed, 0, -1, 'WITHSCORES')
+  return { 1, now, current, members, claims, slots_of(inc) or '', flushed }
 end
 
 local function claim(args)
