@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rqproc import errors as errors
     from rqproc.aio import AsyncClient as AsyncClient
     from rqproc.app import App as App
-    from rqproc.app import Resource as Resource
     from rqproc.client import Client as Client
     from rqproc.context import current as current
+    from rqproc.declared import Resource as Resource
     from rqproc.default import request as request
     from rqproc.model import Partial as Partial
     from rqproc.model import Reply as Reply
@@ -37,7 +37,7 @@ _HOMES = {
     "Client": "rqproc.client",
     "Partial": "rqproc.model",
     "Reply": "rqproc.model",
-    "Resource": "rqproc.app",
+    "Resource": "rqproc.declared",
     "Stateful": "rqproc.stateful",
     "asave": "rqproc.objects",
     "current": "rqproc.context",

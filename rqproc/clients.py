@@ -30,6 +30,15 @@ class Located(Declaring, Protocol):
     namespace: str | None
 
 
+class HasClients(Protocol):
+    """Whose clients are asked over: an ``App``."""
+
+    @property
+    def client(self) -> Client: ...
+    @property
+    def async_client(self) -> AsyncClient: ...
+
+
 class Clients:
     """What an app asks with. Each is made at its first use, once.
 

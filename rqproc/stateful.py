@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
 from rqproc.calls.jobs import JobOptions
-from rqproc.client import Client
+from rqproc.clients import HasClients
 from rqproc.ids import Id
 from rqproc.model import OnLost
 from rqproc.objects import OBJECTS, StatefulClass
@@ -21,18 +21,8 @@ from rqproc.stock import requester
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
 
-    from rqproc.aio import AsyncClient
 
 T = TypeVar("T")
-
-
-class HasClients(Protocol):
-    """Whose clients are asked over: an ``App``."""
-
-    @property
-    def client(self) -> Client: ...
-    @property
-    def async_client(self) -> AsyncClient: ...
 
 
 class Stateful(ResourceSpec, Generic[T]):

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rqproc.app import Resource
 from rqproc.client import Client
+from rqproc.declared import Resource
 from rqproc.errors import RqprocError
 from rqproc.ids import Id, canonical
 from rqproc.model import DEFAULT_TIMEOUT_S, Partial, Reply

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from rqproc.app import Resource
 from rqproc.context import Current, current
+from rqproc.declared import Resource
 from rqproc.errors import ConfigError
 from rqproc.ids import Id
 from rqproc.model import DEFAULT_RESOURCE

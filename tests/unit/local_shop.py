@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from rqproc import App, Client, current
-from rqproc.app import Resource
+from rqproc.declared import Resource
 from rqproc.local.backend import LocalBackend
 from rqproc.local.spaces import DaemonRuntime, place_apart
 from rqproc.protocol.keys import Keys

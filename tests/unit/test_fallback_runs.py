@@ -18,10 +18,10 @@ import pytest
 from local_shop import WITHIN_S, until
 
 from rqproc import App, current
-from rqproc.app import Resource
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback, FallbackCall
 from rqproc.calls.requests import Requests
+from rqproc.declared import Resource
 from rqproc.errors import (
     HandlerFailed,
     HandlerTimeout,

@@ -19,7 +19,7 @@ def cached(handler: Any) -> Any:
     handler.invalidate = "the library's"
     handler.name = "the library's"
     handler.ttl_s = "the library's"
-    handler.refresh = "the library's"
+    handler.renew = "the library's"
     return handler
 
 
@@ -40,7 +40,7 @@ def test_the_functions_attributes_do_not_replace_the_resources() -> None:
 
 
 def test_the_functions_other_attributes_can_be_had_from_the_resource() -> None:
-    assert price.refresh == "the library's"
+    assert price.renew == "the library's"
     assert price.__doc__ == "What it costs."
     assert not hasattr(price, "no_such_thing")
 
