@@ -106,7 +106,16 @@ def of_url(url: str) -> ServerAddress:
             "redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://..., unix:///PATH?db=0 or "
             f"{sentinel.FORM}, and no options but those of redis-py{_encoded(url)}"
         ) from error
-    return ServerAddress(pool.connection_class, options, sentinels)
+    return ServerAddress(_countable(pool.connection_class), options, sentinels)
+
+
+def _countable(made: Any) -> Any:
+    """Return a class of connections that redis-py can count a timeout of: it then asks for a host
+    and a port, also of one over a unix socket, which has none.
+    """
+    if not issubclass(made, redis.UnixDomainSocketConnection) or hasattr(made, "port"):
+        return made
+    return type(made.__name__, (made,), {"host": None, "port": None})
 
 
 def _encoded(url: str) -> str:
@@ -146,7 +155,7 @@ def of_client(client: redis.Redis) -> ServerAddress:
         )
     options = dict(pool.connection_kwargs)
     if not isinstance(pool, redis.sentinel.SentinelConnectionPool):
-        return ServerAddress(pool.connection_class, options)
+        return ServerAddress(_countable(made), options)
     del options["connection_pool"]
     secure = issubclass(pool.connection_class, redis.SSLConnection)
     return ServerAddress(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from fault.watched import Watched
@@ -81,6 +83,26 @@ def test_nobody_listens_and_greenlets_are_told_in_time(
         asking.says("over")
         assert watch.stop() < OUTAGE_S + LATE_S
         assert kit.played(asking)["refused"] == ["RedisUnavailable"] * 20
+
+
+def test_where_a_unix_socket_accepts_nobody_greenlets_are_told_in_time(
+    library: str, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "full.sock")
+    with ExitStack() as stack:
+        listens = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listens.bind(path)
+        listens.listen(0)
+        with suppress(BlockingIOError):
+            while waits := stack.enter_context(socket.socket(socket.AF_UNIX)):
+                waits.setblocking(False)
+                waits.connect(path)
+        asking = stack.enter_context(kit.greenlets(f"unix://{path}", "green", library, "full"))
+        asking.says("asking")
+        watch = Watch()
+        asking.says("over")
+        assert watch.stop() < OUTAGE_S + LATE_S
+        assert kit.played(asking)["full"] == ["RedisUnavailable"] * 20
 
 
 def test_greenlets_outlast_a_restart_of_the_server(

@@ -69,7 +69,15 @@ def silent(first: int, server: int) -> Any:
 
 def refused() -> Any:
     """Nobody listens there."""
-    client = Client("redis://127.0.0.1:1")
+    return _asked_in_vain(Client("redis://127.0.0.1:1"))
+
+
+def full() -> Any:
+    """Who listens accepts nobody, and no more can wait there."""
+    return _asked_in_vain(Client(URL))
+
+
+def _asked_in_vain(client: Client) -> Any:
     say("asking")
     found = together([lambda i=i: client.request(i) for i in range(20)])
     say("over")

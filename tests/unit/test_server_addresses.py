@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from fakeredis import FakeRedis
 from rqproc.errors import ConfigError
 from rqproc.settings import resolve_url, without_password
 from rqproc.transport.address import of_client, of_url
+from rqproc.transport.connection import ConnectionLost
+from rqproc.transport.connector import Connector
 from rqproc.transport.sentinel import NoPrimary, Sentinels, read_url
 
 WATCHED = "redis+sentinel://user:p%40ss@one:1,two,[::1]:3/shop?db=4&sentinel_password=hu%26sh"
@@ -159,3 +162,23 @@ def test_a_password_that_ends_the_url_early_is_told_to_be_encoded(url: str) -> N
 def test_what_is_no_blocking_client_of_a_server_is_refused(client: Any) -> None:
     with pytest.raises(ConfigError, match=r"give its URL, or a redis\.Redis"):
         of_client(client)
+
+
+class TimesOut(redis.UnixDomainSocketConnection):
+    """As one of greenlets does, where a socket accepts nobody."""
+
+    def _connect(self) -> Any:
+        raise TimeoutError
+
+
+def test_a_unix_socket_that_times_out_is_a_lost_connection() -> None:
+    pool = redis.ConnectionPool(connection_class=TimesOut, path="/nowhere/server.sock")
+    with pytest.raises(ConnectionLost, match="Timeout connecting"):
+        Connector.like(redis.Redis(connection_pool=pool)).connect(timeout_s=0.1)
+
+
+def test_what_rq_uses_tells_a_timeout_of_a_unix_socket_as_a_timeout(tmp_path: Path) -> None:
+    connection = of_url(f"unix://{tmp_path}/s").client().connection_pool.make_connection()
+    connection._connect = TimesOut(path="")._connect
+    with pytest.raises(redis.TimeoutError):
+        connection.connect()
