@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
-from rqproc.calls.functions import FunctionCalls, connector
+from rqproc.calls.functions import START_S, FunctionCalls, connector
 from rqproc.calls.jobs import JobOptions, refusal
 from rqproc.calls.lookup import Nearby
 from rqproc.calls.requests import Requests
@@ -198,7 +198,7 @@ def backend_of(
         from rqproc.local.backend import backend as local_backend  # takes a while to import
 
         return local_backend(keys, app)
-    return ServerBackend(connector(where), keys)
+    return ServerBackend(connector(where, start_s=START_S), keys)
 
 
 class BaseClient:

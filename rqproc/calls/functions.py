@@ -32,8 +32,17 @@ T = TypeVar("T")
 MAX_IDLE = 64
 
 
-def connector(url: str | redis.Redis | None) -> Connector:
+START_S = 0.25
+"""Seconds for which a client that is made waits until the embedded server has started: its requests
+wait for the rest, each as long as it may.
+"""
+
+
+def connector(url: str | redis.Redis | None, *, start_s: float | None = None) -> Connector:
     """Return the way to a server, starting the embedded one where no other is named.
+
+    Args:
+        start_s: seconds that are waited for it; by default, until it has started or failed to.
 
     Raises:
         ConfigError: an unreadable URL, or ``local://``.
@@ -44,7 +53,11 @@ def connector(url: str | redis.Redis | None) -> Connector:
     found = server_url(url)
     if found == EMBEDDED:
         embedded = _embedded()
-        return Connector(embedded.ensure(), revive=embedded.ensure)
+        if start_s is None:
+            embedded.ensure()
+        else:
+            embedded.ensure_within(start_s)
+        return Connector(embedded.url(), revive=embedded.ensure_within)
     return Connector(found)
 
 

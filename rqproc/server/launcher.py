@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rqproc.errors import ConfigError, EmbeddedUnavailable, RqprocError
+from rqproc.runtime import renew_after_fork
 from rqproc.server import locks
+from rqproc.server.background import BackgroundStart
 from rqproc.server.binary import find_binary
 from rqproc.server.places import Places, claim
-from rqproc.server.probe import info
+from rqproc.server.probe import info, ping
 from rqproc.server.startup import ANSWER_S, LOADING_S, PAUSE_S, Record, Startup, serves
 
 GRACE_S = 10.0
 """What a server may take to write its data and exit, before it is killed."""
 END_S = GRACE_S + ANSWER_S
 """After this it is given up."""
+LOOK_S = 0.05
+"""What is kept of a caller's time to tell it how the server is."""
 TURN_S = LOADING_S + END_S
 """What the process that has start.lock may take."""
 
@@ -70,6 +74,12 @@ class Embedded:
         self.places = Places.of_user(os.environ) if places is None else places
         self._program = program
         self._hold = locks.hold_on(self.places.users_lock)
+        self._start_under_way: BackgroundStart | None = None
+        renew_after_fork(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: the thread is not here that starts the server."""
+        self._start_under_way = None
 
     def url(self) -> str:
         """Return the server's URL, whether it runs or not."""
@@ -95,6 +105,33 @@ class Embedded:
             finally:
                 self._drop_if_unwanted()
         return self.url()
+
+    def ensure_within(self, timeout_s: float) -> str:
+        """``ensure``, as far as it gets in so many seconds; it goes on when they are over.
+
+        Returns:
+            Why the server does not serve yet; nothing if it does.
+
+        Raises:
+            EmbeddedUnavailable: it cannot run here, or did not start.
+        """
+        start = self._start_under_way
+        if start is None or start.ended:
+            start = self._start_under_way = BackgroundStart(self._ensure_as_user)
+        if start.ends_within(timeout_s - LOOK_S):
+            return ""
+        found = ping(self.places.socket, timeout_s=LOOK_S)
+        return f"the embedded server is not ready yet: {found.value}; its log is {self.places.log}"
+
+    def _ensure_as_user(self) -> None:
+        """``ensure``; but a server that another has started is used from now on, be it silent.
+
+        Whoever connects to it later, when it answers again, must be a user of it by then.
+        """
+        with self._guarded():
+            if locks.held(self.places.keeper_lock):
+                self._hold.owners.add(self)
+        self.ensure()
 
     def release(self) -> None:
         """Stop using the server; after its last user has done so, it ends."""

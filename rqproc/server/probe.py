@@ -21,10 +21,10 @@ class ProbeResult(enum.Enum):
     NONE = "nobody listens"
 
 
-def ping(path: Path) -> ProbeResult:
+def ping(path: Path, *, timeout_s: float = TIMEOUT_S) -> ProbeResult:
     """Ask whether a server is there. Any answer but that it is loading means that it serves."""
     try:
-        reply = _ask(path, b"PING\r\n")
+        reply = _ask(path, b"PING\r\n", timeout_s=timeout_s)
     except (TimeoutError, BlockingIOError):
         return ProbeResult.SILENT
     except OSError:
@@ -44,10 +44,10 @@ def info(path: Path) -> dict[str, str]:
     return {name: value for name, colon, value in pairs if colon}
 
 
-def _ask(path: Path, command: bytes) -> bytes:
+def _ask(path: Path, command: bytes, *, timeout_s: float = TIMEOUT_S) -> bytes:
     """Return the whole reply: one line, and the bulk of bytes that it may announce."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(timeout_s)
         connection.connect(str(path))
         connection.sendall(command)
         reply = b""

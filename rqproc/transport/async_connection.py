@@ -44,16 +44,18 @@ class AsyncConnection(asyncio.Protocol):
 
     async def open(self, way: Connector, timeout_s: float, *, pushes: bool = False) -> None:
         """Connect, once. Raises: as ``Connector.connect``."""
+        began = time.monotonic()
         try:
             await self._open(way, timeout_s, pushes)
-        except ConnectionLost:
+        except ConnectionLost as error:
             if way.revive is None:
                 raise
+            lost = error
         else:
             return
         self.abort()
-        await asyncio.to_thread(way.revive)
-        await self._open(way, timeout_s, pushes)
+        left_s = await asyncio.to_thread(way.revived, lost, began=began, timeout_s=timeout_s)
+        await self._open(way, left_s, pushes)
 
     async def _open(self, way: Connector, timeout_s: float, pushes: bool) -> None:
         began = time.monotonic()

@@ -23,6 +23,9 @@ from rqproc.transport.sentinel import NoPrimary
 
 CONNECT_TIMEOUT_S = 3.0
 
+SHORTEST_S = 0.05
+"""What a server that has just started may take, be it that no time is left."""
+
 
 HELLO: Command = ("HELLO", "3")
 
@@ -44,7 +47,8 @@ class Connector:
 
     Args:
         url: see ``address.of_url``; or where an existing client connects to.
-        revive: called where there is no server to connect to; it may start one.
+        revive: called with seconds where there is no server to connect to: it starts one, and
+            returns why there is none yet, or nothing.
 
     Attributes:
         runtime: what whoever talks over these connections stands on.
@@ -56,7 +60,7 @@ class Connector:
     runtime: Runtime = MACHINE
 
     def __init__(
-        self, url: str | ServerAddress, *, revive: Callable[[], object] | None = None
+        self, url: str | ServerAddress, *, revive: Callable[[float], str] | None = None
     ) -> None:
         self._where = of_url(url) if isinstance(url, str) else url
         self.revive = revive
@@ -111,13 +115,30 @@ class Connector:
             Refused: the server does not let us in: credentials, database, too many connections.
             RedisUnavailable: the sentinels do not let us in, or do not know the primary's name.
         """
+        began = time.monotonic()
         try:
             return self._connect(timeout_s, pushes)
-        except ConnectionLost:
-            if self.revive is None:
-                raise
-        self.revive()
-        return self._connect(timeout_s, pushes)
+        except ConnectionLost as error:
+            left_s = self.revived(error, began=began, timeout_s=timeout_s)
+        return self._connect(left_s, pushes)
+
+    def revived(self, error: ConnectionLost, *, began: float, timeout_s: float) -> float:
+        """Have the server started to which there was no connection; return the seconds left.
+
+        Args:
+            began: when, by ``time.monotonic``, the ``timeout_s`` seconds for all of it did.
+
+        Raises:
+            ConnectionLost: ``error``, or that the server has not started in time.
+            RedisUnavailable: it cannot start.
+        """
+        end = began + timeout_s
+        left_s = end - time.monotonic()
+        if self.revive is None or left_s <= 0:
+            raise error
+        if reason := self.revive(left_s):
+            raise ConnectionLost(reason, spent_s=time.monotonic() - began) from error
+        return max(SHORTEST_S, end - time.monotonic())
 
     def _connect(self, timeout_s: float, pushes: bool) -> Connection:
         check_patching()
@@ -142,7 +163,15 @@ class Connector:
         return connection
 
     def client(self) -> redis.Redis:
-        """Return an ordinary redis-py client of the same server, for RQ's own classes."""
+        """Return an ordinary redis-py client of the same server, for RQ's own classes.
+
+        A server that may have to be started is waited for: redis-py starts none.
+
+        Raises:
+            RedisUnavailable: it cannot start.
+        """
+        if self.revive is not None:
+            self.revive(CONNECT_TIMEOUT_S)
         return self._where.client()
 
 

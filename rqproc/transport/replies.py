@@ -66,6 +66,7 @@ _LOSSES = (
         "It is stopped, busy with a long command (`SLOWLOG GET`), or the network loses packets; or "
         "TLS is on one side alone: --url rediss://... asks with it, redis://... without",
     ),
+    ("not ready yet", "Its start goes on: ask again, or allow more with `timeout`"),
     ("no Redis", "Check the port in the URL; a server that wants TLS needs --url rediss://..."),
     (
         "WRONG_VERSION|UNEXPECTED_EOF",
