@@ -268,6 +268,7 @@ class Dispatcher:
             if how != "hit" and how != "many" and not str(how).endswith(":stuck"):
                 raw = id.encode(errors="surrogateescape") if isinstance(id, str) else id
                 self._unacknowledged.remove(raw)
+                self.intake.forgotten(raw)
 
     def again(self, endings: Sequence[Ending]) -> None:
         """The server may not have had these: they are sent once more."""

@@ -94,6 +94,7 @@ class Intake:
         self._rest: Sequence[bytes] = ()
         self._wants_view = False
         self._asked_turns: set[bytes] = set()
+        self._early: set[bytes] = set()
 
     def distrust_entries(self, for_s: float) -> None:
         """For so many seconds what has an entry is claimed before it is answered: a mark of changed
@@ -108,13 +109,15 @@ class Intake:
 
         What lies behind a mark was routed after the members had changed: it is looked at when they
         are known here, which ``asks`` sees to. An id that is known is left alone: a caller nudges,
-        or an answer is on its way.
+        or an answer is on its way. But a job that has ended may have been queued anew, to be
+        retried or repeated, before the server's word on its end was read: that comes first.
         """
         now = self._clock()
         trusts_entries = now >= self._distrust_until
         known, get, hit = self._unacknowledged.ids, self._cache.get, self._outbox.hit
         for place, id in enumerate(ids):
             if id in known:
+                self._take_known(id)
                 continue
             form = _call(id)
             if form is None:
@@ -130,6 +133,23 @@ class Intake:
                 self._take_missing(id, form[2])
             else:  # nor runs: who claims is told what is to be joined no more
                 self._claims[id] = None
+
+    def _take_known(self, id: bytes) -> None:
+        """A job that has ended is claimed when its end is acknowledged, see ``forgotten``."""
+        taken = self._unacknowledged.get(id)
+        if taken and taken.ended and not _call(id):
+            self._early.add(id)
+
+    def forgotten(self, id: bytes) -> None:
+        """The end of what was taken is acknowledged: by this id it may be taken anew."""
+        if id in self._early:
+            self._early.remove(id)
+            self._claims[id] = None
+
+    @property
+    def awaits_ends(self) -> bool:
+        """Whether something can be claimed as soon as an end is acknowledged."""
+        return bool(self._early)
 
     def _take_other(self, id: bytes) -> None:
         if GROUP.fullmatch(id):

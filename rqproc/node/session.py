@@ -142,7 +142,7 @@ class Session:
                 batches += 1
                 if patience_s > ACKNOWLEDGED_S:
                     patience_s = ACKNOWLEDGED_S
-            if intake.has_asks or not most or batches == HITS_TOGETHER:
+            if intake.has_asks or intake.awaits_ends or not most or batches == HITS_TOGETHER:
                 return False
             if not connections.is_popping:  # it may be, where ids came with the replies before
                 connections.pop(most)

@@ -80,6 +80,21 @@ def test_a_job_is_repeated(
     assert queue.count == ScheduledJobRegistry(queue=queue).count == 0
 
 
+@pytest.mark.parametrize("again", [{"retry": Retry(2)}, {"repeat": Repeat(2)}])
+def test_what_runs_again_at_once_is_not_taken_for_lost(
+    one: Cluster, book: Book, queue: Queue, ids: Fresh, again: dict[str, Any]
+) -> None:
+    """It is back at its node, which does nothing else, before that has read that its last run is
+    over.
+    """
+    resource = "explode" if "retry" in again else "charge"
+    for id in ids(5):
+        kit.ended(queue.enqueue(resource, id, **again))
+        starts = [line for line in book.log(resource, id) if line[0] == "start"]
+        assert len(starts) == 3
+    assert "are lost on their way" not in str(one.nodes["a"].stderr)
+
+
 def _nothing(*arguments: Any) -> None:
     raise AssertionError("no node runs this")
 

@@ -69,6 +69,22 @@ def test_tokens_rise_though_a_job_is_claimed_after_calls_that_run_behind_it(at: 
     )
 
 
+def test_a_job_queued_anew_is_claimed_when_its_end_is_acknowledged(at: Jobs) -> None:
+    """As one that is retried at once, and is back before the server's word on its end is read."""
+    job = at.job("job", 1, "charge")
+    assert at.pop(job) == ["job"]
+    run = at.run()
+    assert at.pop(job) == [], "it runs"
+    at.done(run)
+    endings = at.sent()
+    assert at.pop(job, job) == []
+    assert at.intake.awaits_ends
+    at.dispatcher.acknowledged(endings)
+    assert at.pop() == ["job"]
+    assert at.run().job is not run.job
+    assert at.pop() == [], "once"
+
+
 def test_a_turn_is_asked_for_once_and_by_each_session_anew(at: Jobs) -> None:
     at.waiting("job")
     at.intake.asks()
