@@ -14,7 +14,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
-from rq import Queue
+from rq import Queue, Worker
 from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
@@ -329,3 +329,23 @@ def test_a_stock_worker_runs_a_job_that_was_enqueued_by_name(
     book.redis.rpush(f"rq:queue:{stock}", job.id)
     kit.script(STOCK_WORKER, shop, "elsewhere", stock)
     assert job.return_value(refresh=True) == price
+
+
+def test_a_node_that_rq_has_lost_is_registered_anew(three: Cluster, book: Book) -> None:
+    """As after an outage of more than a minute, when its worker's hash has expired."""
+    name = f"rqproc.{three.namespace}.a"
+
+    def found() -> dict[str, object] | None:
+        for worker in Worker.all(connection=book.redis):
+            if worker.name == name:
+                queues = worker.queue_names()
+                return {"pid": worker.pid, "host": worker.hostname, "born": worker.birth_date,
+                        "queues": queues, "version": worker.version,
+                        "python": worker.python_version}  # fmt: skip
+        return None
+
+    before = found()
+    assert before
+    assert before["pid"] == three.nodes["a"].process.pid
+    book.redis.delete(f"rq:worker:{name}")
+    assert kit.eventually(found) == before

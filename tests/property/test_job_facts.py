@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from callers import Callers
-from ledger import Wanted
+from ledger import LEASE_MS, Wanted
 from rq import Queue, Worker
 from rq.job import Job as RqJob
 from rq.job import JobStatus
@@ -35,6 +35,27 @@ def test_rq_lists_the_nodes_and_their_queues(stage: Callers, server: ServerProce
     stage.leave(node.inc)
     assert keys.queue_name("a") not in {q.name for q in Queue.all(connection=server.client())}
     assert not Worker.all(connection=server.client())
+
+
+def test_a_worker_that_is_gone_from_rq_is_registered_anew_by_a_beat(
+    stage: Callers, server: ServerProcess
+) -> None:
+    """As after an outage that outlasts the worker's hash: RQ's tools take it off its sets then."""
+    node = started(stage)
+    rq, name = server.client(), stage.world.keys.queue_name("a")
+    stage.beat(node)
+    before = rq.hgetall(f"rq:worker:{name}")
+    rq.delete(f"rq:worker:{name}")
+    assert not Worker.all(connection=rq)
+    stage.beat(node)
+    (worker,) = Worker.all(connection=rq)
+    assert worker.name == name
+    after = rq.hgetall(f"rq:worker:{name}")
+    moving = {b"last_heartbeat"}
+    assert {field: before[field] for field in before.keys() - moving} == {
+        field: after[field] for field in after.keys() - moving
+    }
+    assert 0 < rq.ttl(f"rq:worker:{name}") <= LEASE_MS / 1000 + 60
 
 
 def test_a_finished_job_is_what_rq_makes_of_one(stage: Callers, server: ServerProcess) -> None:

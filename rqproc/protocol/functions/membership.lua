@@ -90,6 +90,21 @@ local function speak_for(lease_ms)
   end
 end
 
+-- Registers a node as a worker of RQ's. Its hash ends with the lease and a minute: after a server was out
+-- for longer, or where anyone has deleted it, a beat registers it anew.
+local function register_worker(name)
+  local worker = K.worker .. name
+  local about = call('HMGET', K.node .. name, 'birth', 'pid', 'host', 'rq', 'python')
+  for i = 1, 5 do about[i] = about[i] or '' end
+  call('SADD', K.rq .. ':queues', K.ingress_queue, K.queue .. name)
+  call('SADD', K.rq .. ':workers', worker)
+  call('SADD', K.rq .. ':workers:' .. K.names .. name, worker)
+  call('SADD', K.rq .. ':workers:' .. K.ingress, worker)
+  call('HSET', worker, 'birth', about[1], 'last_heartbeat', about[1], 'queues',
+    K.names .. name .. ',' .. K.ingress, 'pid', about[2], 'hostname', about[3], 'ip_address', '',
+    'version', about[4], 'python_version', about[5], 'state', 'idle')
+end
+
 -- join: makes a process a member: a new incarnation, in members and leases, epoch + 1.
 --
 -- args  2 name  3 lease in ms  4 nonce of this process  5 max queue  6 max waiters  7 lanes
@@ -131,18 +146,12 @@ local function join(args)
   call('HSET', K.nodes, name, inc)
   call('HSET', K.node .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms,
     'max_queue', args[5], 'max_waiters', args[6], 'lanes', args[7], 'pid', args[8], 'host', args[9],
+    'birth', args[10], 'rq', args[11], 'python', args[12],
     'session', 0, 'stuck', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
   epoch_changed(1, inc)
 
-  local worker = K.worker .. name
-  call('SADD', K.rq .. ':queues', K.ingress_queue, K.queue .. name)
-  call('SADD', K.rq .. ':workers', worker)
-  call('SADD', K.rq .. ':workers:' .. K.names .. name, worker)
-  call('SADD', K.rq .. ':workers:' .. K.ingress, worker)
-  call('HSET', worker, 'birth', args[10], 'last_heartbeat', args[10], 'queues',
-    K.names .. name .. ',' .. K.ingress, 'pid', args[8], 'hostname', args[9], 'ip_address', '',
-    'version', args[11], 'python_version', args[12], 'state', 'idle')
-  call('PEXPIRE', worker, lease_ms + 60000)
+  register_worker(name)
+  call('PEXPIRE', K.worker .. name, lease_ms + 60000)
 
   local waiting = call('LRANGE', K.waiting, 0, -1)
   call('DEL', K.waiting)
@@ -169,6 +178,7 @@ local function beat(args)
   call('HSET', K.node .. name, 'entries', args[4], 'hits', args[5], 'joined', args[6],
     'misses', args[7], 'stuck', args[10])
   local worker = K.worker .. name
+  if call('HEXISTS', worker, 'birth') == 0 then register_worker(name) end
   local state = call('EXISTS', K.claims .. inc) == 1 and 'busy' or 'idle'
   call('HSET', worker, 'last_heartbeat', args[11], 'successful_job_count', args[8],
     'failed_job_count', args[9], 'state', are_suspended() and 'suspended' or state)
