@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
-from rq.rate_limit import release_slot
+from rq.rate_limit import RateLimitRegistry, release_slot
 from rq.serializers import JSONSerializer
 
 from rqproc.transport.backoff import Backoff
@@ -49,7 +49,9 @@ def _enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
     for job_id in job_ids:
         try:
             job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
-        except NoSuchJobError:  # deleted since, with all that RQ has of it
+        except NoSuchJobError:  # deleted, but for its place under a rate limit if it ran then
+            for limit in RateLimitRegistry.all(connection):
+                limit.release_stale_and_enqueue(job_id)
             continue
         Queue(job.origin, connection=connection).enqueue_dependents(job)
         release_slot(job)

@@ -47,6 +47,24 @@ def test_a_rate_limit_lets_the_next_go_when_one_has_ended(
     registry.cleanup()
 
 
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_what_is_cancelled_or_deleted_while_it_runs_gives_back_its_place_under_a_rate_limit(
+    one: Cluster, book: Book, queue: Queue, ids: Fresh, how: str
+) -> None:
+    first, second = ids(2)
+    limit = RateLimit(f"limit-{how}-{one.namespace}", 1)
+    running = queue.enqueue("gated", first, rate_limit=limit)
+    waiting = queue.enqueue("charge", second, rate_limit=limit)
+    book.started("gated", first)
+    getattr(running, how)()
+    assert waiting.get_status() == JobStatus.RATE_LIMITED, "a run that goes on keeps its place"
+    book.release("gated", first)
+    kit.eventually(lambda: waiting.get_status() == JobStatus.FINISHED)
+    registry = RateLimitRegistry(limit.key, book.redis)
+    kit.eventually(lambda: registry.get_allowed_job_count() == 0)
+    registry.cleanup()
+
+
 @pytest.mark.parametrize("interval", [0, 1])
 def test_a_job_that_fails_is_retried(
     one: Cluster, book: Book, queue: Queue, ids: Fresh, interval: int

@@ -121,6 +121,25 @@ def test_an_answer_names_the_jobs_that_others_depend_on_repeated_too(stage: Call
         assert told == [awaited.id.encode()]
 
 
+@pytest.mark.parametrize("how", ["canceled", "deleted"])
+def test_an_answer_names_a_job_that_held_a_place_under_a_rate_limit(
+    stage: Callers, how: str
+) -> None:
+    """It was cancelled or deleted while it ran."""
+    node = started(stage)
+    job, lonely = enqueued(stage), enqueued(stage)
+    stage.world.run(("HSET", job_key(job.id), "rate_limit_key", "k"))
+    endings = [node.ending(claim) for claim in taken(stage, node)]
+    for one in (job, lonely):
+        if how == "canceled":
+            stage.world.run(("HSET", job_key(one.id), "status", "canceled"))
+        else:
+            stage.world.run(("DEL", job_key(one.id)))
+    told = stage.world.run(stage.commands.answer(node.inc, endings))
+    assert told == [job.id.encode()]
+    assert not stage.world.run(("KEYS", "rq:execution*"))
+
+
 def test_a_jobs_ttl_goes_on_while_it_waits_to_be_adopted(stage: Callers) -> None:
     """RQ counts it from the enqueueing, as the expiry of the job's hash."""
     started(stage)

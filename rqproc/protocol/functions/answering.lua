@@ -149,7 +149,8 @@ end
 --         ':stuck'   an answer, but the run goes on, so the hold stays
 --         ':ended'   a run has ended that nobody, or a ':stuck', was answered for: it has the answer
 --                    of that one, which may have been lost on its way; '' for none
--- returns the ids of those jobs that were ended here whose dependents wait to be enqueued
+-- returns the ids of those jobs that were ended here whose dependents wait to be enqueued, or that others
+--   wait for under a rate limit
 --
 -- What is not open at this very incarnation is not answered again: it was answered before (the node
 -- lost that reply, and is told of the dependents once more), withdrawn, or given to another node.
@@ -158,21 +159,25 @@ local function answer(args)
   local name, dependents = name_of(inc), {}
   local worker = K.names .. name
 
-  local function end_job(id, body, report, stopped)
+  -- One that was canceled or deleted while it ran has kept its place under its rate limit for so long.
+  local function end_job(id, body, report, stopped, is_limited)
     if call('ZREM', K.open .. inc, id) == 0 then return end
-    if conclude(id, report == '', body, report, worker, at, stopped) and concerns_others(id) then
+    local has_ended = conclude(id, report == '', body, report, worker, at, stopped)
+    if has_ended and concerns_others(id) or not has_ended and is_limited then
       dependents[#dependents + 1] = id
     end
   end
 
   local function tell_again(id)
     local status = concerns_others(id) and call('HGET', K.job .. id, 'status')
-    if status == 'finished' or status == 'failed' or status == 'stopped' then dependents[#dependents + 1] = id end
+    if status == 'finished' or status == 'failed' or status == 'stopped' or status == 'canceled' then
+      dependents[#dependents + 1] = id
+    end
   end
 
   local function finish(kind, outcome, id, address, payload, extra)
     local ends, claim = outcome ~= ':stuck', kind == 'job' and call('HGET', K.claims .. inc, id)
-    if claim then hide_execution(inc, id, claim) end
+    local is_limited = claim and hide_execution(inc, id, claim)
     local ran = ends and call('HDEL', K.claims .. inc, id) == 1
     if ran then
       release(address, inc)
@@ -180,10 +185,10 @@ local function answer(args)
     end
     if outcome == ':expired' then
       discard(inc, id, kind == 'job')
-      if kind == 'job' and concerns_others(id) then dependents[#dependents + 1] = id end
+      if kind == 'job' and (is_limited or concerns_others(id)) then dependents[#dependents + 1] = id end
     elseif payload ~= '' and kind == 'job' then
       if ends and not ran then tell_again(id) end
-      end_job(id, payload, extra, outcome == ':stopped')
+      end_job(id, payload, extra, outcome == ':stopped', is_limited)
     elseif payload ~= '' then
       local refused = outcome == ':dropped' and tell_drop(address)
       if string.sub(outcome, 1, 8) == ':flushed' and call('ZSCORE', K.open .. inc, id) then

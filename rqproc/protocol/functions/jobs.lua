@@ -11,7 +11,8 @@
 --   executions:JOB      sorted set: executions of a job
 --   execution:JOB:EXECUTION, worker:NAME:executions
 --
--- The token of its claim names the execution.
+-- The token of its claim names the execution. That of a job with a rate limit of RQ's says so
+-- (rqproc_limited): one that is deleted while it runs keeps its place under the limit until it has ended.
 
 -- RQ's workers are suspended: no job is placed or started. Requests are.
 local function are_suspended() return call('EXISTS', K.rq .. ':suspended') == 1 end
@@ -38,19 +39,23 @@ local function show_execution(inc, id, token, at)
     'worker_name', worker)
   call('HSET', K.rq .. ':execution:' .. run, 'id', string.format('%d', token), 'job_id', id,
     'created_at', seconds, 'last_heartbeat', seconds, 'worker_name', worker)
+  local limit = call('HGET', K.job .. id, 'rate_limit_key')
+  if limit and limit ~= '' then call('HSET', K.rq .. ':execution:' .. run, 'rqproc_limited', 1) end
   call('ZADD', K.rq .. ':executions:' .. id, '+inf', string.format('%d', token))
   call('ZADD', K.wip, '+inf', run)
   call('SADD', K.worker .. node .. ':executions', run)
 end
 
--- `claim`: as in K.claims, 'TOKEN ADDRESS'.
+-- Returns whether the job had a rate limit. `claim`: as in K.claims, 'TOKEN ADDRESS'.
 local function hide_execution(inc, id, claim)
   local token = string.match(claim, '^%d+')
   local run = id .. ':' .. token
+  local is_limited = call('HGET', K.rq .. ':execution:' .. run, 'rqproc_limited') == '1'
   call('DEL', K.rq .. ':execution:' .. run)
   call('ZREM', K.rq .. ':executions:' .. id, token)
   call('ZREM', K.wip, run)
   call('SREM', K.worker .. name_of(inc) .. ':executions', run)
+  return is_limited
 end
 
 -- A job that was started waits again, before all others.
