@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.exceptions import NoSuchJobError
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.rate_limit import RateLimitRegistry, release_slot
 from rq.serializers import JSONSerializer
 
@@ -53,5 +53,7 @@ def _enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
             for limit in RateLimitRegistry.all(connection):
                 limit.release_stale_and_enqueue(job_id)
             continue
-        Queue(job.origin, connection=connection).enqueue_dependents(job)
+        runs_again = job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.SCHEDULED)
+        if not runs_again or job.repeats_left is not None:  # one that is retried has not ended
+            Queue(job.origin, connection=connection).enqueue_dependents(job)
         release_slot(job)

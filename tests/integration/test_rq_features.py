@@ -209,6 +209,30 @@ def test_a_job_that_depends_on_one_that_failed_waits_for_ever(
     assert after.get_status() == JobStatus.DEFERRED
 
 
+@pytest.mark.parametrize("interval", [0, 2])
+def test_a_job_waits_for_the_last_try_of_another_that_it_depends_on(
+    one: Cluster, book: Book, queue: Queue, ids: Fresh, interval: int
+) -> None:
+    first, second = ids(2)
+    before = queue.enqueue("explode", first, retry=Retry(1, interval=interval))
+    after = queue.enqueue("charge", second, depends_on=before)
+    assert kit.ended(before) == JobStatus.FAILED
+    assert (after.get_status(), book.count("charge", second)) == (JobStatus.DEFERRED, 0)
+
+
+def test_a_job_that_is_retried_later_gives_back_its_place_under_a_rate_limit(
+    one: Cluster, book: Book, queue: Queue, ids: Fresh
+) -> None:
+    first, second, third = ids(3)
+    limit = RateLimit(f"limit-{one.namespace}", 1)
+    before = queue.enqueue("explode", first, rate_limit=limit, retry=Retry(1, interval=600))
+    waiting = queue.enqueue("charge", second, rate_limit=limit)
+    depends = queue.enqueue("charge", third, depends_on=before)
+    kit.eventually(lambda: waiting.get_status() == JobStatus.FINISHED)
+    assert before.get_status() == JobStatus.SCHEDULED
+    assert depends.get_status() == JobStatus.DEFERRED
+
+
 def test_a_unique_job_is_enqueued_once(one: Cluster, book: Book, queue: Queue, ids: Fresh) -> None:
     (id,) = ids(1)
     job = queue.enqueue("gated", id, job_id=f"only-{one.namespace}", unique=True)

@@ -62,7 +62,7 @@ local function concerns_others(id)
   return limit and limit ~= ''
 end
 
--- Ends a job by RQ's rules, or has it run again; false where it may not end.
+-- Ends a job by RQ's rules, or has it run again; false where it may not end, 'retried' where it has not.
 --   ok      whether body is a return_value or an exc_string, both in RQ's encoding
 --   report  JSON that names the error
 --   stopped  by RQ's command
@@ -71,7 +71,9 @@ local function conclude(id, ok, body, report, worker, ended_at, stopped)
   if not may_end(id) then return false end
   -- What nodes die on is not tried again, nor what no node has run.
   local is_lost = string.find(report, '"NodeLost"', 1, true)
-  if not (ok or stopped or is_lost or worker == '') and retries(id, ended_at) then return true end
+  if not (ok or stopped or is_lost or worker == '') and retries(id, ended_at) then
+    return 'retried'
+  end
   if ok then
     call('XADD', results, '*', 'type', 1, 'worker_name', worker, 'return_value', body)
   else
@@ -162,8 +164,8 @@ local function answer(args)
   -- One that was canceled or deleted while it ran has kept its place under its rate limit for so long.
   local function end_job(id, body, report, stopped, is_limited)
     if call('ZREM', K.open .. inc, id) == 0 then return end
-    local has_ended = conclude(id, report == '', body, report, worker, at, stopped)
-    if has_ended and concerns_others(id) or not has_ended and is_limited then
+    local how = conclude(id, report == '', body, report, worker, at, stopped)
+    if how == true and concerns_others(id) or how ~= true and is_limited then
       dependents[#dependents + 1] = id
     end
   end
