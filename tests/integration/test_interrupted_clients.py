@@ -264,6 +264,7 @@ def interrupt_all(scene: Scene, *, each: Each, first: int, step: int) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("part", range(LINE_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
@@ -274,7 +275,7 @@ def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
     assert interrupt_all(scene, each="line", first=part + 1, step=LINE_PARTS) > 5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(INSTRUCTION_PARTS))
 @pytest.mark.parametrize("kind", SCENES)

@@ -488,8 +488,8 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "jobs are concluded twice": (
         jobs.test_a_late_end_of_a_job_that_another_node_runs_by_now_changes_nothing,
         Mutation("answering",
-        "if call('ZREM', K.open .. inc, id) == 0 then return end\n    if conclude",
-        "call('ZREM', K.open .. inc, id)\n    if conclude")),
+        "if call('ZREM', K.open .. inc, id) == 0 then return end\n    local how",
+        "call('ZREM', K.open .. inc, id)\n    local how")),
     "withdraw takes back what is answered": (
         members.test_a_withdrawal_of_what_is_answered_is_told_the_answer,
         Mutation("callers",

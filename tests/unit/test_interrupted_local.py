@@ -154,6 +154,7 @@ def interrupt_all(scene: Scene, *, each: Each, first: int = 1, step: int = 1) ->
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCENES)
 def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
     pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene]
@@ -161,7 +162,7 @@ def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
     assert interrupt_all(kind(pool, watch), each="line") > 20
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(INSTRUCTION_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
