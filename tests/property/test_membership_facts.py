@@ -137,6 +137,19 @@ def test_what_is_withdrawn_of_a_silent_node_is_open_there_no_more(stage: Callers
     assert taken(stage, node) == []
 
 
+def test_nothing_is_withdrawn_of_a_node_that_was_silent_for_less_than_half_its_lease(
+    stage: Callers,
+) -> None:
+    node = started(stage)
+    order = stage.new_order([0])
+    stage.send(order)
+    stage.world.advance(LEASE_MS * 4 // 10)
+    stage.withdraw(order)
+    assert order.wanted[0].heard == []
+    stage.look()
+    assert list(stage.view.open[node.inc]) == [order.wanted[0].id]
+
+
 def test_a_withdrawal_of_what_is_answered_is_told_the_answer(stage: Callers) -> None:
     """The answer was lost on its way; its caller has given up, and withdraws."""
     node = started(stage)

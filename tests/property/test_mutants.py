@@ -246,7 +246,7 @@ MUTANTS = {
         "call('SET', K.answer .. id, payload, 'PX', keep_ms)",
         "call('SET', K.answer .. id, payload)"),
     "an execution stays": Mutation("answering",
-        "    if claim then hide_execution(inc, id, claim) end\n", ""),
+        "claim and hide_execution(inc, id, claim)\n", "false\n"),
     "a job ends that lies nowhere": Mutation("answering",
         "status == 'queued' and take_off(id)", "status == 'queued'"),
     "an end releases nothing": Mutation("answering", "      release(address, inc)\n", ""),
@@ -285,8 +285,6 @@ MUTANTS = {
         "if tonumber(number) > tonumber(token) then return false end", ""),
 
     # callers and other applications
-    "withdraw takes what beats": Mutation("callers",
-        "silent_ms > lease_ms / 2 and silent_ms or nil", "silent_ms"),
     "withdraw keeps no reason": Mutation("callers",
         "        call('SET', K.withdrawn .. id, payload, 'PX', keep_ms)\n", ""),
     "withdraw knows nothing of groups": Mutation("members",
@@ -485,6 +483,10 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         jobs.test_a_job_that_is_enqueued_twice_is_queued_once,
         Mutation("routing",
         "elseif call('EXISTS', job, K.results .. id) == 0 then", "else")),
+    "withdraw takes what beats": (
+        members.test_nothing_is_withdrawn_of_a_node_that_was_silent_for_less_than_half_its_lease,
+        Mutation("callers",
+            "silent_ms > tonumber(about[1]) / 2 and silent_ms or nil", "silent_ms")),
     "jobs are concluded twice": (
         jobs.test_a_late_end_of_a_job_that_another_node_runs_by_now_changes_nothing,
         Mutation("answering",
@@ -668,7 +670,9 @@ are tried in every run of the tests."""
 def _mutants() -> list[Any]:
     assert set(MUTANTS) > FOUND_AT_ONCE
     return [
-        pytest.param(mutation, id=name, marks=() if name in FOUND_AT_ONCE else pytest.mark.slow)
+        pytest.param(
+            mutation, id=name, marks=() if name in FOUND_AT_ONCE else pytest.mark.exhaustive
+        )
         for name, mutation in MUTANTS.items()
     ]
 
