@@ -14,11 +14,11 @@ The life of a value, from its run on, with all options set::
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from rqproc.errors import ConfigError
+from rqproc.runtime import Chance
 
 T = TypeVar("T")
 
@@ -31,7 +31,6 @@ LONGEST_BACKOFF_S = 60.0
 """The longest pause between two tries."""
 
 Errors = tuple[type[BaseException], ...]
-Chance = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ UNBOUNDED = Bounds()
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """When a value that was made is no longer what.
+    """Until when a value that was made is what.
 
     Attributes:
         first_until: until then it is a hit, and nothing else happens.
@@ -186,8 +185,9 @@ class Policy:
         """
         if own_ttl_s is not None:
             return own_ttl_s
-        negative = text == "null" and self.negative_ttl_s is not None
-        ttl_s = self.negative_ttl_s if negative and self.negative_ttl_s is not None else self.ttl_s
+        ttl_s = self.ttl_s
+        if text == "null" and self.negative_ttl_s is not None:
+            ttl_s = self.negative_ttl_s
         return ttl_s * (1.0 - self.jitter * chance()) if self.jitter else ttl_s
 
     def life(self, made_at: float, ttl_s: float) -> Life:

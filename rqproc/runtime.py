@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 Clock = Callable[[], float]
 
+Chance = Callable[[], float]
+"""Gives numbers from 0 up to 1."""
+
 suspend_proof: Clock = time.monotonic
 """Return seconds since some moment before this process began, the time asleep included.
 
@@ -207,7 +210,7 @@ class Runtime:
     suspend_proof: Clock = staticmethod(suspend_proof)
     # What gevent and eventlet patch is looked up when it is used: they may come after us.
     sleep: Callable[[float], None] = staticmethod(lambda seconds: time.sleep(seconds))
-    chance: Clock = staticmethod(random.random)
+    chance: Chance = staticmethod(random.random)
 
     def lock(self) -> Lock:
         """One that threads wait for each other with. What is held for microseconds needs none."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rqproc.calls.call import Call
+from rqproc.calls.call import Call, Raw
 from rqproc.calls.stored_answers import StoredAnswer, StoredAnswers
 from rqproc.protocol import answer_codec
 from rqproc.protocol.commands import MOST_TOGETHER
@@ -122,10 +122,7 @@ class Pending:
                 wake()
             return
         for part in answer_codec.split_group(rest):
-            one, index = places[part.place]
-            one.take(index, part)
-            if not one.left and (wake := one.wake):
-                wake()
+            self.answer(*places[part.place], part)
 
     def is_wanted(self, id: bytes) -> bool:
         """Whether anyone waits for the answer to a call, or to those of a group."""
@@ -146,7 +143,7 @@ class Pending:
             self.stored.has_read(one.key, one.size)
 
     @staticmethod
-    def answer(call: Call, index: int, answer: answer_codec.Answer) -> None:
+    def answer(call: Call, index: int, answer: Raw) -> None:
         call.take(index, answer)
         if not call.left and (wake := call.wake):
             wake()

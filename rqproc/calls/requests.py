@@ -183,10 +183,9 @@ class Requests:
                 yield
             finally:
                 if self.nearby:
-                    outcomes = call.outcomes(self.namespace)
-                    for id, made in outcomes.items():
-                        known = isinstance(made, Reply) and call.function != codec.INVALIDATE
-                        before = made.token if known and isinstance(made, Reply) else None
+                    has_new = call.function != codec.INVALIDATE
+                    for id, made in call.outcomes(self.namespace).items():
+                        before = made.token if has_new and isinstance(made, Reply) else None
                         self.nearby.drop(call.resource, id, before=before)
 
     def begin(self, call: Call) -> CallScope:

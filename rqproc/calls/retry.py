@@ -29,7 +29,8 @@ from typing import NamedTuple
 from rqproc.calls.call import Call
 from rqproc.errors import RedisUnavailable
 from rqproc.model import OnLost
-from rqproc.transport.backoff import Backoff, Chance
+from rqproc.runtime import Chance
+from rqproc.transport.backoff import Backoff
 from rqproc.transport.connection import ConnectionLost, Refused
 
 OUTAGE_S = 3.0

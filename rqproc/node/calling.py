@@ -36,9 +36,10 @@ from rqproc.context import CURRENT
 from rqproc.errors import InvalidId
 from rqproc.ids import Id, canonical
 from rqproc.node.runs import Done, Failed, Outcome, Run
-from rqproc.policy import LONGEST_BACKOFF_S, Cached, Chance, Policy, check_own_ttl
+from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
 from rqproc.resource import Around, ResourceSpec
+from rqproc.runtime import Chance
 from rqproc.transport.backoff import Backoff
 
 log = logging.getLogger("rqproc.node")

@@ -30,12 +30,12 @@ from rqproc.node.reader import CALL, Reader, functions
 from rqproc.node.runs import Done, Failed, RefusedRun, Run, Taken
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
-from rqproc.policy import Chance, check_own_ttl
+from rqproc.policy import check_own_ttl
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Ending, Outcome
 from rqproc.protocol.messages import Claim, Known, Tally
 from rqproc.resource import ResourceSpec
-from rqproc.runtime import Clock
+from rqproc.runtime import Chance, Clock
 
 NOTHING: Mapping[bytes, int] = {}
 

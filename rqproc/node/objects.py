@@ -348,11 +348,7 @@ class Saving:
 
 def state_text(state: Any) -> str:
     """Return a state as JSON text. Raises: codec.UnservableValue: it is not JSON, or over 1 MiB."""
-    try:
-        return codec.encode_value(state)
-    except codec.UnservableValue as error:
-        text = str(error).replace("the handler's value", "the state", 1)
-        raise codec.UnservableValue(text) from error
+    return codec.encode_value(state, "the state")
 
 
 def _first(of: OrderedDict[str, Held]) -> Held | None:

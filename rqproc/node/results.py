@@ -11,9 +11,8 @@ from rqproc.node.cache import Cache
 from rqproc.node.entries import Entry
 from rqproc.node.outbox import Outbox
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Taken
-from rqproc.policy import Chance
 from rqproc.protocol import answer_codec
-from rqproc.runtime import Clock
+from rqproc.runtime import Chance, Clock
 
 log = logging.getLogger("rqproc.node")
 

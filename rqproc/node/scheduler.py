@@ -19,9 +19,8 @@ from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Sl
 from rqproc.node.timed import Timed
 from rqproc.node.turns import Turns
 from rqproc.node.unacknowledged import Unacknowledged
-from rqproc.policy import Chance
 from rqproc.resource import ResourceSpec
-from rqproc.runtime import Clock
+from rqproc.runtime import Chance, Clock
 
 log = logging.getLogger("rqproc.node")
 

@@ -253,8 +253,11 @@ def _inflate(data: bytes) -> bytes:
 # --- results ----------------------------------------------------------------------------------
 
 
-def encode_value(value: object) -> str:
-    """Return a handler's value as JSON text.
+def encode_value(value: object, what: str = "the handler's value") -> str:
+    """Return a value as JSON text.
+
+    Args:
+        what: it is called, where it is refused.
 
     Raises:
         UnservableValue: JSON cannot carry it, whoever reads it; or it is over 1 MiB.
@@ -264,10 +267,10 @@ def encode_value(value: object) -> str:
             _check_readable(value)
         text = _to_json(value)
     except (TypeError, ValueError) as error:
-        raise UnservableValue(f"the handler's value is not JSON: {error}") from error
+        raise UnservableValue(f"{what} is not JSON: {error}") from error
     size = len(text)  # ASCII: json escapes everything else
     if size > MAX_VALUE_BYTES:
-        raise UnservableValue(f"the handler's value takes {size} bytes, over {MAX_VALUE_BYTES}")
+        raise UnservableValue(f"{what} takes {size} bytes, over {MAX_VALUE_BYTES}")
     return text
 
 

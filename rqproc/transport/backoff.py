@@ -7,10 +7,7 @@ one outage has hit at the same moment come back one by one, and nobody comes bac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-Chance = Callable[[], float]
-"""Gives numbers from 0 up to 1."""
+from rqproc.runtime import Chance
 
 GROWTH = 3.0
 
