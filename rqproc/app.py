@@ -60,16 +60,10 @@ class App:
         self._clients = Clients(self, self._in_process)
 
     def resource(
-        self,
-        *,
-        ttl: float,
-        name: str | None = None,
-        timeout: float | None = None,
-        on_lost: OnLost | None = None,
-        near: bool | None = None,
-        lane: str | None = None,
+        self, *, ttl: float, name: str | None = None, timeout: float | None = None,
+        on_lost: OnLost | None = None, near: bool | None = None, lane: str | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Callable[[Callable[P, R]], Resource[P, R]]:
+    ) -> Callable[[Callable[P, R]], Resource[P, R]]:  # fmt: skip
         """Declare a handler: ``handler(id)`` makes the value of an id; with ``batch`` it is
         ``handler(ids)``, which makes a dict of values.
 

@@ -175,6 +175,20 @@ class Resource(ResourceSpec, Generic[P, R]):
         """Drop an id's entry; return whether there was one. Raises: as ``Client.request``."""
         return self.app.client.invalidate(id, self.name, timeout=self._options.timeout)
 
+    async def ainvalidate(self, id: Id) -> bool:
+        """``invalidate`` for asyncio. Raises: as ``Client.request``."""
+        return await self.app.async_client.invalidate(id, self.name, timeout=self._options.timeout)
+
+    def invalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
+        """Drop many entries in one round trip. Raises: as ``Client.request``."""
+        return self.app.client.invalidate_many(ids, self.name, timeout=self._options.timeout)
+
+    async def ainvalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
+        """``invalidate_many`` for asyncio. Raises: as ``Client.request``."""
+        return await self.app.async_client.invalidate_many(
+            ids, self.name, timeout=self._options.timeout
+        )
+
     def invalidate_all(self) -> None:
         """Drop all entries of this resource. Raises: as ``Client.invalidate_all``."""
         self.app.client.invalidate_all(self.name, timeout=self._options.timeout)
@@ -200,18 +214,4 @@ class Resource(ResourceSpec, Generic[P, R]):
         """``set`` for asyncio. Returns, Raises: as ``Client.set``."""
         return await self.app.async_client.set(
             id, value, self.name, ttl=ttl, timeout=self._options.timeout
-        )
-
-    def invalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
-        """Drop many entries in one round trip. Raises: as ``Client.request``."""
-        return self.app.client.invalidate_many(ids, self.name, timeout=self._options.timeout)
-
-    async def ainvalidate(self, id: Id) -> bool:
-        """``invalidate`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.invalidate(id, self.name, timeout=self._options.timeout)
-
-    async def ainvalidate_many(self, ids: Iterable[Id]) -> dict[Id, bool]:
-        """``invalidate_many`` for asyncio. Raises: as ``Client.request``."""
-        return await self.app.async_client.invalidate_many(
-            ids, self.name, timeout=self._options.timeout
         )

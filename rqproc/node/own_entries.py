@@ -60,7 +60,7 @@ class OwnEntries:
     def find(self, resource: str, id: Id) -> Reply | None:
         """Return the reply from the entry of an id, with a value of its own each time.
 
-        It counts as a use of the entry: the least recently used ones go first.
+        It counts as a use of the entry: what is not used goes first.
 
         Raises:
             InvalidId.

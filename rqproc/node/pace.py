@@ -18,7 +18,8 @@ TAKE_MOST = 256
 
 
 class Pace:
-    """
+    """How fast one worker goes.
+
     Args:
         max_held: requests that may be held.
         term: gives the present term.

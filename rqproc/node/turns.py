@@ -16,8 +16,10 @@ from rqproc.runtime import Clock
 
 
 class Turns:
-    """Attributes:
-    unclaimed: by the id of a job, runs that have their lane and begin when it is claimed.
+    """Those of one node.
+
+    Attributes:
+        unclaimed: by the id of a job, runs that have their lane and begin when it is claimed.
     """
 
     def __init__(
