@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import rqproc
 
@@ -95,3 +95,25 @@ def each_point(
         if not found.at:
             return
         number += step
+
+
+class Scene(Protocol):
+    """What is interrupted: ``begin`` makes ready and returns the work; ``check`` is told after each
+    attempt where that was, or "" where it had fewer points.
+    """
+
+    def begin(self) -> Callable[[], Any]: ...
+    def check(self, at: str) -> object: ...
+
+
+def interrupt_all(
+    scene: Scene, *, each: Each, part: int = 0, parts: int = 1, handled: bool = False
+) -> int:
+    """Interrupt work at one point after the other, or at each of a part of them; return at how
+    many.
+    """
+    count = 0
+    for found in each_point(scene.begin, each=each, first=part + 1, step=parts, handled=handled):
+        scene.check(found.at)
+        count += 1
+    return count

@@ -16,7 +16,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Fresh
 from integration.kit import Book
-from interrupting import Each, each_point
+from interrupting import Each, interrupt_all
 from watch import Watch
 
 from rqproc import App, Client
@@ -254,14 +254,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def interrupt_all(scene: Scene, *, each: Each, first: int, step: int) -> int:
-    """Return at how many points it was interrupted."""
+def interrupted(scene: Scene, *, each: Each, part: int, parts: int) -> int:
     scene.warm_up()
-    count = 0
-    for found in each_point(scene.begin, each=each, first=first, step=step):
-        scene.check(found.at)
-        count += 1
-    return count
+    return interrupt_all(scene, each=each, part=part, parts=parts)
 
 
 @pytest.mark.slow
@@ -272,7 +267,7 @@ def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
     shop: str, book: Book, ids: Fresh, pool: ThreadPoolExecutor, kind: type[Scene], part: int
 ) -> None:
     scene = kind(shop, book, ids, pool)
-    assert interrupt_all(scene, each="line", first=part + 1, step=LINE_PARTS) > 5
+    assert interrupted(scene, each="line", part=part, parts=LINE_PARTS) > 5
 
 
 @pytest.mark.exhaustive
@@ -283,4 +278,4 @@ def test_an_exception_at_any_instruction_leaves_others_answered_and_nothing_behi
     shop: str, book: Book, ids: Fresh, pool: ThreadPoolExecutor, kind: type[Scene], part: int
 ) -> None:
     scene = kind(shop, book, ids, pool)
-    interrupt_all(scene, each="opcode", first=part + 1, step=INSTRUCTION_PARTS)
+    interrupted(scene, each="opcode", part=part, parts=INSTRUCTION_PARTS)

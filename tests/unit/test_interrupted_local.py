@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from interrupting import Each, each_point
+from interrupting import Each, interrupt_all
 from local_shop import WITHIN_S, Shop, holds, until
 from watch import Watch
 
@@ -130,28 +130,16 @@ class ManyClients(Scene):
 SCENES = [First, Hit, Miss, Many, Job, WhileAnotherWaits, ManyClients]
 
 
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    watch = Watch()
-    yield watch
-    watch.stop()
-
-
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as pool:
         yield pool
 
 
-def interrupt_all(scene: Scene, *, each: Each, first: int = 1, step: int = 1) -> int:
-    """Return at how many points it was interrupted."""
+def interrupted(scene: Scene, *, each: Each, part: int = 0, parts: int = 1) -> int:
     scene.begin()()  # what is imported is there after this
     scene.check("the beginning")
-    count = 0
-    for found in each_point(scene.begin, each=each, first=first, step=step):
-        scene.check(found.at)
-        count += 1
-    return count
+    return interrupt_all(scene, each=each, part=part, parts=parts)
 
 
 @pytest.mark.slow
@@ -159,7 +147,7 @@ def interrupt_all(scene: Scene, *, each: Each, first: int = 1, step: int = 1) ->
 def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
     pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene]
 ) -> None:
-    assert interrupt_all(kind(pool, watch), each="line") > 20
+    assert interrupted(kind(pool, watch), each="line") > 20
 
 
 @pytest.mark.exhaustive
@@ -169,4 +157,4 @@ def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
 def test_an_exception_at_any_instruction_leaves_others_answered_and_nothing_behind(
     pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene], part: int
 ) -> None:
-    interrupt_all(kind(pool, watch), each="opcode", first=part + 1, step=INSTRUCTION_PARTS)
+    interrupted(kind(pool, watch), each="opcode", part=part, parts=INSTRUCTION_PARTS)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from interrupting import Each, SoftLimit, each_point
+from interrupting import SoftLimit, interrupt_all
 from made_calls import a_call
 from scripted_server import COMMANDS, SOON_S, ScriptedServer
 from watch import Watch
@@ -31,21 +31,6 @@ INSTRUCTION_PARTS = 8
 
 HELD = 500
 """An id whose calls are answered when the test says so."""
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    watch = Watch()
-    yield watch
-    watch.stop()
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as running:
-        running.auto = "miss"
-        running.value = lambda id: int(id.rpartition("-")[2])
-        yield running
 
 
 class Scene:
@@ -175,24 +160,15 @@ class TheEnd(Scene):
 SCENES = [First, Alone, Many, WhileAnotherWaits, AfterACut, WithoutFunctions, TheEnd]
 
 
-def interrupt_all(scene: Scene, *, each: Each, first: int, step: int) -> int:
-    """Return at how many points there was an exception."""
-    count = 0
-    for found in each_point(scene.begin, each=each, first=first, step=step, handled=True):
-        scene.check(found.at)
-        count += 1
-    return count
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("part", range(LINE_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
 def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
-    server: ScriptedServer, watch: Watch, kind: type[Scene], part: int
+    answering: ScriptedServer, watch: Watch, kind: type[Scene], part: int
 ) -> None:
-    scene = kind(server, watch)
-    assert interrupt_all(scene, each="line", first=part + 1, step=LINE_PARTS) > 5
+    scene = kind(answering, watch)
+    assert interrupt_all(scene, each="line", part=part, parts=LINE_PARTS, handled=True) > 5
 
 
 @pytest.mark.exhaustive
@@ -200,17 +176,17 @@ def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
 @pytest.mark.parametrize("part", range(INSTRUCTION_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
 def test_an_exception_at_any_instruction_leaves_others_answered_and_nothing_behind(
-    server: ScriptedServer, watch: Watch, kind: type[Scene], part: int
+    answering: ScriptedServer, watch: Watch, kind: type[Scene], part: int
 ) -> None:
-    scene = kind(server, watch)
-    interrupt_all(scene, each="opcode", first=part + 1, step=INSTRUCTION_PARTS)
+    scene = kind(answering, watch)
+    interrupt_all(scene, each="opcode", part=part, parts=INSTRUCTION_PARTS, handled=True)
 
 
 @pytest.mark.parametrize("kind", SCENES)
 def test_one_who_is_cancelled_at_any_moment_leaves_others_answered_and_nothing_behind(
-    server: ScriptedServer, watch: Watch, kind: type[Scene]
+    answering: ScriptedServer, watch: Watch, kind: type[Scene]
 ) -> None:
-    scene = kind(server, watch)
+    scene = kind(answering, watch)
     turns, goes_on = 0, True
     while goes_on:
         goes_on = cancelled(scene, turns)

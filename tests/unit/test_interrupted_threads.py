@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from interrupting import Each, each_point
+from interrupting import interrupt_all
 from made_calls import a_call
 from scripted_server import COMMANDS, SOON_S, ScriptedServer
 from watch import Watch
@@ -85,25 +85,10 @@ def is_empty(threads: Threads) -> bool:
     )
 
 
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    watch = Watch()
-    yield watch
-    watch.stop()
-
-
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as pool:
         yield pool
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as running:
-        running.auto = "miss"
-        running.value = lambda id: int(id.rpartition("-")[2])
-        yield running
 
 
 class Scene:
@@ -136,6 +121,11 @@ class Scene:
 
     def end(self) -> None:
         """It is over, or was interrupted."""
+
+    def check(self, at: str) -> None:
+        self.end()
+        self.server.refuse = []
+        self.callers.check(at, self.held)
 
 
 class First(Scene):
@@ -253,26 +243,15 @@ SCENES = [
 ]  # fmt: skip
 
 
-def interrupt_all(scene: Scene, *, each: Each, first: int, step: int) -> int:
-    """Return at how many points it was interrupted."""
-    count = 0
-    for found in each_point(scene.begin, each=each, first=first, step=step):
-        scene.end()
-        scene.server.refuse = []
-        scene.callers.check(found.at, scene.held)
-        count += 1
-    return count
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("part", range(LINE_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
 def test_one_who_is_interrupted_at_any_line_leaves_others_answered_and_nothing_behind(
-    server: ScriptedServer, pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene], part: int
+    answering: ScriptedServer, pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene], part: int
 ) -> None:
-    scene = kind(server, pool, watch)
-    assert interrupt_all(scene, each="line", first=part + 1, step=LINE_PARTS) > 10
+    scene = kind(answering, pool, watch)
+    assert interrupt_all(scene, each="line", part=part, parts=LINE_PARTS) > 10
 
 
 @pytest.mark.exhaustive
@@ -280,7 +259,7 @@ def test_one_who_is_interrupted_at_any_line_leaves_others_answered_and_nothing_b
 @pytest.mark.parametrize("part", range(INSTRUCTION_PARTS))
 @pytest.mark.parametrize("kind", SCENES)
 def test_one_who_is_interrupted_at_any_instruction_leaves_others_answered_and_nothing_behind(
-    server: ScriptedServer, pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene], part: int
+    answering: ScriptedServer, pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene], part: int
 ) -> None:
-    scene = kind(server, pool, watch)
-    interrupt_all(scene, each="opcode", first=part + 1, step=INSTRUCTION_PARTS)
+    scene = kind(answering, pool, watch)
+    interrupt_all(scene, each="opcode", part=part, parts=INSTRUCTION_PARTS)
