@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from secrets import token_hex
 
@@ -15,12 +15,23 @@ from integration.kit import Book, Running
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from rqproc import Client
+from rqproc import App, Client
 from rqproc.lab.servers import ServerProcess
+from rqproc.testing import LocalCluster, RealCluster
 
 Fresh = Callable[..., list[int]]
 
 _numbers = itertools.count(1000)
+
+
+ANYWHERE = ("in memory", "real", "local")
+
+
+def served(app: App, where: str, *, nodes: int) -> AbstractContextManager[object]:
+    """Have an app's resources served in one of the ways of ``ANYWHERE``."""
+    if where == "local":
+        return app.at("local://")
+    return (LocalCluster if where == "in memory" else RealCluster)(app, nodes=nodes)
 
 
 class Cluster:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -196,6 +197,16 @@ class Line:
         code, out, err = self(*args, "--json")
         assert (code, err) == (0, "")
         return [json.loads(line) for line in out.splitlines()]
+
+
+def read_terminal(ours: int) -> bytes:
+    """Return all that is written to a terminal, whose other end this process has closed."""
+    written = b""
+    with suppress(OSError):  # the end of a terminal that nobody has open any more
+        while some := os.read(ours, 65536):
+            written += some
+    os.close(ours)
+    return written
 
 
 class Book:

@@ -8,7 +8,6 @@ import pty
 import struct
 import subprocess
 import termios
-from contextlib import suppress
 
 from integration import kit
 
@@ -28,11 +27,7 @@ def in_terminal(*arguments: str, **env: str) -> tuple[int, str]:
         stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
-    written = b""
-    with suppress(OSError):  # the end of a terminal that nobody has open any more
-        while some := os.read(ours, 65536):
-            written += some
-    os.close(ours)
+    written = kit.read_terminal(ours)
     return process.wait(20), written.decode(env.get("PYTHONIOENCODING", "utf-8"))
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 from integration import kit
-from integration.fixtures import Cluster, Fresh
+from integration.fixtures import ANYWHERE, Cluster, Fresh, served
 from integration.kit import Book
 
 from rqproc import App, Client
 from rqproc.errors import UnknownResource
-from rqproc.testing import LocalCluster, RealCluster
 
 IDS = range(6)
 
@@ -35,18 +34,11 @@ def other(id: Any) -> int:
     return runs.count(("other", id))
 
 
-@pytest.fixture(params=["in memory", "real", "local"])
+@pytest.fixture(params=ANYWHERE)
 def anywhere(request: pytest.FixtureRequest) -> Iterator[App]:
     runs.clear()
-    if request.param == "local":
-        with app.at("local://"):
-            yield app
-    elif request.param == "in memory":
-        with LocalCluster(app, nodes=3):
-            yield app
-    else:
-        with RealCluster(app, nodes=3):
-            yield app
+    with served(app, request.param, nodes=3):
+        yield app
 
 
 def test_a_resource_is_flushed_alone(anywhere: App) -> None:

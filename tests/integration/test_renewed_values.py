@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from integration import kit
-from integration.fixtures import Fresh
+from integration.fixtures import ANYWHERE, Fresh, served
 from integration.kit import Book
 
-from rqproc import App, Client
+from rqproc import App, Client, Reply
 from rqproc.errors import ConfigError, HandlerFailed, PayloadTooLarge, RequestCycle
-from rqproc.testing import Kit, LocalCluster, RealCluster
+from rqproc.testing import Kit, LocalCluster
 
 LONG_S = 60.0
 
@@ -38,18 +38,11 @@ def itself(id: int) -> object:
     return itself.refresh(id)
 
 
-@pytest.fixture(params=["in memory", "real", "local"])
+@pytest.fixture(params=ANYWHERE)
 def anywhere(request: pytest.FixtureRequest) -> Iterator[App]:
     runs.clear()
-    if request.param == "local":
-        with app.at("local://"):
-            yield app
-    elif request.param == "in memory":
-        with LocalCluster(app, nodes=2):
-            yield app
-    else:
-        with RealCluster(app, nodes=2):
-            yield app
+    with served(app, request.param, nodes=2):
+        yield app
 
 
 def test_a_refreshed_value_is_made_now_and_kept(anywhere: App) -> None:
@@ -128,10 +121,7 @@ def test_a_value_that_is_set_during_a_run_takes_the_place_of_what_comes_of_it(
 ) -> None:
     (id,) = ids(1)
     with ThreadPoolExecutor(3) as pool:
-        early = pool.submit(client.reply, id, "slow_price")
-        book.started("slow_price", id)
-        given = pool.submit(client.set, id, "given", "slow_price")
-        kit.eventually(lambda: waiting(client) == 2)
+        early, given = set_during_a_run(pool, client, book, id)
         late = pool.submit(client.reply, id, "slow_price")
         kit.eventually(lambda: waiting(client) == 3)
         assert not given.done(), "it waits in the lane of its id"
@@ -168,10 +158,7 @@ def test_what_was_set_or_refreshed_before_an_invalidation_is_not_kept(
 ) -> None:
     (id,) = ids(1)
     with ThreadPoolExecutor(3) as pool:
-        early = pool.submit(client.reply, id, "slow_price")
-        book.started("slow_price", id)
-        given = pool.submit(client.set, id, "given", "slow_price")
-        kit.eventually(lambda: waiting(client) == 2)
+        early, given = set_during_a_run(pool, client, book, id)
         assert client.invalidate(id, "slow_price") is True
         book.release("slow_price", id)
         assert early.result().value["n"] == 1
@@ -198,6 +185,17 @@ def test_near_caches_hear_of_what_is_set_and_refreshed(
         kit.eventually(lambda: near.reply(id, "price").source == "near")
         assert near.set(id, "own", "price") is True
         assert near.request(id, "price") == "own", "it need not wait for what is published"
+
+
+def set_during_a_run(
+    pool: ThreadPoolExecutor, client: Client, book: Book, id: int
+) -> tuple[Future[Reply], Future[bool]]:
+    """Return what asks for the value that is being made, and what sets it: that waits."""
+    early = pool.submit(client.reply, id, "slow_price")
+    book.started("slow_price", id)
+    given = pool.submit(client.set, id, "given", "slow_price")
+    kit.eventually(lambda: waiting(client) == 2)
+    return early, given
 
 
 def waiting(client: Client) -> int:
