@@ -22,9 +22,10 @@ local function names_of(incs)
   return names
 end
 
--- The members have changed: slots are dealt anew, if there are any. What is routed from now on lies behind a mark in the queue of whoever it
--- is routed to: a node that comes to it knows that it must ask who the members are, before it serves
--- what lies behind. `joined`: the one that has just joined, which is told without that.
+-- The members have changed: slots are dealt anew, if there are any. What is routed from now on lies
+-- behind a mark in the queue of whoever it is routed to: a node that comes to it knows that it must ask
+-- who the members are, before it serves what lies behind. `joined`: the one that has just joined, which
+-- is told without that.
 local function epoch_changed(by, joined)
   call('INCRBY', K.epoch, by)
   deal()
