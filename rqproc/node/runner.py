@@ -298,6 +298,7 @@ class Runner:
         """The loop, started with the first coroutine. Called under the worker's lock."""
         if self._loop is None:
             self._loop = self._runtime.event_loop()
+            self._loop.shutdown_default_executor = _keep_executor  # type: ignore[method-assign]
             self._looping = self._runtime.thread(
                 partial(_serve, self._loop, lambda: self._stopping), name="rqproc-handlers-async"
             )
@@ -322,6 +323,11 @@ def _serve(loop: asyncio.AbstractEventLoop, is_over: Callable[[], bool]) -> None
         loop.run_until_complete(loop.shutdown_asyncgens())  # connections of clients are closed
     finally:
         loop.close()
+
+
+async def _keep_executor(timeout: float | None = None) -> None:
+    """Leave the threads of ``asyncio.to_thread`` to the other handlers: they end with the loop."""
+    log.warning("a handler has asked to shut down the executor of all handlers: it stays")
 
 
 def _run_on(loop: asyncio.AbstractEventLoop) -> None:

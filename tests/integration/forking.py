@@ -60,6 +60,9 @@ async def ends_loop(id: Any, how: str) -> str:
     if how == "stop":
         asyncio.get_running_loop().stop()
         return "stopped"
+    if how == "shut down its threads":
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return "stopped"
 
     async def leave() -> None:
         sys.exit(2)
@@ -70,5 +73,4 @@ async def ends_loop(id: Any, how: str) -> str:
 
 @app.resource(ttl=0)
 async def fine(id: Any) -> str:
-    await asyncio.sleep(0)
-    return "fine"
+    return await asyncio.to_thread(str, "fine")

@@ -60,7 +60,7 @@ def test_a_node_idles_after_its_handlers_have_forked(forking: Cluster) -> None:
     assert share < 0.5, "of a core"
 
 
-@pytest.mark.parametrize("how", ["exit", "stop"])
+@pytest.mark.parametrize("how", ["exit", "stop", "shut down its threads"])
 def test_a_coroutine_that_ends_its_loop_harms_no_other(forking: Cluster, how: str) -> None:
     if how == "exit":
         with pytest.raises(HandlerFailed, match="SystemExit"):
