@@ -1,22 +1,26 @@
-"""Enqueues the jobs that wait for one that has ended, by RQ's own rules: those that depend on it,
-and the next ones under its rate limit.
+"""What RQ's own code does after jobs: it enqueues those that wait for one that has ended, which
+depend on it or are the next under its rate limit, and maintains the registries.
 
 Knows ``rq.Queue``; imported with the first such job.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.exceptions import NoSuchJobError
+from rq.group import Group
 from rq.job import Job, JobStatus
 from rq.rate_limit import RateLimitRegistry, release_slot
+from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
 
 from rqproc.transport.backoff import Backoff
@@ -24,8 +28,11 @@ from rqproc.transport.backoff import Backoff
 if TYPE_CHECKING:
     import redis
 
+log = logging.getLogger("rqproc.node")
 
 PATIENCE_S = 20.0
+GROUPS_S = 599
+"""For so long no other cleans the groups; RQ's interval between two times, but for a second."""
 
 
 def enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
@@ -57,3 +64,22 @@ def _enqueue(job_ids: Sequence[str], connection: redis.Redis) -> None:
         if not runs_again or job.repeats_left is not None:  # one that is retried has not ended
             Queue(job.origin, connection=connection).enqueue_dependents(job)
         release_slot(job)
+
+
+def maintain(queue_name: str, connection: redis.Redis) -> None:
+    """Do what RQ's workers do for their queues every ten minutes, one of them at a time: free
+    places under rate limits that nobody gave back, since a node died; enqueue dependents whose job
+    ended on such a one; forget what has expired.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    queue = Queue(queue_name, connection=connection)
+    try:
+        if queue.acquire_maintenance_lock():
+            clean_registries(queue)
+            queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
+        if Group.acquire_maintenance_lock(connection, GROUPS_S):
+            Group.clean_registries(connection)
+    except NoPermissionError as error:
+        log.info("RQ's maintenance of %r is left to others: %s", queue_name, error)

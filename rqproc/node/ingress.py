@@ -40,6 +40,10 @@ BLOCK_S = 1.0
 GRACE_S = 2.0
 MOST = 256
 
+MAINTENANCE_S = 600.0
+FIRST_MAINTENANCE_S = 60.0
+"""When RQ's own maintenance is begun, and the first time after the start: it has to import RQ."""
+
 SHORTEST_S = 0.002
 LONGEST_S = 0.05
 """Pauses between looks at a list with nothing new: most jobs are started at once, and are gone."""
@@ -53,6 +57,7 @@ class Ingress:
         incarnation: gives the node's present one.
         channel: where RQ's commands to this node are published.
         hear: given each of them.
+        maintain: begins RQ's maintenance of the queue.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Ingress:
         incarnation: Callable[[], str],
         channel: str,
         hear: Callable[[bytes], None],
+        maintain: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._connector = connector
@@ -72,9 +78,11 @@ class Ingress:
         self._incarnation = incarnation
         self._channel = channel
         self._hear = hear
+        self._maintain = maintain
         self._failed = failed
         runtime = connector.runtime
         self._monotonic = runtime.monotonic
+        self._maintenance_due = runtime.monotonic() + FIRST_MAINTENANCE_S
         self._stopped = runtime.event()
         self._connection: Connection | None = None
         self._backoff = Backoff(shortest_s=0.05, longest_s=1.0, chance=runtime.chance)
@@ -128,6 +136,9 @@ class Ingress:
                     self._pauses.reset()
                 elif lies_any:
                     self._stopped.wait(self._pauses.next_s())
+                if self._monotonic() >= self._maintenance_due:
+                    self._maintenance_due = self._monotonic() + MAINTENANCE_S
+                    self._maintain()
         finally:
             connection.close()
 

@@ -129,6 +129,7 @@ class Node:
             incarnation=lambda: worker.term.incarnation,
             channel=self._keys.commands(name),
             hear=partial(obey, node=name, stop_job=worker.stop_job, shut_down=self.stop),
+            maintain=self._maintain,
             failed=worker.fail,
         )
         heartbeat = self._make_heartbeat(worker, ingress)
@@ -320,6 +321,14 @@ class Node:
 
         self._after.submit(dependents.enqueue, job_ids, self._redis).add_done_callback(_log_failure)
 
+    def _maintain(self) -> None:
+        def maintain() -> None:
+            from rqproc.node import dependents  # here, since it takes a while
+
+            dependents.maintain(self._keys.ingress, self._redis)
+
+        self._after.submit(maintain).add_done_callback(_log_failure)
+
     @cached_property
     def _redis(self) -> redis.Redis:
         """An ordinary redis-py client of the same server, made at its first use."""
@@ -337,7 +346,7 @@ def check_threads() -> None:
 
 def _log_failure(future: Future[None]) -> None:
     if error := future.exception():
-        log.error("dependents not enqueued: %s", error, exc_info=error)
+        log.error("what RQ does after jobs has failed: %s", error, exc_info=error)
 
 
 def host_name() -> str:

@@ -20,6 +20,8 @@ from rq.rate_limit import RateLimit, RateLimitRegistry
 from rq.registry import ScheduledJobRegistry
 from rq.webhook import Webhook
 
+from rqproc.node import dependents
+
 
 @pytest.fixture
 def one(cluster: Cluster) -> Cluster:
@@ -63,6 +65,24 @@ def test_what_is_cancelled_or_deleted_while_it_runs_gives_back_its_place_under_a
     registry = RateLimitRegistry(limit.key, book.redis)
     kit.eventually(lambda: registry.get_allowed_job_count() == 0)
     registry.cleanup()
+
+
+def test_maintenance_frees_the_place_of_a_cancelled_job_whose_node_has_died(
+    cluster: Cluster, book: Book, queue: Queue, ids: Fresh
+) -> None:
+    (node,) = cluster.start("a", options=kit.BRISK)
+    first, second = ids(2)
+    limit = RateLimit(f"limit-{cluster.namespace}", 1)
+    running = queue.enqueue("gated", first, rate_limit=limit)
+    waiting = queue.enqueue("charge", second, rate_limit=limit)
+    book.started("gated", first)
+    running.cancel()
+    node.kill()
+    cluster.start("b", options=kit.BRISK)
+    kit.eventually(lambda: [node.name for node in cluster.client.membership().nodes] == ["b"])
+    assert waiting.get_status() == JobStatus.RATE_LIMITED
+    dependents.maintain(queue.name, book.redis)
+    assert kit.ended(waiting) == JobStatus.FINISHED
 
 
 @pytest.mark.parametrize("interval", [0, 1])

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rq import Queue
+from rq.job import JobStatus
+from rq.rate_limit import RateLimit
 
 import rqproc
 from rqproc import App
@@ -274,6 +276,23 @@ def test_a_plain_rq_app_s_job_is_done(cluster: LocalCluster) -> None:
     assert result is not None
     assert result.return_value == {"id": 42}
     assert cluster.computations(price, 42) == 1
+
+
+def test_nodes_maintain_rqs_registries(cluster: LocalCluster) -> None:
+    """A job is canceled while it runs, so it keeps its place under its rate limit, and then its
+    node dies: nobody is left to give that place back.
+    """
+    connection = cluster.enqueue(price, 1).connection
+    queue, limit = Queue("rqproc.test", connection=connection), RateLimit("one", 1)
+    running = queue.enqueue("asks_on", 1, rate_limit=limit)
+    waiting = queue.enqueue("price", 2, rate_limit=limit)
+    cluster.advance(0.5)
+    running.cancel()
+    cluster.kill(cluster.owner(1))
+    cluster.advance(30)
+    assert waiting.get_status() == JobStatus.RATE_LIMITED
+    cluster.advance(60)
+    assert waiting.get_status() == JobStatus.FINISHED
 
 
 def test_all_tasks_of_a_loop_are_under_way_at_once(cluster: LocalCluster) -> None:
