@@ -20,6 +20,12 @@ URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 
 MAX_LEASE_S = 3600.0
 
+COUNTS = (
+    "concurrency", "max_entries", "max_bytes", "max_queue", "max_waiters", "max_age_s",
+    "max_rss_mib", "max_requests",
+)  # fmt: skip
+"""Settings of a node that are 1 or more."""
+
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 EMBEDDED = "embedded"
@@ -77,7 +83,7 @@ def resolve_namespace(namespace: str | None, environ: Mapping[str, str] | None =
 
 
 class NodeOptions(TypedDict, total=False):
-    """What ``App.node`` takes: all of ``NodeSettings`` but ``strict``."""
+    """What ``App.node`` takes: all of ``NodeSettings`` but what ends the process."""
 
     concurrency: int
     lease_s: float
@@ -108,6 +114,8 @@ class NodeSettings:
         placement: how the owner of an id is found, "modulo" or "slots"; the same for all nodes of a
             namespace.
         strict: end the process where a handler still runs when the lease may not be relied on.
+        max_age_s, max_rss_mib, max_requests: seconds of service, mebibytes of memory, requests
+            answered, at which a node drains and ends, to be started anew; None for no bound.
     """
 
     concurrency: int = 32
@@ -120,18 +128,31 @@ class NodeSettings:
     drain_s: float = 60.0
     placement: Placement = "modulo"
     strict: bool = False
+    max_age_s: float | None = None
+    max_rss_mib: int | None = None
+    max_requests: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "max_entries", "max_bytes", "max_queue", "max_waiters"):
+        for name in COUNTS:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
+            if value is not None and not value >= 1:
+                raise ConfigError(f"--{_option(name)} must be at least 1")
         if self.placement not in PLACEMENTS:
             raise ConfigError(f"--placement is one of {', '.join(PLACEMENTS)}")
         if not 0.2 <= self.lease_s <= MAX_LEASE_S:
             raise ConfigError(f"--lease must be 0.2 to {MAX_LEASE_S:g} s")
         if not 0 < self.heartbeat_s <= self.lease_s / 2:
             raise ConfigError("--heartbeat must be positive and at most half of --lease")
+
+    @property
+    def ends_process(self) -> bool:
+        """Whether it is for a process that is the node's alone."""
+        return self.strict or self.is_recycled
+
+    @property
+    def is_recycled(self) -> bool:
+        """Whether there is a limit at which it ends, to be started anew."""
+        return any((self.max_age_s, self.max_rss_mib, self.max_requests))
 
     @property
     def beat_timeout_s(self) -> float:
@@ -145,3 +166,8 @@ class NodeSettings:
         Four fifths of the lease, so that a node stops before the cluster gives its ids away.
         """
         return self.lease_s * 0.8
+
+
+def _option(setting: str) -> str:
+    """Return the name of a setting's option, which has its unit in its help."""
+    return setting.removesuffix("_s").removesuffix("_mib").replace("_", "-")

@@ -85,6 +85,19 @@ A second one stops at once; what was held is then run by another node.
     help="End the process if a handler still runs when the lease cannot be relied on any more, so "
     "that it never meets the next owner's. Run it under a supervisor, such as --count.",
 )  # fmt: skip
+@click.option(
+    "--max-age", metavar="SECONDS", type=float,
+    help="Drain and end when it has served for so long, to be started anew: by --count, one node "
+    "after the other; alone it ends with exit code 75, up to a tenth early.",
+)  # fmt: skip
+@click.option(
+    "--max-requests", metavar="N", type=int,
+    help="The same when it has answered so many requests.",
+)  # fmt: skip
+@click.option(
+    "--max-rss", metavar="MIB", type=int,
+    help="The same when its process takes so much memory.",
+)  # fmt: skip
 @click.option("--json-logs", is_flag=True, help="Log one JSON object a line.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
@@ -101,6 +114,7 @@ A second one stops at once; what was held is then run by another node.
     "asks from another one.",
 )  # fmt: skip
 @click.option("--parent", type=int, hidden=True, help="Process without which this node drains.")
+@click.option("--tells", type=int, hidden=True, help="File by which it hears from this node.")
 @click.pass_obj
 def start(target: Target, /, app: str | None, name: str | None, count: int, **options: Any) -> int:
     """Start a node in the foreground.
@@ -123,13 +137,17 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         max_waiters=options["max_waiters"],
         placement=options["placement"],
         strict=options["strict"],
+        max_age_s=options["max_age"],
+        max_rss_mib=options["max_rss"],
+        max_requests=options["max_requests"],
     )
     loaded = load_app(app) if app else None
     if count > 1:
         return serve.supervise(target, loaded, app, name=name, count=count, options=options)
     return serve.serve(
         target, loaded, name=name, settings=settings, parent=options["parent"],
-        metrics_host=options["metrics_host"], metrics_port=options["metrics_port"],
+        tells=options["tells"], metrics_host=options["metrics_host"],
+        metrics_port=options["metrics_port"],
     )  # fmt: skip
 
 

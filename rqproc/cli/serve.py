@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
 from rqproc.errors import RqprocError
 from rqproc.node.node import Node, check_threads, host_name
+from rqproc.node.supervisor import READY, Supervisor, tell_supervisor
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined
 from rqproc.sample import with_demo
@@ -34,11 +36,15 @@ from rqproc.settings import NodeSettings, resolve_namespace, server_url
 log = logging.getLogger("rqproc.node")
 
 STOPPED_HARD = 1
+RECYCLED = 75
+"""A node that nobody else starts anew has reached a limit: whoever runs it shall."""
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 HANDED_DOWN = (
     "concurrency", "lease", "heartbeat", "max_entries", "max_queue", "max_waiters", "placement",
 )  # fmt: skip
 """Options with a value that a supervisor gives each of its nodes."""
+BOUNDS_HANDED_DOWN = ("max_bytes", "max_age", "max_requests", "max_rss")
+"""The same, where they are given."""
 IMPATIENT_S = 1.0
 """A signal that comes so long after the first is a second word, and not the same once more."""
 
@@ -56,13 +62,18 @@ def say(text: str, level: int = logging.INFO) -> None:
 
 def serve(
     target: Target, app: App | None, *, name: str | None, settings: NodeSettings,
-    parent: int | None, metrics_host: str, metrics_port: int | None,
+    parent: int | None, tells: int | None, metrics_host: str, metrics_port: int | None,
 ) -> int:  # fmt: skip
-    """Run one node until it is told to stop; return the exit code."""
+    """Run one node until it is told to stop; return the exit code.
+
+    ``tells``: a file descriptor by which its supervisor hears that it serves, and that it has
+    reached a limit.
+    """
     check_threads()
     where = target_of(target, app)
     if app:  # its own client, which handlers may use, asks where its node serves
         app.url, app.namespace = where.url, where.namespace
+    tell = partial(tell_supervisor, tells) if tells is not None else None
     node = Node(
         connector(where.url),
         Keys(resolve_namespace(where.namespace)),
@@ -70,6 +81,7 @@ def serve(
         settings=settings,
         name=name,
         parent=parent,
+        spent=tell,
     )
     _on_stop(node.stop, hard=lambda: os._exit(STOPPED_HARD))
     if metrics_port:
@@ -79,10 +91,12 @@ def serve(
 
     def ready(name: str, joined: Joined) -> None:
         say(f"node {name} ready (epoch {joined.epoch}, server {node.server})")
+        if tell:
+            tell(READY)
 
     try:
         if node.run(ready=ready):
-            return 0
+            return RECYCLED if node.recycled else 0
         say(
             "stopped with requests unfinished: other nodes run them when the lease has run out",
             logging.WARNING,
@@ -104,7 +118,6 @@ def supervise(
 ) -> int:  # fmt: skip
     """Run several nodes as processes of their own, until told to stop; return the exit code."""
     from rqproc.client import Client
-    from rqproc.node.supervisor import Supervisor
 
     check_threads()
     where = target_of(target, app)
@@ -115,7 +128,7 @@ def supervise(
     stem = name or host_name()
     supervisor = Supervisor(
         [check_node_name(f"{stem}-{number}") for number in range(1, count + 1)],
-        command=lambda child: _child_command(child, spec, options),
+        command=lambda child, tells: _child_command(child, spec, options, tells),
         environ={
             **os.environ,
             "RQPROC_EXPLICIT_URL": url,
@@ -128,18 +141,19 @@ def supervise(
     return supervisor.run()
 
 
-def _child_command(child: str, spec: str | None, options: dict[str, Any]) -> list[str]:
+def _child_command(child: str, spec: str | None, options: dict[str, Any], tells: int) -> list[str]:
     # A module of the app's folder must not stand for one of Python's own, as `-m` would have it;
     # but for a program that has found rqproc itself there.
     here = Path(rqproc.__file__).parents[1] == Path.cwd()
     python = [sys.executable] if here else [sys.executable, "-P"]
     command = [*python, "-m", "rqproc", "node", "start", "--name", child]
-    command += ["--count", "1", "--parent", str(os.getpid())]
+    command += ["--count", "1", "--parent", str(os.getpid()), "--tells", str(tells)]
     command += ["--log-level", options["log_level"]]
     for option in HANDED_DOWN:
         command += [f"--{option.replace('_', '-')}", str(options[option])]
-    if options["max_bytes"] is not None:
-        command += ["--max-bytes", str(options["max_bytes"])]
+    for option in BOUNDS_HANDED_DOWN:
+        if options[option] is not None:
+            command += [f"--{option.replace('_', '-')}", str(options[option])]
     if options["strict"]:
         command.append("--strict")
     if options["json_logs"]:

@@ -140,8 +140,9 @@ def _settings(wanted: NodeOptions) -> NodeSettings:
         settings = NodeSettings(**wanted)
     except TypeError as error:
         raise ConfigError(f"invalid settings of a node: {error}") from error
-    if settings.strict:
+    if settings.ends_process:
         raise ConfigError(
-            "a strict node ends its whole process: run it on its own, `rqproc node start --strict`"
+            "a node that is strict, or has max_age_s, max_rss_mib or max_requests, ends its whole "
+            "process: run it on its own, `rqproc node start --strict`"
         )
     return settings

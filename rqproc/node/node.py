@@ -29,6 +29,7 @@ from rqproc.node.lease import Heartbeat, Term
 from rqproc.node.objects import Objects
 from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
+from rqproc.node.recycling import Recycling
 from rqproc.node.rq_commands import obey
 from rqproc.node.runs import Run
 from rqproc.node.states import ServerStates
@@ -64,13 +65,16 @@ class Node:
         name: stable and unique among the live; without it the first of ``HOST-1``, ``HOST-2``, ...
             that is free.
         parent: process id of a supervisor, without which this node drains; None for none.
+        spent: told once which limit of the settings is reached, such as ``max_requests``; without
+            it this node drains by itself.
 
     Attributes:
         own_entries: through which its own program may look, from when it is ready; closed when it
             stops.
+        recycled: whether it has drained by itself, at a limit of its settings.
 
     Raises:
-        ConfigError: a malformed name.
+        ConfigError: a malformed name, or ``max_rss_mib`` is less than this process takes now.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Node:
         settings: NodeSettings | None = None,
         name: str | None = None,
         parent: int | None = None,
+        spent: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings or NodeSettings()
         self._connector = connector
@@ -96,6 +101,9 @@ class Node:
         self.own_entries: OwnEntries | None = None
         self._stopping = self._runtime.event()
         self._nonce = token_hex(8)
+        self._spent = spent or self._recycle
+        self.recycled = False
+        self._recycling = self._make_recycling() if self.settings.is_recycled else None
         self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
 
     @property
@@ -313,8 +321,23 @@ class Node:
             moved=moved,
             lost=lambda bare: worker.reconnect(bare=bare),
             watch=self._watch,
-            may_live=lambda: self._parent is None or os.getppid() == self._parent,
+            may_live=self._may_live,
         )
+
+    def _make_recycling(self) -> Recycling:
+        # Supervised nodes end one after the other anyway.
+        early = self._runtime.chance() if self._parent is None else 0.0
+        return Recycling(self.settings, clock=self._runtime.suspend_proof, early=early)
+
+    def _recycle(self, reason: str) -> None:
+        log.info("draining, %s", reason)
+        self.recycled = True
+        self.stop()
+
+    def _may_live(self) -> bool:
+        if self._recycling and (reason := self._recycling.reason(self.tally())):
+            self._spent(reason)
+        return self._parent is None or os.getppid() == self._parent
 
     def _enqueue_dependents(self, job_ids: Sequence[str]) -> None:
         from rqproc.node import dependents

@@ -1,7 +1,11 @@
-"""Runs several nodes as child processes, and starts those anew that die.
+"""Runs several nodes as child processes, and starts those anew that die, or have served for long
+enough.
 
 Knows processes. A parent learns of its child's death at once; the cluster would need a lease. So
 each death is reported before the child is started anew.
+
+A child tells by a pipe, in lines, that it serves (``READY``) and that it has reached a limit. It is
+drained when all others serve: no two are away at once.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rqproc.errors import RedisUnavailable
 
 log = logging.getLogger("rqproc.supervisor")
 
+READY = "ready"
 USAGE = 2
 QUICK_DEATH_S = 5.0
 LONGEST_PAUSE_S = 10.0
@@ -34,11 +40,28 @@ class _Ended:
     was_counted_on: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A line of a child that lives: ``READY``, or the limit that it has reached."""
+
+    child: subprocess.Popen[bytes]
+    line: str
+
+
+def tell_supervisor(tells: int, line: str) -> None:
+    """Tell this node's supervisor, by the file descriptor that it gave; one that has gone will be
+    noticed by its absence.
+    """
+    os.set_inheritable(tells, False)
+    with suppress(OSError):
+        os.write(tells, f"{line}\n".encode())
+
+
 class Supervisor:
     """Children by name.
 
     Args:
-        command: gives a child's command line.
+        command: gives a child's command line, which names the file descriptor by which it tells.
         report_death: tells the cluster that the process of a name has ended; returns whether the
             cluster still counted on it. Called on a thread for each child.
         strict: kill a child that is stopped (SIGSTOP): it cannot end itself by its lease's end.
@@ -48,7 +71,7 @@ class Supervisor:
         self,
         names: Sequence[str],
         *,
-        command: Callable[[str], list[str]],
+        command: Callable[[str, int], list[str]],
         environ: Mapping[str, str],
         report_death: Callable[[str, int], bool],
         strict: bool = False,
@@ -62,7 +85,10 @@ class Supervisor:
         self._started_at: dict[str, float] = {}
         self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
         self._failures: dict[str, int] = dict.fromkeys(names, 0)
-        self._events: queue.SimpleQueue[tuple[str, _Ended | None]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[str, _Ended | _Said | None]] = queue.SimpleQueue()
+        self._serving: set[str] = set()
+        self._spent: dict[str, str] = {}
+        self._leaving: str | None = None
         self._pending: dict[str, threading.Timer] = {}
         self._stopping = threading.Event()
         self._code = 0
@@ -72,14 +98,19 @@ class Supervisor:
         for name in self._names:
             self._start(name)
         while self._children or self._pending:
-            name, ended = self._events.get()
-            if ended is None:
+            name, event = self._events.get()
+            if event is None:
                 self._pending.pop(name, None)
                 if not self._stopping.is_set():
                     self._start(name)
+            elif isinstance(event, _Said):
+                self._hear(name, event)
             else:
                 del self._children[name]
-                self._after(name, ended)
+                self._serving.discard(name)
+                self._spent.pop(name, None)
+                self._after(name, event)
+            self._recycle_one()
         return self._code
 
     def stop(self) -> None:
@@ -101,15 +132,19 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         # A session of its own: Ctrl-C in the terminal is ours to pass on, once.
+        hears, tells = os.pipe()
         child = subprocess.Popen(
-            self._command(name),
+            self._command(name, tells),
             env=dict(self._environ),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=(tells,),
         )
+        os.close(tells)
         self._children[name] = child
         self._started_at[name] = time.monotonic()
         threading.Thread(target=self._watch, args=(name, child), daemon=True).start()
+        threading.Thread(target=self._listen, args=(name, child, hears), daemon=True).start()
         if self._stopping.is_set():
             child.send_signal(signal.SIGTERM)
 
@@ -121,10 +156,38 @@ class Supervisor:
         # Here, since it may take long where the server is away, and others end meanwhile.
         self._events.put((name, _Ended(child, self._report(name, child.pid))))
 
+    def _listen(self, name: str, child: subprocess.Popen[bytes], hears: int) -> None:
+        with os.fdopen(hears) as lines:
+            for line in lines:
+                self._events.put((name, _Said(child, line.strip())))
+
+    def _hear(self, name: str, said: _Said) -> None:
+        if self._children.get(name) is not said.child:
+            return
+        if said.line == READY:
+            self._serving.add(name)
+        else:
+            self._spent[name] = said.line
+
+    def _recycle_one(self) -> None:
+        """Drain one that has reached a limit, if all others serve."""
+        expected = {*self._children, *self._pending}
+        if self._stopping.is_set() or not self._spent or not expected <= self._serving:
+            return
+        name, reason = next(iter(self._spent.items()))
+        del self._spent[name]
+        self._leaving = name
+        self._serving.discard(name)
+        log.info("%s (pid %d) is drained, %s", name, self._children[name].pid, reason)
+        self._children[name].send_signal(signal.SIGTERM)
+
     def _after(self, name: str, ended: _Ended) -> None:
         child, code = ended.child, ended.child.returncode
         # One that has drained has left the cluster by itself; whatever else ends with 0 has died.
         has_left = code == 0 and not ended.was_counted_on
+        if has_left and name == self._leaving and not self._stopping.is_set():
+            self._start(name)
+            return
         if has_left or self._stopping.is_set():
             self._code = self._code or max(code, 0)
             return

@@ -77,6 +77,16 @@ def instant(id: Any) -> Any:
     return {"id": id}
 
 
+_hoard: list[bytearray] = []
+
+
+@app.resource(ttl=0)
+def hoard(id: Any, mebibytes: int) -> int:
+    """Takes memory, and keeps it."""
+    _hoard.append(bytearray(b"x") * (mebibytes << 20))
+    return mebibytes
+
+
 @app.resource(ttl=0.6)
 def brief(id: Any) -> dict[str, Any]:
     return _count()

@@ -370,6 +370,8 @@ def test_a_server_that_is_away_is_told_on_entering() -> None:
         {"lease_s": "long"},
         {"speed": 11},
         {"strict": True},
+        {"max_age_s": 60.0},
+        {"max_requests": 5},
         {"name": "no name"},
     ],
 )

@@ -86,6 +86,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ({"heartbeat_s": 0.0}, "--heartbeat"),
         ({"heartbeat_s": 2.6}, "--heartbeat"),
         ({"lease_s": float("nan")}, "--"),
+        ({"max_age_s": 0.5}, "--max-age must"),
+        ({"max_age_s": float("nan")}, "--max-age must"),
+        ({"max_rss_mib": 0}, "--max-rss must"),
+        ({"max_requests": 0}, "--max-requests must"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_its_options_name(
@@ -97,6 +101,7 @@ def test_a_value_out_of_bounds_is_refused_by_its_options_name(
 
 def test_values_at_the_bounds_are_taken() -> None:
     NodeSettings(concurrency=1, max_entries=1, max_queue=1, lease_s=0.2, heartbeat_s=0.1)
+    NodeSettings(max_age_s=1, max_rss_mib=1, max_requests=1)
 
 
 def test_a_node_stops_before_the_cluster_gives_its_ids_away() -> None:
@@ -106,11 +111,12 @@ def test_a_node_stops_before_the_cluster_gives_its_ids_away() -> None:
         assert settings.heartbeat_s < settings.trust_s < lease_s
 
 
-def test_an_embedded_node_takes_every_setting_but_strict() -> None:
+def test_an_embedded_node_takes_every_setting_but_those_that_end_its_process() -> None:
     typed = get_type_hints(NodeOptions)
     known = get_type_hints(NodeSettings)
     assert known.keys() == {field.name for field in fields(NodeSettings)}
-    assert known.pop("strict")
+    for of_a_process in ("strict", "max_age_s", "max_rss_mib", "max_requests"):
+        assert known.pop(of_a_process)
     assert typed == known
 
 
