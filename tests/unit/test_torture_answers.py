@@ -8,7 +8,7 @@ import pytest
 from unit.torture_records import TTL_S, ask, broken, ended, fault, killed, run, value_of
 
 from rqproc.lab.torture.answers import RETURN_S, SLACK_S
-from rqproc.lab.torture.records import Stop
+from rqproc.lab.torture.records import PUT, Ask, How, ObservedRun, Stop
 
 MADE = run(1.0, 1.1, tag="r1")
 KEPT = run(1.0, 1.1, key="kept:1")
@@ -176,6 +176,63 @@ def test_a_value_from_before_an_invalidation_is_found() -> None:
     dropped = ask(1.2, 1.3, key="kept:1", how="invalidate")
     assert broken(KEPT, dropped, ask(1.4, 1.5, KEPT)) == ["never back"]
     assert broken(KEPT, dropped, ask(1.25, 1.5, KEPT)) == []
+
+
+@pytest.mark.parametrize("how", ["flush", "refresh", "set"])
+def test_a_value_from_before_what_drops_it_is_found(how: How) -> None:
+    dropped = ask(1.2, 1.3, key="kept:1", how=how)
+    assert broken(KEPT, dropped, ask(1.4, 1.5, KEPT)) == ["never back"]
+    assert broken(KEPT, dropped, ask(1.25, 1.5, KEPT)) == []
+
+
+# --- values that are renewed, put and counted ---
+
+
+def test_an_old_value_is_lawful_for_a_while_where_it_is_marked() -> None:
+    made = run(1.0, 1.1, key="renewed:1")
+    old = replace(value_of(made), stale=True)
+    asked, until = 1.1 + TTL_S + 0.5, 1.1 + TTL_S + RETURN_S
+    stale_s = {"renewed": 1.0}
+    assert broken(made, replace(ask(asked, asked, made), value=old), stale_s=stale_s) == []
+    assert broken(made, ask(asked, asked, made), stale_s=stale_s) == ["fresh"], "unmarked"
+    later = replace(ask(until + 1.01, until + 1.02, made), value=old)
+    assert broken(made, later, stale_s=stale_s) == ["fresh"]
+
+
+def test_a_value_that_was_put_counts_from_when_its_caller_was_answered() -> None:
+    made = run(1.0, 1.0, key="kept:1", token=PUT, pid=99)
+    put = ask(1.0, 3.0, made, how="set")
+    asked = 3.0 + TTL_S + RETURN_S
+    assert broken(made, put, ask(asked - 0.01, asked, made)) == []
+    assert broken(made, put, ask(asked + 0.01, asked + 0.02, made)) == ["fresh"]
+    between = run(2.0, 2.1, key="kept:1")
+    assert broken(made, put, between, ask(2.0, 2.2, between), ask(3.1, 3.2, made)) == []
+    assert broken(made, put, between, ask(2.0, 2.2, between), ask(3.1, 3.2, between)) == []
+
+
+def test_a_value_that_was_put_is_no_run() -> None:
+    made = run(1.05, 1.05, key="kept:1", token=PUT, pid=99)
+    assert broken(made, KEPT, run(1.2, 1.3, key="kept:1")) == []
+
+
+def test_a_value_made_anew_from_before_that_was_asked_is_found() -> None:
+    assert broken(KEPT, ask(0.9, 1.2, KEPT, how="refresh")) == []
+    assert broken(KEPT, ask(1.05, 1.2, KEPT, how="refresh")) == ["refreshed"]
+
+
+def test_an_object_that_forgets_calls_is_found() -> None:
+    first, second = run(1.0, 1.1, key="tally:1"), run(1.3, 1.4, key="tally:1", pid=2)
+
+    def call(asked: float, answered: float, made: ObservedRun, count: int) -> Ask:
+        return replace(ask(asked, answered, made), value=replace(value_of(made), count=count))
+
+    one, two = call(0.9, 1.2, first, 1), call(1.3, 1.5, second, 2)
+    assert broken(first, second, one, two) == []
+    again = call(1.3, 1.5, second, 1)
+    assert broken(first, second, one, again) == ["counted"]
+    assert broken(first, second, one, again, fault("wipe", 1.15, 1.2)) == []
+    assert broken(first, second, one, call(1.15, 1.5, second, 1)) == [], "asked at once"
+    assert broken(first, second, one, call(1.3, 1.5, second, 0)) == [], "not surely kept"
 
 
 # --- the cluster ---

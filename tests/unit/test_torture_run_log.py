@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rqproc.context import CURRENT, Current
 from rqproc.errors import NoLiveNode
-from rqproc.lab.torture.choices import LIMITED, NESTED, PROBED, SERIAL, SLOW_ID, Choices
+from rqproc.lab.torture.choices import COUNTING, LANE, NESTED, PROBED, SERIAL, SLOW_ID, Choices
 from rqproc.lab.torture.ledger import Ledger
 from rqproc.lab.torture.records import Value
 from rqproc.lab.torture.run_log import LoggedRun, writing_into
@@ -47,9 +47,7 @@ def test_no_handler_is_told_to_ask_for_its_own_id() -> None:
 def test_all_kinds_of_runs_are_chosen_and_who_is_in_a_hurry_never_waits_for_a_slow_one() -> None:
     choices = Choices(Ledger(), "1", longest_s=2.0)
     found = [choices.call() for _ in range(2000)]
-    assert (
-        {choice.resource for choice in found} == {"kept", *SERIAL, *NESTED, *LIMITED} == set(PROBED)
-    )
+    assert {choice.resource for choice in found} == {*PROBED, LANE, *COUNTING}
     assert {choice.how("request") for choice in found} == {
         "request",
         "on_lost=local",

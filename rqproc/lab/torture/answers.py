@@ -7,10 +7,10 @@ and what lies between the first two: a moment, and whatever its process was stop
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
-from rqproc.lab.torture.records import Ask, Breach, How, ObservedRun, TortureHistory
+from rqproc.lab.torture.records import DROPPING, Ask, Breach, How, ObservedRun, TortureHistory
 from rqproc.lab.torture.timeline import name_of
 
 NAMED = frozenset(
@@ -155,12 +155,13 @@ def jobs_answered(history: TortureHistory) -> Iterator[Breach]:
 
 
 def fresh(history: TortureHistory) -> Iterator[Breach]:
-    """No value is older than its ttl when it is asked for."""
+    """No value is older than its ttl when it is asked for, unless it is marked as an old one."""
     for ask in history.asks:
         if (value := ask.value) is None or value.tag:
             continue
-        age_s = ask.asked - value.at
+        age_s = ask.asked - history.kept_from(value)
         limit_s = history.ttl_s + RETURN_S + history.stopped_s(value.pid, value.at, ask.asked)
+        limit_s += history.stale_s.get(ask.resource, 0.0) if value.stale else 0.0
         if age_s > limit_s:
             text = f"{name_of(ask)} got a value {age_s:.3f} s old, ttl {history.ttl_s:g} s"
             run = history.by_run.get(value.run)
@@ -178,10 +179,10 @@ def never_back(history: TortureHistory) -> Iterator[Breach]:
             continue
         by_key[ask.key].append(ask)
     for asks in by_key.values():
-        yield from _never_back(asks)
+        yield from _never_back(asks, history)
 
 
-def _never_back(asks: list[Ask]) -> Iterator[Breach]:
+def _never_back(asks: list[Ask], history: TortureHistory) -> Iterator[Breach]:
     ended = sorted(asks, key=lambda ask: ask.answered or 0.0)
     done, floor, by = 0, float("-inf"), None
     for ask in sorted(asks, key=lambda ask: ask.asked):
@@ -189,14 +190,48 @@ def _never_back(asks: list[Ask]) -> Iterator[Breach]:
             if (least := _least(ended[done])) > floor:
                 floor, by = least, ended[done]
             done += 1
-        if ask.value and by and ask.value.at < floor:
-            after = "an invalidation" if by.how == "invalidate" else "a later value was given"
+        if ask.value and by and history.kept_from(ask.value) < floor:
+            after = f"{by.how} had ended" if by.how in DROPPING else "a later value was given"
             text = f"{name_of(ask)} got an older value after {after}"
             yield Breach("never back", text, (by, ask))
 
 
 def _least(ask: Ask) -> float:
     """The moment before which no value may be made that is given to those who ask later."""
-    if ask.how == "invalidate":
-        return ask.asked
-    return ask.value.at if ask.value else float("-inf")
+    made = ask.value.at if ask.value else float("-inf")
+    return max(made, ask.asked) if ask.how in DROPPING else made
+
+
+def refreshed(history: TortureHistory) -> Iterator[Breach]:
+    """Who has a value made anew gets that of a run that began after this was asked."""
+    for ask in history.asks:
+        run = history.by_run.get(ask.value.run) if ask.how == "refresh" and ask.value else None
+        if run and run.began < ask.asked:
+            yield Breach("refreshed", f"{name_of(ask)} got a value from before", (ask, run))
+
+
+def counted(history: TortureHistory) -> Iterator[Breach]:
+    """An id's object knows all calls that were answered before, on whichever node they were.
+
+    Its state is kept before they are answered; only a server that loses its data loses it.
+    """
+    by_key: dict[str, list[Ask]] = defaultdict(list)
+    for ask in history.asks:
+        if ask.value and ask.value.count and ask.answered is not None:
+            by_key[ask.key].append(ask)
+    for asks in by_key.values():
+        ended = deque(sorted(asks, key=lambda ask: ask.answered or 0.0))
+        last: Ask | None = None
+        for ask in sorted(asks, key=lambda ask: ask.asked):
+            while ended and (ended[0].answered or 0.0) < ask.asked:
+                last = max(filter(None, (last, ended.popleft())), key=_count)
+            if last and _count(ask) <= _count(last):
+                if history.wipes(last.asked, ask.answered or 0.0):
+                    last = None
+                    continue
+                text = f"{name_of(ask)} is call {_count(ask)}, after call {_count(last)}"
+                yield Breach("counted", text, (last, ask))
+
+
+def _count(ask: Ask) -> int:
+    return ask.value.count if ask.value else 0

@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from rqproc.app import App
+from rqproc.context import current
+from rqproc.errors import RedisUnavailable, StateSuperseded
 from rqproc.ids import Id
 from rqproc.lab.torture.run_log import LoggedRun
+from rqproc.objects import asave, save
 
 TTL_S = 1.0
+STALE_S = 1.5
+"""For so long an old value of ``renewed`` may be given."""
+IDLE_S = 0.5
+"""After so long an id's object is closed, so that others follow it on the same node too."""
 LONGEST_S = 0.04
 LIMIT_S = 0.3
 """What a run of ``limited`` and ``alimited`` may take."""
@@ -31,6 +38,22 @@ def kept(id: Id) -> dict[str, Any]:
     logged = LoggedRun("")
     time.sleep(random.uniform(0.0, LONGEST_S))  # noqa: S311
     return logged.end()
+
+
+@app.resource(ttl=TTL_S, ttl_jitter=0.2, stale_ttl=STALE_S, refresh_ahead=0.7)
+async def renewed(id: Id) -> dict[str, Any]:
+    """A value that is made anew before its time is over, or given while it is made."""
+    logged = LoggedRun()
+    await asyncio.sleep(random.uniform(0.0, LONGEST_S))  # noqa: S311
+    return logged.end()
+
+
+@app.resource(ttl=TTL_S, batch=4)
+def batched(ids: Sequence[Id]) -> dict[Id, Any]:
+    """Values that are kept, and made together."""
+    logged = {id: LoggedRun(run=current().batch[id]) for id in ids}
+    time.sleep(random.uniform(0.0, LONGEST_S))  # noqa: S311
+    return {id: run.end() for id, run in logged.items()}
 
 
 @app.resource(ttl=0)
@@ -95,7 +118,7 @@ class _Inner:
         self.id = int(number)
         self._name = logged.name()
         # What is kept takes no arguments; what asks in turn is told the rest of the way.
-        keeps = self.resource == kept.name
+        keeps = self.resource in (kept.name, batched.name)
         asks = self.resource in (nested.name, anested.name)
         tag = "" if keeps else self._name
         self.args = () if keeps else (tag, hold_s, rest) if asks else (tag, hold_s)
@@ -123,3 +146,61 @@ async def alimited(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]
         logged.end()
         raise
     return logged.end()
+
+
+@app.resource(ttl=0, lane="tenant")
+def till(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+    """A choke point that it shares with ``book``."""
+    logged = LoggedRun(tag)
+    time.sleep(hold_s)
+    return logged.end()
+
+
+@app.resource(ttl=0, lane="tenant")
+async def book(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+    """The same on the event loop."""
+    logged = LoggedRun(tag)
+    await asyncio.sleep(hold_s)
+    return logged.end()
+
+
+@app.stateful(idle=IDLE_S, name="tally")
+class Tally:
+    """Counts its calls; the count is kept before a call is answered."""
+
+    def __init__(self, id: Id, count: int | None = None) -> None:
+        self.count = count or 0
+
+    def add(self, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+        logged = LoggedRun(tag)
+        time.sleep(hold_s)
+        self.count += 1
+        try:
+            save(self.count)
+        except (RedisUnavailable, StateSuperseded):  # it may not be kept
+            return logged.end()
+        return {**logged.end(), "count": self.count}
+
+    def close(self) -> int:
+        return self.count
+
+
+@app.stateful(idle=IDLE_S, name="atally")
+class AsyncTally:
+    """The same on the event loop."""
+
+    def __init__(self, id: Id, count: int | None = None) -> None:
+        self.count = count or 0
+
+    async def add(self, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+        logged = LoggedRun(tag)
+        await asyncio.sleep(hold_s)
+        self.count += 1
+        try:
+            await asave(self.count)
+        except (RedisUnavailable, StateSuperseded):
+            return logged.end()
+        return {**logged.end(), "count": self.count}
+
+    async def close(self) -> int:
+        return self.count

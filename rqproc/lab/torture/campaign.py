@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rqproc.lab.processes import Activity
 from rqproc.lab.torture import soak
-from rqproc.lab.torture.app import LIMIT_S, TTL_S
+from rqproc.lab.torture.app import LIMIT_S, STALE_S, TTL_S
 from rqproc.lab.torture.figures import Figures, figures
 from rqproc.lab.torture.history import Violation, check
 from rqproc.lab.torture.load import Load
@@ -140,6 +140,7 @@ def _history(plan: TorturePlan, place: Setup, faults: list[Fault]) -> TortureHis
         lease_s=plan.lease_s,
         ttl_s=TTL_S,
         strict=True,
+        stale_s={"renewed": STALE_S},
         limits={"limited": Limit(LIMIT_S), "alimited": Limit(LIMIT_S, cancels=True)},
         runs=told.runs,
         asks=(*place.ledger.all(), *told.asks),
@@ -154,11 +155,16 @@ def _history(plan: TorturePlan, place: Setup, faults: list[Fault]) -> TortureHis
 def _left_keys(place: Setup) -> list[str]:
     """Return the keys that neither expire nor are meant to outlast the nodes."""
     keys = place.client.keys
-    lasting = {f"{keys.state}{name}" for name in ("epoch", "token", "pulse", "server", "leases")}
+    lasting = {
+        f"{keys.state}{name}" for name in ("epoch", "token", "pulse", "server", "leases", "flushed")
+    }
     lasting |= {f"{RQ_PREFIX}:{name}" for name in ("queues", f"finished:{keys.ingress}")}
     lasting.add(f"{RQ_PREFIX}:failed:{keys.ingress}")
+    states = keys.kept_state("")
     return sorted(
-        name for name, expires in place.server.names() if not expires and name not in lasting
+        name
+        for name, expires in place.server.names()
+        if not (expires or name in lasting or name.startswith(states))
     )
 
 

@@ -15,11 +15,17 @@ from rqproc.lab.torture.records import How
 from rqproc.model import OnLost
 
 KEPT = tuple(range(1, 9))
+RENEWED = "renewed"
+"""Whose old values are given too: who asks for these is told of what age they are."""
+KEEPING = ("kept", "batched", RENEWED)
 SERIAL = ("charge", "acharge")
 SERIAL_IDS = tuple(range(1, 5))
 SLOW_ID = 5
 """Of serial resources: the only id whose handlers take long, so that no other waits for them."""
 SLOW_PART = 0.012
+LANE, IN_LANE = "tenant", ("till", "book")
+COUNTING = ("tally", "atally")
+FEW_IDS = (1, 2)
 NESTED = ("nested", "anested")
 NESTED_IDS = (1, 2, 3)
 """Few: so callers' handlers ask for each other's ids in a circle."""
@@ -36,7 +42,10 @@ HASTY_S = (1.2, 1.7)
 """The time of most of those that do not want to wait: a node that dies may be silent at half of it,
 and still have its lease."""
 
-QUICK: Mapping[str, tuple[int, ...]] = {"kept": KEPT, **dict.fromkeys(SERIAL, SERIAL_IDS)}
+QUICK: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(KEEPING, KEPT),
+    **dict.fromkeys(SERIAL, SERIAL_IDS),
+}
 """By resource, the ids whose handlers neither wait for others nor take long."""
 PROBED = {
     **QUICK,
@@ -78,8 +87,15 @@ class Choices:
 
     def call(self) -> Choice:
         """Choose a request that its caller waits for."""
-        choices = (self.serial, self.nested, self.limited, self.impatient)
-        (choice,) = self.chance.choices(choices, (8, 2, 2, 2))
+        choices = (
+            self.serial,
+            self.laned,
+            self.counting,
+            self.nested,
+            self.limited,
+            self.impatient,
+        )
+        (choice,) = self.chance.choices(choices, (8, 2, 3, 2, 2, 2))
         return choice()
 
     def job(self) -> Choice:
@@ -95,6 +111,18 @@ class Choices:
         hold_s = chance.uniform(0.0, HOLD_S)
         return Choice(resource, chance.choice(SERIAL_IDS), tag, self.timeout(), (tag, hold_s))
 
+    def laned(self) -> Choice:
+        """Another resource's runs of its id are in its lane too."""
+        tag, hold_s = self._ledger.tag(), self.chance.uniform(0.0, HOLD_S)
+        resource, id = self.chance.choice(IN_LANE), self.chance.choice(FEW_IDS)
+        return Choice(LANE, id, tag, self.timeout(), (resource, tag, hold_s))
+
+    def counting(self) -> Choice:
+        """It is a call of its id's object."""
+        tag, hold_s = self._ledger.tag(), self.chance.uniform(0.0, HOLD_S)
+        resource, id = self.chance.choice(COUNTING), self.chance.choice(FEW_IDS)
+        return Choice(resource, id, tag, self.timeout(), ("add", tag, hold_s))
+
     def nested(self) -> Choice:
         """Its handler asks for another id, whose handler may ask for a third, or for this one."""
         chance = self.chance
@@ -108,7 +136,9 @@ class Choices:
     def _inner(self, key: str) -> str:
         """Return a key for a handler to ask for: mostly one whose handler asks, never its own."""
         chance = self.chance
-        among = NESTED if chance.random() < 0.6 else tuple(PROBED)
+        among = (
+            NESTED if chance.random() < 0.6 else tuple(name for name in PROBED if name != RENEWED)
+        )
         keys = [f"{name}:{id}" for name in among for id in PROBED[name]]
         return chance.choice([other for other in keys if other != key])
 
@@ -131,7 +161,10 @@ class Choices:
         return replace(choice, on_lost=on_lost, timeout_s=timeout_s)
 
     def one(self) -> Choice:
-        return Choice("kept", self.kept(), "", self.timeout())
+        return Choice(self.keeping(), self.kept(), "", self.timeout())
+
+    def keeping(self) -> str:
+        return self.chance.choice(KEEPING)
 
     def timeout(self) -> float:
         return BRIEF_S if self.chance.random() < 0.05 else PATIENT_S

@@ -88,6 +88,8 @@ LAWS: tuple[Law, ...] = (
     answers.jobs_answered,
     answers.fresh,
     answers.never_back,
+    answers.refreshed,
+    answers.counted,
     losses.local_answers,
     losses.local_for_a_reason,
     losses.owner_granted_time,

@@ -15,11 +15,14 @@ from typing import Self
 
 from rqproc.aio import AsyncClient
 from rqproc.client import Client
+from rqproc.errors import RqprocError
 from rqproc.lab.torture.app import app
-from rqproc.lab.torture.choices import PATIENT_S, Choice, Choices
+from rqproc.lab.torture.choices import KEPT, PATIENT_S, RENEWED, Choice, Choices
 from rqproc.lab.torture.jobs import Jobs
 from rqproc.lab.torture.ledger import Ledger
 from rqproc.lab.torture.records import How
+from rqproc.lab.torture.run_log import put
+from rqproc.model import Reply
 
 COLLECT_WITHIN_S = 20.0
 GRACE_S = 5.0
@@ -33,10 +36,22 @@ def ask_many(
     client: Client, ledger: Ledger, resource: str, ids: Sequence[int], *, timeout_s: float
 ) -> list[object]:
     """Ask for many ids at once; return the value or the error of each, which are noted."""
-    with ledger.asking("many", _keys(resource, ids), timeout_s=timeout_s) as found:
-        values = client.request_many(ids, resource, timeout=timeout_s, return_exceptions=True)
-        found.update(zip(_keys(resource, ids), values.values(), strict=True))
+    keys = _keys(resource, ids)
+    with ledger.asking("many", keys, timeout_s=timeout_s) as found:
+        if resource == RENEWED:
+            replies = client.reply_many(ids, resource, timeout=timeout_s)
+            found.update(zip(keys, map(_with_age, replies.values()), strict=True))
+        else:
+            values = client.request_many(ids, resource, timeout=timeout_s, return_exceptions=True)
+            found.update(zip(keys, values.values(), strict=True))
     return list(found.values())
+
+
+def _with_age(reply: Reply | RqprocError) -> object:
+    """Return what is noted: the value, and whether it was told to be an old one; or the error."""
+    if isinstance(reply, RqprocError):
+        return reply
+    return {**reply.value, "stale": reply.source == "stale"}
 
 
 def _keys(resource: str, ids: Sequence[int]) -> list[str]:
@@ -113,9 +128,12 @@ class Load:
             lambda choices: self._have(choices.call()),
             self._many,
             self._invalidate,
+            self._flush,
+            self._refresh,
+            self._set,
         )
         while not self._end.is_set():
-            (turn,) = choices.chance.choices(turns, (6, 6, 2, 1))
+            (turn,) = choices.chance.choices(turns, (12, 12, 4, 2, 1, 1, 1))
             turn(choices)
             self._end.wait(choices.pause())
 
@@ -126,23 +144,43 @@ class Load:
 
     def _have(self, choice: Choice) -> None:
         with self._asking("request", choice) as found:
-            found[choice.key] = self._client.request(
+            reply = self._client.reply(
                 choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
                 on_lost=choice.on_lost,
             )  # fmt: skip
+            found[choice.key] = _with_age(reply)
 
     def _asking(self, way: How, choice: Choice) -> AbstractContextManager[dict[str, object]]:
         how, timeout_s = choice.how(way), choice.timeout_s
         return self._ledger.asking(how, [choice.key], tag=choice.tag, timeout_s=timeout_s)
 
     def _many(self, choices: Choices) -> None:
-        ask_many(self._client, self._ledger, "kept", choices.many(), timeout_s=PATIENT_S)
+        ids = choices.many()
+        ask_many(self._client, self._ledger, choices.keeping(), ids, timeout_s=PATIENT_S)
 
     def _invalidate(self, choices: Choices) -> None:
-        id = choices.kept()
-        key = f"kept:{id}"
-        with self._ledger.asking("invalidate", [key], timeout_s=PATIENT_S) as found:
-            found[key] = self._client.invalidate(id, "kept", timeout=PATIENT_S)
+        one = choices.one()
+        with self._ledger.asking("invalidate", [one.key], timeout_s=PATIENT_S) as found:
+            found[one.key] = self._client.invalidate(one.id, one.resource, timeout=PATIENT_S)
+
+    def _flush(self, choices: Choices) -> None:
+        resource = choices.keeping()
+        with self._ledger.asking("flush", _keys(resource, KEPT), timeout_s=PATIENT_S) as found:
+            self._client.invalidate_all(resource, timeout=PATIENT_S)
+            found.update(dict.fromkeys(_keys(resource, KEPT)))
+
+    def _refresh(self, choices: Choices) -> None:
+        one = choices.one()
+        with self._ledger.asking("refresh", [one.key], timeout_s=PATIENT_S) as found:
+            reply = self._client.refresh(one.id, one.resource, timeout=PATIENT_S)
+            found[one.key] = _with_age(reply)
+
+    def _set(self, choices: Choices) -> None:
+        one = choices.one()
+        with self._ledger.asking("set", [one.key], timeout_s=PATIENT_S) as found:
+            value = put(one.key)
+            is_kept = self._client.set(one.id, value, one.resource, timeout=PATIENT_S)
+            found[one.key] = value if is_kept else None
 
     # --- asyncio ---
 
@@ -162,10 +200,11 @@ class Load:
 
     async def _have_async(self, client: AsyncClient, choice: Choice) -> None:
         with self._asking("async", choice) as found:
-            found[choice.key] = await client.request(
+            reply = await client.reply(
                 choice.id, choice.resource, args=choice.args, timeout=choice.timeout_s,
                 on_lost=choice.on_lost,
             )  # fmt: skip
+            found[choice.key] = _with_age(reply)
 
     async def _many_async(self, client: AsyncClient, choices: Choices) -> None:
         ids = choices.many()

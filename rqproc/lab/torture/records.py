@@ -12,10 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 How = Literal[
-    "request", "many", "async", "enqueue", "invalidate", "nested", "on_lost=local", "on_lost=error"
-]
+    "request", "many", "async", "enqueue", "invalidate", "flush", "refresh", "set", "nested",
+    "on_lost=local", "on_lost=error",
+]  # fmt: skip
 """``nested``: by a handler, from within its run. The last two: by callers that do not want to wait
 where no node can answer."""
+DROPPING: frozenset[How] = frozenset({"invalidate", "flush", "refresh", "set"})
+"""After these nothing is given that was made before they were asked."""
+PUT = -1
+"""In the place of a token: no run, but a value that a caller has put."""
 Kind = Literal[
     "kill", "pause", "drain", "join", "restart", "wipe", "stall", "delay", "drop", "half-close",
     "mute",
@@ -42,7 +47,7 @@ class ObservedRun:
     Attributes:
         key: RESOURCE:ID.
         tag: the request that it was for, empty where one run may serve several.
-        token: 0 where a caller ran the handler in its own process.
+        token: 0 where a caller ran the handler in its own process; PUT where there was no run.
     """
 
     id: str
@@ -60,19 +65,32 @@ class ObservedRun:
         return self.token == 0
 
     @property
+    def was_put(self) -> bool:
+        """A caller has put its value; nothing was run."""
+        return self.token == PUT
+
+    @property
     def resource(self) -> str:
         return self.key.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a handler returned: the run that made it, and the run's last moment."""
+    """What a handler returned: the run that made it, and the run's last moment.
+
+    Attributes:
+        stale: whoever asked was told that it is an old one.
+        count: of an id's object, how many calls it had with this one, all kept; 0 where the last
+            is not surely kept, or there is no object.
+    """
 
     run: str
     key: str
     tag: str
     pid: int
     at: float
+    stale: bool = False
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +217,18 @@ class TortureHistory:
     """Everything.
 
     Attributes:
+        stale_s: by resource, for how long after its ttl an old value may be given, marked.
         limits: by resource, of those that have one.
         left_keys, left_pids: what stayed when all nodes had ended.
         by_pid, by_run, by_tag: the same records, to be looked up; runs by their starts.
+        puts: by run, what was asked where a value was put.
     """
 
     lease_s: float
     ttl_s: float
     strict: bool = False
     max_attempts: int = 3
+    stale_s: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     runs: tuple[ObservedRun, ...] = ()
     asks: tuple[Ask, ...] = ()
@@ -221,13 +242,22 @@ class TortureHistory:
         default_factory=dict, init=False, repr=False, compare=False
     )
     by_tag: ByTag = field(default_factory=dict, init=False, repr=False, compare=False)
+    puts: dict[str, Ask] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.puts.update((a.value.run, a) for a in self.asks if a.how == "set" and a.value)
         self.by_pid.update((death.pid, death) for death in self.deaths)
         self.by_run.update((run.id, run) for run in self.runs)
         for run in sorted(self.runs, key=lambda run: run.began):
             if run.tag:
                 self.by_tag.setdefault(run.tag, []).append(run)
+
+    def kept_from(self, value: Value) -> float:
+        """When a value began to be kept, at the latest: one that was put travels first."""
+        if value.run not in self.puts and (run := self.by_run.get(value.run)) and run.was_put:
+            return float("inf")  # its caller has not heard
+        put = self.puts.get(value.run)
+        return value.at if put is None or put.answered is None else put.answered
 
     def explained(self, began: float, ended: float, error: str = "") -> bool:
         """Whether a fault was about between two moments that may cost something: this error."""

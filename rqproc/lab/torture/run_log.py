@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rqproc.context import current
+from rqproc.context import Current, current
 from rqproc.lab.journal import Journal
-from rqproc.lab.torture.records import Ask, ObservedRun, said_of
+from rqproc.lab.torture.records import PUT, Ask, ObservedRun, said_of
 
 RUN_LOG = "RQPROC_TORTURE_RUN_LOG"
 """Environment variable: path of the run log that a node's handlers write into."""
@@ -27,10 +27,15 @@ _log: Journal | None = None
 
 
 class LoggedRun:
-    """One run's account of itself."""
+    """One run's account of itself.
 
-    def __init__(self, tag: str) -> None:
-        run = current()
+    Args:
+        tag: of the request that it is for.
+        run: one of those that a batch handler is called for; None for the present one.
+    """
+
+    def __init__(self, tag: str = "", run: Current | None = None) -> None:
+        run = run or current()
         self.run = f"{os.getpid()}.{next(_numbers)}"
         self.key = f"{run.resource}:{run.id}"
         self.tag = tag
@@ -58,6 +63,14 @@ class LoggedRun:
     def hears(self, name: str, outcome: object) -> None:
         """Write what came of it: a value, or an error."""
         _write(id=name, answered=time.monotonic(), **said_of(outcome))
+
+
+def put(key: str) -> dict[str, Any]:
+    """Return a value that no run has made, for a caller to put where one is kept; write that."""
+    at, id = time.monotonic(), f"{os.getpid()}.{next(_numbers)}"
+    _write(id=id, began=at, key=key, tag="", token=PUT, pid=os.getpid(), node="")
+    _write(id=id, ended=at)
+    return {"run": id, "key": key, "tag": "", "pid": os.getpid(), "at": at}
 
 
 class Told(NamedTuple):

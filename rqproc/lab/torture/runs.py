@@ -27,7 +27,8 @@ def serial(history: TortureHistory) -> Iterator[Breach]:
 
     A run that takes longer than its resource allows counts until it ends, whoever was told what.
     """
-    for first, second in overlaps(part for run in history.runs for part in parts_of(run, history)):
+    runs = (run for run in history.runs if not run.was_put)
+    for first, second in overlaps(part for run in runs for part in parts_of(run, history)):
         both_s = min(first.ended, second.ended) - second.began
         text = f"two runs of {second.of.key} overlap for {both_s:.3f} s"
         yield Breach("serial", text, (first.of, second.of))
@@ -41,7 +42,7 @@ def tokens_rise(history: TortureHistory) -> Iterator[Breach]:
     """
     by_key: dict[str, list[ObservedRun]] = defaultdict(list)
     for run in sorted(history.runs, key=lambda run: run.began):
-        if not run.local and not _woken(run, history):
+        if run.token > 0 and not _woken(run, history):
             by_key[run.key].append(run)
     for key, told in by_key.items():
         for first, second in pairwise(told):
