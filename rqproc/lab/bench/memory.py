@@ -78,6 +78,21 @@ HIT_OF_FEW = Probe("few-entries", f"hits of a node with {FEW:,} entries", _hit_o
 HIT_OF_MANY = Probe("many-entries", "hits of a node with very many entries", _hit_of_many)
 
 
+def _flush(bench: Bench, seconds: float) -> Reading:
+    """The time of the one flush of very many entries, beside that of dropping one id's."""
+    entries = bench.plan.entries
+    with nodes(bench.url, 1, "--max-entries", str(entries + FEW)) as found:
+        _fill(found, entries)
+        ids = count()
+        one = timing.latency(lambda: found.client.invalidate(next(ids), KEPT), seconds=seconds)
+        began = time.perf_counter()
+        found.client.invalidate_all(KEPT)
+        return {"flush_s": time.perf_counter() - began, "drop_s": one["p50_s"]}
+
+
+FLUSH = Probe("flush", "a flush of very many entries", _flush, alone=True)
+
+
 WARM_REQUESTS = 1000
 
 

@@ -9,12 +9,14 @@ from typing import Literal
 from rqproc.lab.bench import latency, memory, throughput
 from rqproc.lab.bench.environment import BenchPlan, Rival
 from rqproc.lab.bench.timing import FormulaTerm, Probe, Readings, median
+from rqproc.lab.bench.work import BATCH
 
 PROBES = {
     probe.name: probe
     for probe in (
         memory.IDLE,
         memory.MEMORY,
+        memory.FLUSH,
         latency.PAIR,
         latency.HIT,
         latency.MISS,
@@ -26,6 +28,8 @@ PROBES = {
         throughput.TASKS_AT_ONCE,
         throughput.OURS,
         throughput.STOCK_ENQUEUE,
+        throughput.BATCHED,
+        throughput.SINGLE,
         latency.NEAR,
         latency.GET,
         latency.EMBEDDED,
@@ -214,6 +218,14 @@ ROWS = (
     _ratio(
         "enqueue", f"enqueue_many of {throughput.JOBS:,} jobs, to stock Queue.enqueue",
         throughput.OURS["per_s"], throughput.STOCK_ENQUEUE["per_s"], at_least(15),
+    ),
+    _ratio(
+        "batch", f"an array of {BATCH} new ids by a batch handler, per id, to a single miss of it",
+        throughput.BATCHED["per_s"], throughput.SINGLE["per_s"], at_least(5),
+    ),
+    _ratio(
+        "flush", "invalidate_all of {entries:,} entries to invalidate of one",
+        memory.FLUSH["flush_s"], memory.FLUSH["drop_s"], at_most(10),
     ),
     _alone(
         "near", "a near-cache hit in the caller",

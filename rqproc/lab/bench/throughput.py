@@ -17,7 +17,7 @@ from rqproc.lab.bench.environment import Bench, members, nodes
 from rqproc.lab.bench.latency import IDS, warm_nodes
 from rqproc.lab.bench.rivals import forget_jobs
 from rqproc.lab.bench.timing import Probe, Reading
-from rqproc.lab.bench.work import BURNT, FRESH, KEPT
+from rqproc.lab.bench.work import BATCH, BURNT, FRESH, KEPT, TOGETHER
 from rqproc.lab.processes import OwnCluster
 
 GROUP = range(IDS)
@@ -91,6 +91,35 @@ THREADS = Probe("threads", "hits, many threads", _threads)
 MANY = Probe("many", f"groups of {IDS} hits", _many)
 TASKS_AT_ONCE = Probe("async", f"hits, {TASKS:,} tasks", _tasks)
 STOCK = Probe("stock-rq-threads", "stock RQ SimpleWorker, many threads", _stock, rival="rq")
+
+
+def _batched(bench: Bench, seconds: float) -> Reading:
+    client, firsts = bench.have(warm_nodes).cluster.client, bench.have(_new_ids)
+
+    def ask() -> object:
+        first = next(firsts)
+        return client.request_many(range(first, first + BATCH), TOGETHER)
+
+    return {"per_s": timing.rate(ask, callers=1, seconds=seconds) * BATCH}
+
+
+def _single(bench: Bench, seconds: float) -> Reading:
+    client, firsts = bench.have(warm_nodes).cluster.client, bench.have(_new_ids)
+
+    def ask() -> object:
+        return client.request(next(firsts), TOGETHER)
+
+    return {"per_s": timing.rate(ask, callers=1, seconds=seconds)}
+
+
+@contextmanager
+def _new_ids(bench: Bench) -> Iterator[Iterator[int]]:
+    """Ids that nobody has asked for yet, so far apart that an array may begin at each."""
+    yield count(1_000_000, BATCH)
+
+
+BATCHED = Probe("batches", f"arrays of {BATCH} new ids, batched", _batched)
+SINGLE = Probe("single-misses", "new ids, one at a time", _single)
 
 
 JOBS = 1000

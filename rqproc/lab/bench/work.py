@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rqproc.app import App
 from rqproc.ids import Id
 
-KEPT, FRESH, TOLD, BURNT = "kept", "fresh", "told", "burnt"
+KEPT, FRESH, TOLD, BURNT, TOGETHER = "kept", "fresh", "told", "burnt", "together"
+BATCH = 100
 
 BURN_S = 0.002
 
@@ -16,6 +18,7 @@ def declare(url: str | None = None, *, namespace: str | None = None) -> App:
     """Return an app that serves what is measured."""
     app = App(url, namespace=namespace)
     app.resource(ttl=3600, name=KEPT)(job)
+    app.resource(ttl=3600, batch=BATCH, name=TOGETHER)(jobs)
     app.resource(ttl=0, name=FRESH)(job)
     app.resource(ttl=0, name=TOLD)(told)
     app.resource(ttl=0, name=BURNT)(burn)
@@ -25,6 +28,11 @@ def declare(url: str | None = None, *, namespace: str | None = None) -> App:
 def job(id: Id) -> Id:
     """Nothing; for stock RQ, too."""
     return id
+
+
+def jobs(ids: Sequence[Id]) -> dict[Id, Id]:
+    """Nothing, for many ids at once."""
+    return {id: id for id in ids}
 
 
 def told(id: Id, amount: int) -> int:
