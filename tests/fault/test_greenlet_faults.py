@@ -18,7 +18,7 @@ from rqproc.calls.retry import GRACE_S, OUTAGE_S
 from rqproc.calls.subscription import TRUST_S
 from rqproc.lab.servers import ServerProcess
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 LATE_S = GRACE_S + 0.5
 """A server that is silent is told from one that is late."""

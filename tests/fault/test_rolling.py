@@ -11,10 +11,11 @@ from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 
+pytestmark = pytest.mark.slow
+
 STEADY = ("--lease", "10", "--heartbeat", "0.3")
 
 
-@pytest.mark.slow
 def test_a_rolling_restart_fails_no_request_and_runs_none_twice(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:

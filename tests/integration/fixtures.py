@@ -24,6 +24,12 @@ Fresh = Callable[..., list[int]]
 _numbers = itertools.count(1000)
 
 
+both_kinds = pytest.fixture(
+    params=[LocalCluster, pytest.param(RealCluster, marks=pytest.mark.slow)],
+    ids=["memory", "processes"],
+)
+"""For a fixture whose tests run on either kind of the kit's clusters, ``request.param``."""
+
 ANYWHERE = ("in memory", "real", "local")
 
 

@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from integration.fixtures import both_kinds
 
 from rqproc import App, Cached, current
 from rqproc.errors import HandlerFailed, RequestTimeout
-from rqproc.testing import Kit, LocalCluster, RealCluster
+from rqproc.testing import Kit, LocalCluster
 
 TTL_S = 30.0
 MOST = 10
@@ -97,7 +98,7 @@ def flaky(ids: Ids) -> dict[Any, int]:
 tries: list[Ids] = []
 
 
-@pytest.fixture(params=[LocalCluster, RealCluster], ids=["memory", "processes"])
+@both_kinds
 def kit(request: pytest.FixtureRequest) -> Any:
     tries.clear()
     return request.param

@@ -18,10 +18,11 @@ from rqproc.lab.bench.rounds import Result, run_rounds
 from rqproc.lab.bench.rows import NAMES, ROWS
 from rqproc.lab.servers import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--seconds", "0.1", "--rounds", "1")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_every_row_comes_to_a_figure_and_no_key_stays(server: ServerProcess) -> None:
     few = BenchPlan(seconds=0.1, rounds=1, entries=2000, requests=2000, settle_s=0.1)

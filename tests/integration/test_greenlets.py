@@ -15,7 +15,7 @@ from integration.fixtures import Fresh
 from integration.tls import TlsFront
 from watch import Watch
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 FIRST_ID = 10**6
 NO_NUDGE_S = 1.5

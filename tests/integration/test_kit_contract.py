@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from integration.fixtures import both_kinds
 
 from rqproc import App, current
 from rqproc.errors import (
@@ -24,7 +25,7 @@ from rqproc.errors import (
     RequestTimeout,
     UnknownResource,
 )
-from rqproc.testing import Kit, LocalCluster, RealCluster
+from rqproc.testing import Kit
 
 LEASE_S = 1.0
 TTL_S = 2.0
@@ -73,7 +74,7 @@ def broken(id: Any) -> None:
 Make = Callable[..., AbstractContextManager[Kit]]
 
 
-@pytest.fixture(params=[LocalCluster, RealCluster], ids=["memory", "processes"])
+@both_kinds
 def make(request: pytest.FixtureRequest) -> Make:
     """Makes clusters of one kind, with a short lease."""
 

@@ -19,6 +19,8 @@ from rqproc.model import Reply
 from rqproc.placement import SLOTS
 from rqproc.testing import LocalCluster, RealCluster
 
+pytestmark = pytest.mark.slow
+
 SLOTTED = (*kit.PATIENT, "--placement", "slots")
 
 

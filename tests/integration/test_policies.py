@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from integration.fixtures import both_kinds
 
 from rqproc import App, Cached, current
 from rqproc.errors import HandlerFailed, HandlerTimeout, Overloaded, RateLimited
-from rqproc.testing import Kit, LocalCluster, RealCluster
+from rqproc.testing import Kit
 
 TTL_S = 1.0
 LATE_S = 30.0
@@ -125,7 +126,7 @@ async def aflaky(id: Any) -> int:
     return runs["aflaky", id]
 
 
-@pytest.fixture(params=[LocalCluster, RealCluster], ids=["memory", "processes"])
+@both_kinds
 def cluster(request: pytest.FixtureRequest) -> Iterator[Kit]:
     runs.clear()
     with request.param(app, nodes=2) as cluster:
@@ -337,7 +338,7 @@ def test_a_handler_that_keeps_nothing_any_more_takes_the_old_value_away(cluster:
 # --- bounds ---
 
 
-@pytest.fixture(params=[LocalCluster, RealCluster], ids=["memory", "processes"])
+@both_kinds
 def alone(request: pytest.FixtureRequest) -> Iterator[Kit]:
     """One node, whose values may take 12,000 bytes."""
     runs.clear()

@@ -25,7 +25,7 @@ from integration.kit import Book, Running
 from integration.test_shared_connections import Named, named  # noqa: F401
 from rq import Queue
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 ASKING = 100
 JOBS = 30
@@ -104,10 +104,7 @@ def get(address: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, id=name, marks=pytest.mark.slow if case.server is UVICORN else ())
-        for name, case in CASES.items()
-    ],
+    [pytest.param(case, id=name) for name, case in CASES.items()],
 )
 def test_a_hundred_requests_to_a_web_app_cause_one_computation(
     case: Case,
@@ -147,7 +144,6 @@ def test_a_hundred_requests_to_a_web_app_cause_one_computation(
     kit.eventually(lambda: named.connections() == 0)
 
 
-@pytest.mark.slow
 def test_jobs_of_forking_rq_workers_that_ask_for_one_id_cause_one_computation(
     shop: str,
     named: Named,  # noqa: F811
@@ -169,7 +165,6 @@ def test_jobs_of_forking_rq_workers_that_ask_for_one_id_cause_one_computation(
     assert named.connections() == 0
 
 
-@pytest.mark.slow
 def test_a_hundred_celery_tasks_cause_one_computation(
     shop: str,
     named: Named,  # noqa: F811

@@ -30,6 +30,8 @@ from rqproc.errors import (
 )
 from rqproc.testing.processes.cluster import RealCluster
 
+pytestmark = pytest.mark.slow
+
 BRISK: dict[str, Any] = {"lease_s": 1.0, "heartbeat_s": 0.2}
 
 app = App()

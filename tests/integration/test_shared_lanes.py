@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from integration.fixtures import both_kinds
 
 from rqproc import App, current
 from rqproc.errors import ConfigError, HandlerFailed, HandlerTimeout, RequestCycle
-from rqproc.testing import Kit, LocalCluster, RealCluster
+from rqproc.testing import Kit
 
 app = App()
 
@@ -41,7 +42,7 @@ def other(id: Any) -> int:
     return 1
 
 
-@pytest.fixture(params=[LocalCluster, RealCluster], ids=["memory", "processes"])
+@both_kinds
 def cluster(request: pytest.FixtureRequest) -> Iterator[Kit]:
     with request.param(app, nodes=2) as cluster:
         yield cluster

@@ -21,6 +21,8 @@ from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Running
 from watch import Watch
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--lease", "30", "--heartbeat", "0.3")
 
 

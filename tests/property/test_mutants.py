@@ -24,6 +24,8 @@ from ledger import LEASE_MS
 from machine import Protocol
 from world import Mutation
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = settings(
     max_examples=400,
     stateful_step_count=40,
