@@ -98,6 +98,11 @@ A second one stops at once; what was held is then run by another node.
     "--max-rss", metavar="MIB", type=int,
     help="The same when its process takes so much memory.",
 )  # fmt: skip
+@click.option(
+    "--reload/--no-reload", default=False,
+    help="For development: start anew when a Python file of the app has changed "
+    "(pip install 'rqproc[reload]').",
+)  # fmt: skip
 @click.option("--json-logs", is_flag=True, help="Log one JSON object a line.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
@@ -122,7 +127,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
     MODULE:APP names the App whose resources it serves, such as `prices:app`; the current folder is
     on the import path. Without it the node serves the default resource alone.
     """
-    from rqproc.cli import serve
+    from rqproc.cli import reload, serve
     from rqproc.cli.apps import load_app
     from rqproc.cli.output import log_to_stderr
 
@@ -141,8 +146,11 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         max_rss_mib=options["max_rss"],
         max_requests=options["max_requests"],
     )
-    loaded = load_app(app) if app else None
-    if count > 1:
+    if options["reload"] and not app:
+        raise click.UsageError("--reload is for an app of your own: give MODULE:APP")
+    load = reload.load_when_possible if options["reload"] else load_app
+    loaded = load(app) if app else None
+    if count > 1 or options["reload"]:
         return serve.supervise(target, loaded, app, name=name, count=count, options=options)
     return serve.serve(
         target, loaded, name=name, settings=settings, parent=options["parent"],

@@ -22,6 +22,7 @@ import click
 import rqproc
 from rqproc.app import App
 from rqproc.calls.functions import connector
+from rqproc.cli import reload
 from rqproc.cli.apps import target_of
 from rqproc.cli.output import JsonLines
 from rqproc.cli.root import Target
@@ -126,29 +127,41 @@ def supervise(
     client.membership()  # nothing is started where there is no server
     host = socket.gethostname()
     stem = name or host_name()
+    names = [check_node_name(f"{stem}-{number}") for number in range(1, count + 1)]
+    if name and count == 1:
+        names = [check_node_name(name)]
     supervisor = Supervisor(
-        [check_node_name(f"{stem}-{number}") for number in range(1, count + 1)],
-        command=lambda child, tells: _child_command(child, spec, options, tells),
+        names,
+        command=lambda child, tells: _child_command(
+            child, spec, options, tells=tells, number=names.index(child)
+        ),
         environ={
             **os.environ,
             "RQPROC_EXPLICIT_URL": url,
             "RQPROC_EXPLICIT_NAMESPACE": client.namespace,
+            # Two changes within a second would look the same to it.
+            **({"PYTHONDONTWRITEBYTECODE": "1"} if options["reload"] else {}),
         },
         report_death=lambda child, pid: client.report_death(child, pid=pid, host=host),
         strict=options["strict"],
+        patient=options["reload"],
     )
+    if options["reload"] and spec and (folder := reload.folder_of(spec)):
+        reload.start_watching(folder, supervisor.renew, supervisor.stop)
     _on_stop(supervisor.stop, hard=supervisor.kill)
     return supervisor.run()
 
 
-def _child_command(child: str, spec: str | None, options: dict[str, Any], tells: int) -> list[str]:
+def _child_command(
+    child: str, spec: str | None, options: dict[str, Any], *, tells: int, number: int
+) -> list[str]:
     # A module of the app's folder must not stand for one of Python's own, as `-m` would have it;
     # but for a program that has found rqproc itself there.
     here = Path(rqproc.__file__).parents[1] == Path.cwd()
     python = [sys.executable] if here else [sys.executable, "-P"]
     command = [*python, "-m", "rqproc", "node", "start", "--name", child]
     command += ["--count", "1", "--parent", str(os.getpid()), "--tells", str(tells)]
-    command += ["--log-level", options["log_level"]]
+    command += ["--no-reload", "--log-level", options["log_level"]]
     for option in HANDED_DOWN:
         command += [f"--{option.replace('_', '-')}", str(options[option])]
     for option in BOUNDS_HANDED_DOWN:
@@ -159,7 +172,6 @@ def _child_command(child: str, spec: str | None, options: dict[str, Any], tells:
     if options["json_logs"]:
         command.append("--json-logs")
     if options["metrics_port"]:
-        number = int(child.rpartition("-")[2]) - 1
         command += ["--metrics-port", str(options["metrics_port"] + number)]
         command += ["--metrics-host", options["metrics_host"]]
     return [*command, spec] if spec else command

@@ -28,6 +28,8 @@ log = logging.getLogger("rqproc.supervisor")
 READY = "ready"
 USAGE = 2
 QUICK_DEATH_S = 5.0
+RENEWED_WITHIN_S = 2.0
+"""Where what they run has changed, children that hold requests for longer are stopped at once."""
 LONGEST_PAUSE_S = 10.0
 MOST_FAILURES = 3
 
@@ -48,6 +50,13 @@ class _Said:
     line: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """What the children run has changed."""
+
+    reason: str
+
+
 def tell_supervisor(tells: int, line: str) -> None:
     """Tell this node's supervisor, by the file descriptor that it gave; one that has gone will be
     noticed by its absence.
@@ -55,6 +64,12 @@ def tell_supervisor(tells: int, line: str) -> None:
     os.set_inheritable(tells, False)
     with suppress(OSError):
         os.write(tells, f"{line}\n".encode())
+
+
+_Event = _Ended | _Said | _Changed | None
+"""None: a child is due to be started."""
+
+_SAID = "see its message above"
 
 
 class Supervisor:
@@ -65,6 +80,7 @@ class Supervisor:
         report_death: tells the cluster that the process of a name has ended; returns whether the
             cluster still counted on it. Called on a thread for each child.
         strict: kill a child that is stopped (SIGSTOP): it cannot end itself by its lease's end.
+        patient: wait for a change (``renew``) where a child cannot start, rather than end.
     """
 
     def __init__(
@@ -75,20 +91,23 @@ class Supervisor:
         environ: Mapping[str, str],
         report_death: Callable[[str, int], bool],
         strict: bool = False,
+        patient: bool = False,
     ) -> None:
         self._names = names
         self._command = command
         self._environ = environ
         self._report_death = report_death
         self._strict = strict
+        self._patient = patient
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
         self._pauses_s: dict[str, float] = dict.fromkeys(names, 0.0)
         self._failures: dict[str, int] = dict.fromkeys(names, 0)
-        self._events: queue.SimpleQueue[tuple[str, _Ended | _Said | None]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[str, _Event]] = queue.SimpleQueue()
         self._serving: set[str] = set()
         self._spent: dict[str, str] = {}
-        self._leaving: str | None = None
+        self._leaving: set[str] = set()
+        self._broken: set[str] = set()
         self._pending: dict[str, threading.Timer] = {}
         self._stopping = threading.Event()
         self._code = 0
@@ -97,9 +116,11 @@ class Supervisor:
         """Supervise until all children have ended; return the exit code."""
         for name in self._names:
             self._start(name)
-        while self._children or self._pending:
+        while self._children or self._pending or (self._broken and not self._stopping.is_set()):
             name, event = self._events.get()
-            if event is None:
+            if isinstance(event, _Changed):
+                self._renew(event.reason)
+            elif event is None:
                 self._pending.pop(name, None)
                 if not self._stopping.is_set():
                     self._start(name)
@@ -117,6 +138,10 @@ class Supervisor:
         """Let every child drain, and start none anew. For signal handlers too."""
         self._stop(signal.SIGTERM)
 
+    def renew(self, reason: str) -> None:
+        """Have every child end, quickly, and start it anew; those too that could not start."""
+        self._events.put(("", _Changed(reason)))
+
     def kill(self) -> None:
         """End every child at once."""
         self._stop(signal.SIGKILL)
@@ -125,7 +150,7 @@ class Supervisor:
         self._stopping.set()
         for timer in list(self._pending.values()):
             timer.cancel()
-        for name in list(self._pending):
+        for name in ["", *self._pending]:
             self._events.put((name, None))
         for child in list(self._children.values()):
             child.send_signal(signum)
@@ -176,7 +201,7 @@ class Supervisor:
             return
         name, reason = next(iter(self._spent.items()))
         del self._spent[name]
-        self._leaving = name
+        self._leaving.add(name)
         self._serving.discard(name)
         log.info("%s (pid %d) is drained, %s", name, self._children[name].pid, reason)
         self._children[name].send_signal(signal.SIGTERM)
@@ -185,24 +210,45 @@ class Supervisor:
         child, code = ended.child, ended.child.returncode
         # One that has drained has left the cluster by itself; whatever else ends with 0 has died.
         has_left = code == 0 and not ended.was_counted_on
-        if has_left and name == self._leaving and not self._stopping.is_set():
+        was_told = name in self._leaving
+        self._leaving.discard(name)
+        if was_told and (has_left or self._patient) and not self._stopping.is_set():
             self._start(name)
             return
         if has_left or self._stopping.is_set():
             self._code = self._code or max(code, 0)
             return
-        if code == USAGE:
-            log.error("%s cannot start: see its message above", name)
-            self._code = USAGE
-            self.stop()
-            return
-        if self._fails_at_start(name, ended):
-            log.error("%s cannot start: %s, %d times in a row", name, _cause(code), MOST_FAILURES)
-            self._code = code
-            self.stop()
+        if code == USAGE or self._fails_at_start(name, ended):
+            self._give_up(name, code)
             return
         log.error("%s (pid %d) died: %s; starting it anew", name, child.pid, _cause(code))
         self._start_later(name)
+
+    def _give_up(self, name: str, code: int) -> None:
+        """It cannot start: end, or wait for a change."""
+        times = f"{_cause(code)}, {MOST_FAILURES} times in a row"
+        log.error("%s cannot start: %s", name, _SAID if code == USAGE else times)
+        if self._patient:
+            log.info("%s waits for a change", name)
+            self._failures[name] = 0
+            self._broken.add(name)
+            return
+        self._code = code
+        self.stop()
+
+    def _renew(self, reason: str) -> None:
+        if self._stopping.is_set():
+            return
+        log.info("%s: starting all nodes anew", reason)
+        for name, child in self._children.items():
+            self._leaving.add(name)
+            child.send_signal(signal.SIGTERM)
+            timer = threading.Timer(RENEWED_WITHIN_S, child.send_signal, args=(signal.SIGTERM,))
+            timer.daemon = True
+            timer.start()
+        broken, self._broken = self._broken, set()
+        for name in broken:
+            self._start(name)
 
     def _fails_at_start(self, name: str, ended: _Ended) -> bool:
         """Whether it has ended by itself again, before it was a member; a server that is away is no
