@@ -17,6 +17,7 @@ from rqproc.client import Client
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
 from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.explained import Explanation
 from rqproc.ids import Id
 from rqproc.model import (
     DEFAULT_RESOURCE,
@@ -273,6 +274,13 @@ class AsyncClient(BaseClient):
     async def locate(self, ids: Iterable[Id], resource: str = DEFAULT_RESOURCE) -> list[Location]:
         """Return where ids live. Args, Returns, Raises: as ``Client.locate``."""
         return await self._asker.run(partial(self._blocking.locate, list(ids), resource))
+
+    async def explain(
+        self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float = 3.0
+    ) -> Explanation:
+        """Return why an id is where it is. Args, Returns, Raises: as ``Client.explain``."""
+        work = partial(self._blocking.explain, id, resource, timeout=timeout)
+        return await self._asker.run(work)
 
     async def drain(self, node: str) -> bool:
         """Ask a node to end. Args, Returns, Raises: as ``Client.drain``."""

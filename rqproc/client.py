@@ -19,7 +19,8 @@ from rqproc.calls.lookup import Nearby
 from rqproc.calls.requests import Many, RequestOptions
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
-from rqproc.errors import RedisUnavailable, RqprocError
+from rqproc.errors import InvalidId, RedisUnavailable, RequestTimeout, RqprocError
+from rqproc.explained import AtNode, Explanation
 from rqproc.ids import Id, canonical
 from rqproc.model import (
     DEFAULT_RESOURCE,
@@ -426,6 +427,42 @@ class Client(BaseClient):
             InvalidId, RedisUnavailable.
         """
         return self._backend.locate(resource, [canonical(id) for id in ids])
+
+    def explain(
+        self, id: Id, resource: str = DEFAULT_RESOURCE, *, timeout: float = 3.0
+    ) -> Explanation:
+        """Return why an id is where it is, and how it has done: owner, holder, what is kept, what
+        runs and waits, and the last runs with their durations and errors.
+
+        The holder is asked, or where there is none the owner. Nothing is computed or changed. A
+        node that does not answer in time is told of, with what the server knows.
+
+        Args:
+            timeout: float, seconds to wait for that node.
+
+        Raises:
+            InvalidId, ConfigError, RedisUnavailable.
+        """
+        call = self._requests.one(id, resource, (), None, timeout, "wait", codec.EXPLAIN)
+        nodes = self._backend.membership().nodes
+        (location,) = self._backend.locate(resource, call.ids)
+        began = self._backend.runtime.monotonic()
+        told, silence = None, "no node lives"
+        if location.owner or location.holder:
+            told, silence = self._told(call, location)
+        took_s = self._backend.runtime.monotonic() - began
+        return Explanation(resource, call.ids[0], location, nodes, told, silence, took_s)
+
+    def _told(self, call: Call, location: Location) -> tuple[AtNode | None, str]:
+        asked = location.holder or location.owner
+        try:
+            return AtNode.of(self._ask(call).value(self.namespace)), ""
+        except RequestTimeout:
+            return None, f"{asked} has not answered within {call.timeout_s:g} s"
+        except (RedisUnavailable, InvalidId):
+            raise
+        except (RqprocError, TypeError) as error:  # refused; or it is of a version without this
+            return None, f"{asked} does not tell: {error}"
 
     def drain(self, node: str) -> bool:
         """Ask a node to finish what it holds and end; return whether such a node is alive.

@@ -24,8 +24,9 @@ from rqproc.protocol.reports import from_remote
 
 MAX_TIMEOUT_S = 7 * 86400.0
 
-Kind = Literal["c", "a", "i"]
-"""Without arguments, with arguments, or an invalidation; stands in the id of a call."""
+Kind = Literal["c", "a", "i", "e"]
+"""Without arguments, with arguments, an invalidation, or a question what its node knows of an id;
+stands in the id of a call."""
 
 
 Raw = bytes | answer_codec.Part | Answer | Reply | RqprocError

@@ -37,8 +37,12 @@ class RequestOptions(TypedDict, total=False):
 KINDS: Mapping[str, Kind] = {
     codec.REQUEST: "c", codec.INVALIDATE: "i", codec.REFRESH: "a", codec.SET: "a",
     codec.INVALIDATE_ALL: "i", codec.INVALIDATE_NAMESPACE: "i",
+    codec.EXPLAIN: "e",
 }  # fmt: skip
 """Of calls, by what they ask for; a request with arguments is an "a"."""
+
+NESTED = ("c", "a")
+"""Calls that wait for a run: if a run asks, they may close a circle."""
 
 
 class Requests:
@@ -93,8 +97,7 @@ class Requests:
         timeout_s = self.timeout_s if timeout is None else check_timeout(timeout)
         policy = self._fallback.choose(resource, on_lost)
         run = ASKING.get()
-        # An invalidation waits for no run: it closes no circle.
-        is_nested = run is not None and kind != "i" and run.namespace == self.namespace
+        is_nested = run is not None and kind in NESTED and run.namespace == self.namespace
         call = Call(
             kind, resource, (found,), (place,), timeout_s, self._monotonic() + timeout_s, policy,
             run.address if is_nested and run else "", args, kwargs, function,
@@ -122,7 +125,7 @@ class Requests:
         found = self._find_all(asked, resource) if kind == "c" else {}
         wanted = [id for id in asked if id not in found] if found else asked
         run = ASKING.get()
-        is_nested = run is not None and kind != "i" and run.namespace == self.namespace
+        is_nested = run is not None and kind in NESTED and run.namespace == self.namespace
         parent = run.address if is_nested and run else ""
         addresses = [plain(resource, id)[1] for id in wanted]
         deadline = self._monotonic() + timeout_s

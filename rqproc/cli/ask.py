@@ -266,7 +266,7 @@ def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) ->
         if found.owner is None:
             click.echo(f"{found.id}\t-\tno live node")
             continue
-        why = _why(found)
+        why = why_there(found)
         held = f"; held by {found.holder}" if found.holder else ""
         click.echo(f"{found.id}\t{found.owner}\t{why} (epoch {found.epoch}){held}")
     if locations and locations[0].owner is None:
@@ -275,7 +275,8 @@ def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) ->
     return 0
 
 
-def _why(found: Location) -> str:
+def why_there(found: Location) -> str:
+    """Return how the owner follows from the id and the members."""
     members = ", ".join(found.members)
     if found.placement == "slots":
         return f"hash slot {found.hash_slot} of {SLOTS}, dealt to {found.owner} of {members}"

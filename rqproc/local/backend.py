@@ -18,6 +18,7 @@ from rqproc.calls.call import Call
 from rqproc.calls.fallback import Fallback
 from rqproc.calls.jobs import JobOptions, refusal
 from rqproc.calls.loops import running_loop
+from rqproc.calls.requests import NESTED
 from rqproc.context import ASKING
 from rqproc.errors import OWN_TIMEOUT, ConfigError, RqprocError
 from rqproc.ids import Id, address, slot
@@ -248,4 +249,4 @@ def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
 def _parent(call: Call, worker: LocalWorker) -> str:
     """Whose run asks, if it is one of this worker: an address of another is not the same id."""
     run = ASKING.get()
-    return run.address if run and run.by is worker.runner and call.kind != "i" else ""
+    return run.address if run and run.by is worker.runner and call.kind in NESTED else ""

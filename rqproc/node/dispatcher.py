@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rqproc.ids import parse_address
 from rqproc.model import Request
+from rqproc.node.about_id import AboutIds
 from rqproc.node.cache import Cache
 from rqproc.node.entries import Entry
 from rqproc.node.intake import Intake
@@ -70,9 +71,13 @@ class Dispatcher:
             name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
             max_waiters=max_waiters, chance=chance,
         )  # fmt: skip
+        self._about = AboutIds(
+            name, resources, cache=cache, scheduler=self.scheduler,
+            unacknowledged=self._unacknowledged, clock=clock,
+        )  # fmt: skip
         self.intake = Intake(
             resources, cache=cache, unacknowledged=self._unacknowledged, outbox=self._outbox,
-            scheduler=self.scheduler, reader=self._reader, clock=clock,
+            scheduler=self.scheduler, reader=self._reader, about=self._about, clock=clock,
         )  # fmt: skip
 
     # --- what was claimed ---
@@ -111,6 +116,9 @@ class Dispatcher:
         resource = self._resources.get(request.resource)
         if call.function == codec.INVALIDATE_NAMESPACE:
             self._invalidate_all(taken, b"", ":flushed-all")
+        elif call.function == codec.EXPLAIN:  # in local mode, where all comes in here
+            now, told = self._clock(), self._about.tell(taken.key)
+            self._outbox.value(taken, Entry(now, now, taken.token, told.encode()), "hit")
         elif resource is None:
             report = answer_codec.unknown_resource_report(request.resource, self._resources)
             text = f"unknown resource {request.resource!r}\n"

@@ -13,10 +13,14 @@ T = TypeVar("T")
 
 
 class Lanes(Generic[T]):
-    """Queues by key. A key is ready while it has work and none of it runs."""
+    """Queues by key. A key is ready while it has work and none of it runs.
+
+    Attributes:
+        limit: of keys that run side by side.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._waiting: dict[Hashable, deque[T]] = {}
         self._running: set[Hashable] = set()
         self._paused: set[Hashable] = set()
@@ -39,7 +43,7 @@ class Lanes(Generic[T]):
 
     def next(self) -> T | None:
         """Claim the next item that may run now, None if there is none; ``done`` ends the claim."""
-        if len(self._counted) >= self._limit or not self._ready:
+        if len(self._counted) >= self.limit or not self._ready:
             return None
         key = self._ready.popleft()
         self._counted.add(key)
@@ -121,7 +125,7 @@ class Lanes(Generic[T]):
     def room(self) -> int:
         """How many more keys may run, besides what runs and what is ready to."""
         taken = len(self._counted) + len(self._ready)
-        return max(0, self._limit - taken)
+        return max(0, self.limit - taken)
 
     @property
     def paused(self) -> Collection[Any]:

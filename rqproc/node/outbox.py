@@ -85,6 +85,11 @@ class Outbox:
         self.hits += 1
         self._log(address, source, text)
 
+    def told(self, id: bytes, text: str) -> None:
+        """A call that was not claimed asks what this node knows: it counts as no request."""
+        payload = answer_codec.encode_answer(id.decode(), "hit", text, node=self._node)
+        self._endings.append(Commands.hit(id, payload))
+
     def part(self, place: bytes, address: bytes, entry: Entry, now: float) -> str:
         """Return the answer to one call of a group."""
         computed_at, expires_at, token, raw = entry

@@ -14,8 +14,8 @@ from rqproc.node.runs import Taken
 from rqproc.protocol import codec
 from rqproc.resource import ResourceSpec
 
-CALL = re.compile(rb"r[0-9A-Fa-f]+-([cai])[0-9A-Fa-f_]+-([0-9]+-.+)", re.DOTALL)
-"""Id of a call: its kind ("c": without arguments) and its address; see functions/keys.lua."""
+CALL = re.compile(rb"r[0-9A-Fa-f]+-([caie])[0-9A-Fa-f_]+-([0-9]+-.+)", re.DOTALL)
+"""Id of a call: its kind and its address; see functions/keys.lua."""
 
 GROUP = re.compile(rb"r[0-9A-Fa-f]+-g[0-9A-Fa-f]+")
 """Id of a group of calls."""

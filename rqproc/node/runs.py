@@ -131,6 +131,8 @@ class Run:
             stands for all; empty before they begin, when they have ended, and of other handlers.
         closes: it is an object's last, and for nobody; see ``objects``.
         given: the value that it comes to, where a caller has given it and no handler is run.
+        queued_at: moment, on the dispatcher's clock, at which it was to be made.
+        began_at: moment, on the dispatcher's clock, at which its handler was called.
     """
 
     address: str
@@ -147,6 +149,8 @@ class Run:
     closes: bool = False
     batch: Sequence[Run] = ()
     given: Done | None = None
+    queued_at: float = 0.0
+    began_at: float = 0.0
 
     @property
     def made_together(self) -> Sequence[Run]:

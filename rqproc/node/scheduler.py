@@ -13,6 +13,7 @@ from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
+from rqproc.node.past_runs import PastRuns
 from rqproc.node.rates import Rates
 from rqproc.node.results import STOPPED, Results
 from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
@@ -34,6 +35,7 @@ class Scheduler:
     Attributes:
         stuck: by address, runs that take too long: the address is refused until they end.
         left: ids that waited for a run which is not begun, and must be claimed on their own now.
+        past: runs that have ended.
         turns: runs that may begin, and those that may when their job is claimed.
         joined, misses: how many have joined a run, and how many runs were begun.
     """
@@ -56,6 +58,7 @@ class Scheduler:
         self.left: list[bytes] = []
         self.turns = Turns(lanes, unacknowledged, outbox, clock)
         self._batches, self._rates = Batches(lanes), Rates(name)
+        self.past = PastRuns()
         self.joined = self.misses = 0
 
     # --- who waits ---
@@ -95,8 +98,9 @@ class Scheduler:
             given: what it comes to, without its handler.
         """
         run = Run(
-            taken.address, taken.key, resource, request, taken.token, [taken], keeps, given=given
-        )
+            taken.address, taken.key, resource, request, taken.token, [taken], keeps, given=given,
+            queued_at=self._clock(),
+        )  # fmt: skip
         has_rate = resource.policy.has_rate and given is None
         if has_rate:
             refusal = self._rates.admit(run, self._clock(), due=taken.due, first=first)
@@ -147,8 +151,9 @@ class Scheduler:
         """
         taken.holds = True
         run = Run(
-            taken.address, taken.key, resource, request, taken.token, hold=taken, is_refresh=True
-        )
+            taken.address, taken.key, resource, request, taken.token, hold=taken, is_refresh=True,
+            queued_at=self._clock(),
+        )  # fmt: skip
         self._joinable[run.key] = run
         self._lanes.add(run.key, run)
 
@@ -240,7 +245,8 @@ class Scheduler:
             run.job = first
         self.misses += run.given is None
         self._running.add(run)
-        self._timed.add(run, self._clock())
+        run.began_at = self._clock()
+        self._timed.add(run, run.began_at)
 
     def _take_lowest_token(self, first: Taken) -> None:
         """Tokens rise from one run of an id to the next. A job is claimed when its turn has come,
@@ -266,6 +272,7 @@ class Scheduler:
         self._lanes.done(run.key)
         self._close_to_joiners(run)
         run.batch = ()
+        self.past.note(run, outcome, self._clock())
         self._results.tell(run, outcome, overdue)
 
     def stop(self, id: bytes) -> Run | None:
@@ -370,6 +377,15 @@ class Scheduler:
         """Whether any handler runs, be it for nobody."""
         return bool(self._running)
 
+    def run_of(self, key: bytes) -> Run | None:
+        """Return the run of an address that has begun and not ended."""
+        return next((run for run in self._running if run.key == key), None)
+
+    def behind(self, key: bytes) -> int:
+        """How many runs of an address wait for their turn."""
+        held_back = sum(run.key == key for run in self._rates.waiting())
+        return sum(1 for _ in self._lanes.behind(key)) + held_back
+
     @property
     def room(self) -> int:
         """How many runs of other ids would not have to wait for a lane."""
@@ -380,6 +396,11 @@ class Scheduler:
         """How many requests wait for runs that do nothing: they ask others, or are stuck."""
         paused = self._lanes.paused
         return sum(map(self._unacknowledged.count, paused)) if paused else 0
+
+    @property
+    def lanes(self) -> int:
+        """How many runs may be under way side by side."""
+        return self._lanes.limit
 
     @property
     def lanes_taken(self) -> int:

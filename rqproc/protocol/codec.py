@@ -45,8 +45,11 @@ REFRESH = "rqproc.refresh"
 SET = "rqproc.set"
 INVALIDATE_ALL = "rqproc.invalidate_all"
 INVALIDATE_NAMESPACE = "rqproc.invalidate_namespace"
+EXPLAIN = "rqproc.explain"
 
-_ON_REQUEST = (REQUEST, INVALIDATE, REFRESH, SET, INVALIDATE_ALL, INVALIDATE_NAMESPACE)
+_ON_REQUEST = (
+    REQUEST, INVALIDATE, REFRESH, SET, INVALIDATE_ALL, INVALIDATE_NAMESPACE, EXPLAIN,
+)  # fmt: skip
 """What is asked for by clients alone, but for the first: no job of an application may."""
 
 Serializer = Literal["json", "pickle"]

@@ -82,7 +82,11 @@ class Callers(Serving):
     # --- what is asked for ---
 
     def new_order(
-        self, picks: Sequence[int], *, timeout_s: float = 5.0, kind: Literal["c", "a", "i"] = "c"
+        self,
+        picks: Sequence[int],
+        *,
+        timeout_s: float = 5.0,
+        kind: Literal["c", "a", "i", "e"] = "c",
     ) -> Order:
         """Calls that go out one by one."""
         wanted = []
@@ -138,10 +142,13 @@ class Callers(Serving):
         return self.now + round(seconds * 1000)
 
     def expect_routed(self, wanted: Wanted, deadline_ms: int, report: bytes) -> None:
-        """It is queued at the owner that it has at this instant, or refused for a reason."""
+        """It is queued at the owner that it has at this instant, or refused for a reason; one that
+        asks about its id, at the holder, if there is one.
+        """
         wanted.deadline_ms, wanted.lost = deadline_ms, 0
         wanted.asked += 1
-        owner = self.view.owner(wanted.address)
+        asks = wanted.id.startswith(f"{wanted.caller}-e") and wanted.kind == "call"
+        owner = (self.view.target if asks else self.view.owner)(wanted.address)
         if report:
             self._expect_refused(wanted, json.loads(report), owner)
             return

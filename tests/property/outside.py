@@ -63,7 +63,12 @@ class Outside(RuleBasedStateMachine):
 
     # --- callers ---
 
-    @rule(ids=id_picks, timeout_s=timeouts, kind=st.sampled_from(("c", "c", "a", "i")), late=seldom)
+    @rule(
+        ids=id_picks,
+        timeout_s=timeouts,
+        kind=st.sampled_from(("c", "c", "a", "i", "e")),
+        late=seldom,
+    )
     def ask(self, ids: list[int], timeout_s: float, kind: str, late: bool) -> None:
         order = self.stage.new_order(ids, timeout_s=timeout_s, kind=kind)  # type: ignore[arg-type]
         if late:

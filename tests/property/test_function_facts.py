@@ -228,6 +228,27 @@ def test_an_end_without_an_answer_of_what_another_has_leaves_it_alone(stage: Cal
     assert claim.id == call.id
 
 
+# --- questions about an id ---
+
+
+def test_a_question_about_an_id_goes_to_who_runs_it_and_holds_nothing(stage: Callers) -> None:
+    """The owner has changed meanwhile: the run is still where it began."""
+    old = started(stage, "B")
+    call = called(stage, 0)
+    taken(stage, old)
+    started(stage, "a")
+    assert stage.view.holder(call.address) == old.inc != stage.view.owner(call.address)
+    order = stage.new_order([0], kind="e")
+    stage.send(order)
+    (question,) = order.wanted
+    assert question.address == call.address
+    before = stage.view.holders
+    stage.pop(old, 9)
+    stage.answer(old, [old.hit(question.id)])
+    assert question.heard == [f"{old.inc} hit"]
+    assert stage.view.holders == before
+
+
 # --- sessions ---
 
 

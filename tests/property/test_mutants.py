@@ -79,6 +79,9 @@ MUTANTS = {
     "the epoch rises unmarked": Mutation("members",
         "if inc ~= joined then call('RPUSH', queue_of(inc), EPOCH_MARK) end", ""),
 
+    "what asks about an id passes its holder by": Mutation("routing",
+        "asks_about_id(id) and holder_of(address) or owner_of(address)", "owner_of(address)"),
+
     # what becomes of the dead
     "the dead keep their membership": Mutation("recovery",
         "call('ZREM', K.members, inc) == 1", "false"),

@@ -41,8 +41,9 @@
 --
 -- An address is 'SLOT-RESOURCE-ID', quoted (see codec.py) so that it may stand in the id of an RQ job.
 -- A call is known by 'REPLY-cNUMBER-ADDRESS' ('c': without arguments; 'a': with arguments; 'i': an
--- invalidation); the one at a place in the group 'REPLY-gNUMBER' by 'REPLY-cNUMBER_PLACE-ADDRESS'. Ids
--- of any other form are jobs.
+-- invalidation; 'e': asks what its node knows of the id, and is answered as a hit is, without a claim);
+-- the one at a place in the group 'REPLY-gNUMBER' by 'REPLY-cNUMBER_PLACE-ADDRESS'. Ids of any other
+-- form are jobs.
 local PROTOCOL = 2
 local EPOCH_MARK = 'epoch' -- stands in the queues of all members after each change of members
 local KEEP_MS = 60000 -- a call's job, or its answer, outlives its deadline by this much
@@ -87,7 +88,10 @@ local function name_of(inc) return string.match(inc, '^(.*)#') end
 local function queue_of(inc) return K.queue .. name_of(inc) end
 
 -- The address in the id of a call; nil where it is no call's.
-local function address_of_call(id) return string.match(id, '^r%x+%-[cai][%x_]+%-(%d+%-.+)$') end
+local function address_of_call(id) return string.match(id, '^r%x+%-[caie][%x_]+%-(%d+%-.+)$') end
+
+-- Whether a call asks about its id: it goes to who runs that, if anyone does.
+local function asks_about_id(id) return string.find(id, '^r%x+%-e') ~= nil end
 
 local function is_group(id) return string.find(id, '^r%x+%-g%x+$') ~= nil end
 

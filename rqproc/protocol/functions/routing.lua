@@ -77,7 +77,7 @@ local function route(args)
     if again then report = find_known(id, args[i + 3]) end
     local under_way = report == ''
     if not report then
-      local inc = owner_of(address)
+      local inc = asks_about_id(id) and holder_of(address) or owner_of(address)
       report = inc and note_wait(parent, id, address, deadline, timeout_ms, now)
       if not inc then
         report = no_node_report()
