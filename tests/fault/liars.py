@@ -14,6 +14,7 @@ from typing import Any
 
 from rqproc import App
 from rqproc.errors import RequestCycle, RequestTimeout
+from rqproc.lab.torture.app import IDLE_S
 from rqproc.lab.torture.app import app as honest_app
 from rqproc.lab.torture.run_log import LoggedRun
 
@@ -29,9 +30,14 @@ def honest(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
 def _app(**lies: Handler) -> App:
     """The torture's resources, with other handlers for some of them."""
     app = App()
+    for name, lie in lies.items():
+        resource = honest_app.resources[name]
+        if isinstance(lie, type):
+            app.stateful(idle=IDLE_S, name=name)(lie)
+        else:
+            app.resource(ttl=resource.ttl_s, name=name, timeout=resource.timeout_s)(lie)
     for name, resource in honest_app.resources.items():
-        declare = app.resource(ttl=resource.ttl_s, name=name, timeout=resource.timeout_s)
-        declare(lies.get(name, resource.handler))
+        app._resources.setdefault(name, resource)
     return app
 
 
@@ -71,9 +77,20 @@ def _raises(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
 
 def _ends_its_process(id: int, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
     found = honest(id, tag, hold_s)
-    if int(found["run"].partition(".")[2]) > 40:
+    if int(found["run"].partition(".")[2]) > 150:
         os._exit(3)
     return found
+
+
+class _Forgetful:
+    """An object that does not give its state to the next."""
+
+    def __init__(self, id: int, state: object = None) -> None:
+        self.count = 0
+
+    def add(self, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
+        self.count += 1
+        return {**LoggedRun(tag).end(), "count": self.count}
 
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -124,3 +141,5 @@ leaves_a_process = _app(kept=_leaves_a_process)
 cannot_be_cancelled = _app(alimited=_cannot_be_cancelled)
 sees_circles = _app(nested=_sees_circles)
 waits_for_ever = _app(nested=_waits_for_ever)
+renews_nothing = _app(renewed=_keeps_for_ever)
+forgets_calls = _app(tally=_Forgetful)

@@ -80,6 +80,8 @@ def test_without_faults_nothing_fails_and_nothing_grows() -> None:
         ("cannot_be_cancelled", {"coroutines cancelled"}),
         ("sees_circles", {"true circles"}),
         ("waits_for_ever", {"no deadlocks"}),
+        ("renews_nothing", {"fresh", "never back", "refreshed"}),
+        ("forgets_calls", {"counted"}),
         pytest.param("leaves_a_process", {"leaves nothing"}, marks=LINUX),
     ],
 )

@@ -23,6 +23,12 @@ def test_an_overlap_within_one_process_is_found_too() -> None:
     assert broken(run(1.0, 1.2), run(1.1, 1.3)) == ["serial"]
 
 
+def test_runs_of_resources_that_share_a_lane_must_not_overlap_either() -> None:
+    runs = run(1.0, 1.2, key="till:1"), run(1.1, 1.3, key="book:1", pid=2)
+    assert broken(*runs) == []
+    assert broken(*runs, lanes={"till": "tenant", "book": "tenant"}) == ["serial"]
+
+
 def test_a_long_run_is_held_against_all_that_lie_in_it() -> None:
     found = broken(run(1.0, 2.0), run(1.1, 1.2, pid=2), run(1.5, 1.6, pid=2))
     assert found == ["serial", "serial"]

@@ -95,7 +95,7 @@ def _may_be_late(ask: Ask, answered: float, history: TortureHistory) -> bool:
     parts = (
         min(run.ended or answered, answered) - max(run.began, ask.asked)
         for run in history.runs
-        if run.key == ask.key
+        if history.lane(run.key) == history.lane(ask.key)
     )
     busy_s = sum(max(0.0, part) for part in parts)
     return ask.timeout_s < PATIENT_S or busy_s > BUSY * (answered - ask.asked)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from rqproc.lab.processes import Activity
 from rqproc.lab.torture import soak
 from rqproc.lab.torture.app import LIMIT_S, STALE_S, TTL_S
+from rqproc.lab.torture.choices import IN_LANE, LANE, RENEWED
 from rqproc.lab.torture.figures import Figures, figures
 from rqproc.lab.torture.history import Violation, check
 from rqproc.lab.torture.load import Load
@@ -140,7 +141,8 @@ def _history(plan: TorturePlan, place: Setup, faults: list[Fault]) -> TortureHis
         lease_s=plan.lease_s,
         ttl_s=TTL_S,
         strict=True,
-        stale_s={"renewed": STALE_S},
+        stale_s={RENEWED: STALE_S},
+        lanes=dict.fromkeys(IN_LANE, LANE),
         limits={"limited": Limit(LIMIT_S), "alimited": Limit(LIMIT_S, cancels=True)},
         runs=told.runs,
         asks=(*place.ledger.all(), *told.asks),

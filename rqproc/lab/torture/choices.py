@@ -59,7 +59,11 @@ _ELSE: Mapping[OnLost, How] = {"local": "on_lost=local", "error": "on_lost=error
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A request of one id, before it is sent; ``tag`` is empty where one run may serve several."""
+    """A request of one id, before it is sent; ``tag`` is empty where one run may serve several.
+
+    Attributes:
+        resource: by which it is asked for: of those that share a lane, the lane's.
+    """
 
     resource: str
     id: int
@@ -70,7 +74,7 @@ class Choice:
 
     @property
     def key(self) -> str:
-        return f"{self.resource}:{self.id}"
+        return f"{self.args[0] if self.resource == LANE else self.resource}:{self.id}"
 
     def how(self, way: How) -> How:
         """Return how it is asked, in a way: who does not want to wait says so."""

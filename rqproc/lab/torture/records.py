@@ -218,6 +218,7 @@ class TortureHistory:
 
     Attributes:
         stale_s: by resource, for how long after its ttl an old value may be given, marked.
+        lanes: by resource, the lane that it shares with others.
         limits: by resource, of those that have one.
         left_keys, left_pids: what stayed when all nodes had ended.
         by_pid, by_run, by_tag: the same records, to be looked up; runs by their starts.
@@ -229,6 +230,7 @@ class TortureHistory:
     strict: bool = False
     max_attempts: int = 3
     stale_s: Mapping[str, float] = field(default_factory=dict)
+    lanes: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     runs: tuple[ObservedRun, ...] = ()
     asks: tuple[Ask, ...] = ()
@@ -251,6 +253,11 @@ class TortureHistory:
         for run in sorted(self.runs, key=lambda run: run.began):
             if run.tag:
                 self.by_tag.setdefault(run.tag, []).append(run)
+
+    def lane(self, key: str) -> str:
+        """What runs of a key have in common with those that they must not overlap."""
+        resource, _, id = key.partition(":")
+        return f"{self.lanes.get(resource, resource)}:{id}"
 
     def kept_from(self, value: Value) -> float:
         """When a value began to be kept, at the latest: one that was put travels first."""

@@ -26,11 +26,12 @@ def serial(history: TortureHistory) -> Iterator[Breach]:
     """No two runs of a key overlap: of all nodes together, and in each process that runs it itself.
 
     A run that takes longer than its resource allows counts until it ends, whoever was told what.
+    Resources that share a lane are one.
     """
     runs = (run for run in history.runs if not run.was_put)
     for first, second in overlaps(part for run in runs for part in parts_of(run, history)):
         both_s = min(first.ended, second.ended) - second.began
-        text = f"two runs of {second.of.key} overlap for {both_s:.3f} s"
+        text = f"two runs of {history.lane(second.of.key)} overlap for {both_s:.3f} s"
         yield Breach("serial", text, (first.of, second.of))
 
 
@@ -88,7 +89,7 @@ def outlived(history: TortureHistory) -> list[ObservedRun]:
 
 def parts_of(run: ObservedRun, history: TortureHistory) -> list[Span[ObservedRun]]:
     """Return the parts of a run that surely happened, and are held against it."""
-    began, ended, key = run.began, history.end_of_run(run), _key(run)
+    began, ended, key = run.began, history.end_of_run(run), _key(run, history)
     parts = []
     for stop in _long_stops(run.pid, history):
         awake = stop.ended + GRACE * history.lease_s
@@ -115,6 +116,6 @@ def _long_stops(pid: int, history: TortureHistory) -> list[Stop]:
     return sorted(found, key=lambda stop: stop.began)
 
 
-def _key(run: ObservedRun) -> tuple[str, int]:
-    """Its key and, where a caller runs it itself, that process."""
-    return run.key, run.pid if run.local else 0
+def _key(run: ObservedRun, history: TortureHistory) -> tuple[str, int]:
+    """Its lane and, where a caller runs it itself, that process."""
+    return history.lane(run.key), run.pid if run.local else 0
