@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from functools import update_wrapper
+from hashlib import sha256
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from rqproc.errors import ConfigError
@@ -169,3 +171,16 @@ def check_signature(
         takes = "an id and nothing else (ttl > 0)" if keeps else "an id first"
         takes = "a list of ids and nothing else (batch)" if batch else takes
         raise ConfigError(f"the handler of {name!r} must take {takes}: {error}") from error
+
+
+def code_of(resources: Mapping[str, ResourceSpec]) -> str:
+    """Return a digest by which two processes see whether they serve the same code: of the names of
+    the resources, and the files that their handlers are in.
+    """
+    digest = sha256(" ".join(sorted(resources)).encode())
+    modules = {resource.handler.__module__ for resource in resources.values()}
+    for name in sorted(modules):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        with suppress(OSError):  # it was put together, or has gone since
+            digest.update(Path(file).read_bytes() if file else b"")
+    return digest.hexdigest()[:12]

@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "rqproc.cli.bench:bench",
     "demo": "rqproc.cli.demo:demo",
     "docs": "rqproc.cli.docs:docs",
+    "doctor": "rqproc.cli.doctor:doctor",
     "explain": "rqproc.cli.explain:explain",
     "invalidate": "rqproc.cli.ask:invalidate",
     "set": "rqproc.cli.ask:put",

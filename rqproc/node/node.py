@@ -38,7 +38,7 @@ from rqproc.node.worker import Worker
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined, Limits, OtherBuild, Tally
-from rqproc.resource import ResourceSpec
+from rqproc.resource import ResourceSpec, code_of
 from rqproc.runtime import patched_by
 from rqproc.settings import NodeSettings
 from rqproc.transport.connection import Command, Connection
@@ -246,7 +246,12 @@ class Node:
             host=socket.gethostname(),
             versions=_versions(),
             placement=self.settings.placement,
+            code=self._code,
         )
+
+    @cached_property
+    def _code(self) -> str:
+        return code_of(self._resources)
 
     @property
     def _limits(self) -> Limits:

@@ -164,10 +164,11 @@ class Commands:
 
     def join(
         self, name: str, *, lease_s: float, nonce: str, limits: Limits, pid: int, host: str,
-        versions: tuple[str, str], placement: Placement = "modulo",
+        versions: tuple[str, str], placement: Placement = "modulo", code: str = "",
     ) -> Command:  # fmt: skip
+        """``code``: a digest of the app's; "" where nobody knows it."""
         most = (str(limits.queue), str(limits.waiters), str(limits.lanes))
-        about = (str(pid), host, codec.utc(), *versions, self.library.digest, placement)
+        about = (str(pid), host, codec.utc(), *versions, self.library.digest, placement, code)
         return self._call("join", name, _ms(lease_s), nonce, *most, *about)
 
     def read_join(self, name: str, reply: Sequence[Any]) -> Joined:

@@ -110,6 +110,7 @@ end
 -- args  2 name  3 lease in ms  4 nonce of this process  5 max queue  6 max waiters  7 lanes
 --       8 pid  9 host  10 time as RQ writes it  11 RQ version  12 Python version
 --       13 digest of the library that this process has  14 placement, 'modulo' or 'slots'
+--       15 digest of its app's code
 -- returns {1, incarnation, epoch}
 --         {0, lease left in ms}     a node of this name is alive
 --         {-1, 'N, M'}              nodes of other protocols are alive in this namespace
@@ -146,7 +147,7 @@ local function join(args)
   call('HSET', K.nodes, name, inc)
   call('HSET', K.node .. name, 'inc', inc, 'nonce', nonce, 'lease', lease_ms,
     'max_queue', args[5], 'max_waiters', args[6], 'lanes', args[7], 'pid', args[8], 'host', args[9],
-    'birth', args[10], 'rq', args[11], 'python', args[12],
+    'birth', args[10], 'rq', args[11], 'python', args[12], 'code', args[15],
     'session', 0, 'stuck', 0, 'entries', 0, 'hits', 0, 'joined', 0, 'misses', 0)
   epoch_changed(1, inc)
 

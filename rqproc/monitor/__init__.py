@@ -1,0 +1,1 @@
+"""For those who run a cluster: what is told of it, and by what it is judged."""
