@@ -111,13 +111,11 @@ class Life:
     Attributes:
         first_until: until then it is a hit, and nothing else happens.
         fresh_until: until then it is a hit.
-        stale_until: until then it answers, marked as stale, while a run makes the next one.
-        kept_until: until then it answers where a run fails.
+        kept_until: until then it may answer late.
     """
 
     first_until: float
     fresh_until: float
-    stale_until: float
     kept_until: float
 
 
@@ -194,9 +192,7 @@ class Policy:
         """Return the life of a value that was made at a moment and has this ttl."""
         fresh_until = made_at + ttl_s
         first_s = ttl_s * self.refresh_ahead if self.refresh_ahead else ttl_s
-        return Life(
-            made_at + first_s, fresh_until, fresh_until + self.stale_s, fresh_until + self.late_s
-        )
+        return Life(made_at + first_s, fresh_until, fresh_until + self.late_s)
 
     def remembers(self, error: BaseException) -> bool:
         """Whether an error is answered again, without a run, for ``negative_ttl_s``."""

@@ -15,15 +15,15 @@ def test_without_options_a_value_is_a_hit_until_its_ttl_and_nothing_after() -> N
     policy = policy_of(30.0, {})
     assert policy == Policy(30.0)
     assert policy.ttl_of("null", None, lambda: 0.5) == policy.ttl_of("1", None, lambda: 0.5) == 30
-    assert policy.life(100.0, 30.0) == Life(130.0, 130.0, 130.0, 130.0)
+    assert policy.life(100.0, 30.0) == Life(130.0, 130.0, 130.0)
     assert not policy.keeps_late
     assert not policy.remembers(LookupError())
 
 
 def test_a_life_with_all_options_is_in_order() -> None:
     policy = policy_of(30.0, {"refresh_ahead": 0.5, "stale_ttl": 10, "stale_on_error": 60})
-    assert policy.life(100.0, 30.0) == Life(115.0, 130.0, 140.0, 190.0)
-    assert policy.life(100.0, 10.0) == Life(105.0, 110.0, 120.0, 170.0)
+    assert policy.life(100.0, 30.0) == Life(115.0, 130.0, 190.0)
+    assert policy.life(100.0, 10.0) == Life(105.0, 110.0, 170.0)
     assert policy.keeps_late
     assert policy.late_s == 60
 
