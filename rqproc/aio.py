@@ -30,6 +30,7 @@ from rqproc.model import (
 )
 from rqproc.protocol import codec
 from rqproc.resource import Declaring, ResourceSpec
+from rqproc.stats import ClusterStats
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -266,6 +267,10 @@ class AsyncClient(BaseClient):
     async def membership(self) -> Membership:
         """Return every live node. Raises: as ``Client.membership``."""
         return await self._asker.run(self._blocking.membership)
+
+    async def stats(self) -> ClusterStats:
+        """Return what every live node counts. Raises: as ``Client.stats``."""
+        return await self._asker.run(self._blocking.stats)
 
     async def owner(self, id: Id) -> str | None:
         """Return the name of an id's owner. Raises: as ``Client.owner``."""

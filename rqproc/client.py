@@ -34,6 +34,7 @@ from rqproc.model import (
 from rqproc.protocol import codec
 from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.resource import Declaring, ResourceSpec
+from rqproc.stats import ClusterStats
 
 if TYPE_CHECKING:
     import redis
@@ -411,6 +412,17 @@ class Client(BaseClient):
             RedisUnavailable.
         """
         return self._backend.membership()
+
+    def stats(self) -> ClusterStats:
+        """Return what every live node counts and remembers, as it said with its last heartbeat:
+        answers by source, errors, latencies, hot ids, past runs.
+
+        By a server's ACL it is an operator's to ask.
+
+        Raises:
+            RedisUnavailable.
+        """
+        return self._backend.stats()
 
     def owner(self, id: Id) -> str | None:
         """Return the name of the member that owns an id, None where no node is alive.

@@ -25,6 +25,7 @@ from rqproc.protocol.messages import Sent
 from rqproc.resource import Declaring, ResourceSpec
 from rqproc.runtime import Runtime
 from rqproc.settings import LOCAL, resolve_namespace, resolve_url
+from rqproc.stats import ClusterStats
 from rqproc.transport.connection import Command
 from rqproc.transport.connector import Connector
 
@@ -93,6 +94,7 @@ class Backend(Askers, Protocol):
         """Enqueue a job with options of RQ's own. Raises: RedisUnavailable, ConfigError."""
 
     def membership(self) -> Membership: ...
+    def stats(self) -> ClusterStats: ...
     def locate(self, resource: str, ids: Sequence[Id]) -> list[Location]: ...
     def drain(self, node: str) -> bool: ...
     def report_death(self, node: str, *, pid: int, host: str) -> bool: ...
@@ -162,6 +164,9 @@ class ServerBackend:
 
     def membership(self) -> Membership:
         return self._commands.read_survey(self._run(self._commands.survey()))
+
+    def stats(self) -> ClusterStats:
+        return self._commands.read_stats(self._run(self._commands.stats()))
 
     def locate(self, resource: str, ids: Sequence[Id]) -> list[Location]:
         command = self._commands.locate(resource, ids)

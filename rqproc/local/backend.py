@@ -9,6 +9,7 @@ import asyncio
 import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,11 +27,12 @@ from rqproc.local.job import LocalJob
 from rqproc.local.spaces import LocalPlace, place_apart, place_of
 from rqproc.local.worker import EPOCH, NAME, LocalWorker
 from rqproc.model import Location, Membership, NodeInfo
-from rqproc.protocol import answer_codec
+from rqproc.protocol import answer_codec, stats_codec
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import Sent
 from rqproc.resource import Declaring, ResourceSpec
 from rqproc.settings import LOCAL
+from rqproc.stats import ClusterStats
 
 if TYPE_CHECKING:
     from rq.job import Job as RqJob
@@ -103,6 +105,10 @@ class LocalBackend:
     def enqueue_by_rq(self, job: Sent, options: JobOptions, *, result_ttl_s: int | None) -> RqJob:
         """Raises: ConfigError."""
         raise ConfigError(f"{LOCAL} has no RQ, whose options these are: {', '.join(options)}")
+
+    def stats(self) -> ClusterStats:
+        now, told = time.time(), stats_codec.encode(self._place.worker.stats())
+        return ClusterStats(now, (stats_codec.decode(f"{NAME}#{os.getpid()}", now, told),))
 
     def membership(self) -> Membership:
         tally, held, _, _ = self._place.worker.survey()

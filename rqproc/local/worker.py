@@ -35,6 +35,7 @@ from rqproc.protocol.messages import Claim, Sent, Tally
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Queue, Runtime, Thread
 from rqproc.settings import NodeSettings
+from rqproc.stats import NodeStats
 
 log = logging.getLogger("rqproc.node")
 
@@ -191,6 +192,9 @@ class LocalWorker:
         return self._call(
             lambda: Survey(dispatcher.tally(), dispatcher.held, len(pending), len(self._waits))
         )
+
+    def stats(self) -> NodeStats:
+        return self._call(self._dispatcher.stats)
 
     def holds(self, address: str) -> bool:
         """Whether any request of an address is under way."""

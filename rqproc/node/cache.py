@@ -71,6 +71,16 @@ class Cache:
         with self._lock:
             return self._values.count(now)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept."""
+        return sum(kind.size for kind in self._kinds)
+
+    @property
+    def evicted(self) -> int:
+        """How much had to go for other values, ever."""
+        return sum(kind.evicted for kind in self._kinds)
+
     def get(self, address: bytes, now: float) -> Entry | None:
         """Return an entry that has not expired; it counts as used."""
         with self._lock:

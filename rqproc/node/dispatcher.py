@@ -22,6 +22,7 @@ from rqproc.ids import parse_address
 from rqproc.model import Request
 from rqproc.node.about_id import AboutIds
 from rqproc.node.cache import Cache
+from rqproc.node.counts import Counts
 from rqproc.node.entries import Entry
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
@@ -37,6 +38,7 @@ from rqproc.protocol.commands import Ending, Outcome
 from rqproc.protocol.messages import Claim, Known, Tally
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Chance, Clock
+from rqproc.stats import NodeStats
 
 NOTHING: Mapping[bytes, int] = {}
 
@@ -64,12 +66,13 @@ class Dispatcher:
         self._clock = clock
         self._flushed: dict[bytes, int] = {}
         self._unacknowledged = Unacknowledged()
-        self._outbox = Outbox(name, clock)
+        counts = self._counts = Counts(resources, clock())
+        self._outbox = Outbox(name, clock, counts)
         self.cache = cache
         self.objects = objects
         self.scheduler = Scheduler(
             name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
-            max_waiters=max_waiters, chance=chance,
+            max_waiters=max_waiters, chance=chance, counts=counts,
         )  # fmt: skip
         self._about = AboutIds(
             name, resources, cache=cache, scheduler=self.scheduler,
@@ -94,7 +97,8 @@ class Dispatcher:
         if claim.what == "gone" or id in self._unacknowledged.ids:
             return
         key = claim.address.encode(errors="surrogateescape")
-        taken = Taken(id, claim.address, key, claim.token, due)
+        since = self._clock() - claim.waited_s
+        taken = Taken(id, claim.address, key, claim.token, due, since=since)
         self._unacknowledged.add(taken)
         if not (claim.what == "call" or _call(id)):
             taken.serializer = "json"
@@ -232,6 +236,7 @@ class Dispatcher:
                 self._flushed[resource] = token
                 self._flush(resource, token)
         if members is not None:
+            self._counts.epochs += 1
             self.cache.learn(epoch, members, slots)
             if self.objects is not None:
                 self.objects.leave()
@@ -348,6 +353,21 @@ class Dispatcher:
             failed=outbox.failed,
             stuck=len(scheduler.stuck),
         )
+
+    def stats(self) -> NodeStats:
+        """Return what is counted and remembered of the requests, by this clock."""
+        now, counts, scheduler = self._clock(), self._counts, self.scheduler
+        counts.fold()
+        hot, hot_s = counts.hot(now)
+        return NodeStats(
+            now, self._name, up_s=now - counts.began_at,
+            entries=self.cache.count(now), bytes=self.cache.size, evictions=self.cache.evicted,
+            objects=self.objects.count if self.objects is not None else 0,
+            held=self.held, lanes=scheduler.lanes, lanes_busy=scheduler.lanes_taken,
+            epochs=counts.epochs, resources=counts.resources(), hot=hot, hot_s=hot_s,
+            runs=counts.runs(), slowest=counts.slowest(now), errors=counts.errors(),
+            stuck=scheduler.stuck_runs(),
+        )  # fmt: skip
 
 
 def _lost(deaths: int) -> RefusedRun:

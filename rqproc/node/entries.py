@@ -74,6 +74,9 @@ class Values:
 
     An entry is kept as one ``bytes``, and its expiry in a list for the second in which it comes: a
     small value takes about 250 bytes with all that.
+
+    Attributes:
+        evicted: int, how many had to go for others.
     """
 
     def __init__(self, max_entries: float, max_bytes: float = math.inf) -> None:
@@ -86,6 +89,12 @@ class Values:
         self._expiries = 0
         self._flushed: dict[bytes, int] = {}
         self._flushed_until = 0.0
+        self.evicted = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return self._all.size
 
     def __bool__(self) -> bool:
         """Whether there may be any."""
@@ -208,6 +217,7 @@ class Values:
         """Have values go until there is room for one, be it in the place of an older one."""
         while not share.has_room(address not in self._kept, size - self._size(address)):
             self._remove(self._next_out(share))
+            self.evicted += 1
         self._clear_away(share)
 
     def _remove(self, address: bytes) -> None:

@@ -211,7 +211,7 @@ class Intake:
         return late._replace(expires_at=fresh_until), "hit" if now < fresh_until else "stale"
 
     def _join(self, id: bytes, key: bytes) -> None:
-        taken = Taken(id, key.decode(), key)
+        taken = Taken(id, key.decode(), key, since=self._clock())
         self._unacknowledged.add(taken)
         if self._scheduler.accepts(taken):
             self._scheduler.join(taken)

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from rqproc.errors import RedisUnavailable
 from rqproc.node.outage import Outage
 from rqproc.node.watchdog import Watch
+from rqproc.protocol import stats_codec
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Beaten, LeaseLost, Tally
 from rqproc.settings import NodeSettings
+from rqproc.stats import NodeStats
 from rqproc.transport.backoff import Backoff
 from rqproc.transport.connection import Connection, ConnectionLost, Refused
 from rqproc.transport.connector import Connector
@@ -68,7 +70,7 @@ class Heartbeat:
 
     Args:
         term: gives the present term; a node that has rejoined has a new one.
-        tally: gives the counts that the beat carries.
+        tally, stats: give the counts that the beat carries.
         most_taken: gives how much the node knew to be taken at once since it was asked last.
         wake: called after each change of the term that the worker must act on.
         failed: called if the thread itself ends with an error: the node must not go on.
@@ -77,12 +79,16 @@ class Heartbeat:
             no functions.
         watch: told of each renewal.
         may_live: asked before each beat; False makes the node drain (its parent has gone).
+
+    Attributes:
+        answered, missed: int, how many beats were, and were not.
     """
 
     def __init__(
         self, connector: Connector, commands: Commands, settings: NodeSettings, *,
         term: Callable[[], Term],
-        tally: Callable[[], Tally], most_taken: Callable[[], int], wake: Callable[[], None],
+        tally: Callable[[], Tally], stats: Callable[[], NodeStats],
+        most_taken: Callable[[], int], wake: Callable[[], None],
         failed: Callable[[Exception], None], may_live: Callable[[], bool],
         moved: Callable[[], None], lost: Callable[[bool], None], watch: Watch,
     ) -> None:  # fmt: skip
@@ -91,6 +97,8 @@ class Heartbeat:
         self._settings = settings
         self._term = term
         self._tally = tally
+        self._stats = stats
+        self.answered = self.missed = 0
         self._wake = wake
         self._failed = failed
         self._may_live = may_live
@@ -144,6 +152,7 @@ class Heartbeat:
             self._wake()
         except (ConnectionLost, Refused, RedisUnavailable) as error:
             self._connection = None
+            self.missed += 1
             self._outage.goes_on(error)
             if isinstance(error, Refused) and error.code == "NOFUNCTION":
                 self._lost(True)
@@ -151,6 +160,7 @@ class Heartbeat:
                 self._wake()
             return False
         else:
+            self.answered += 1
             term.epoch = beaten.epoch
             term.trusted_until = sent_at + self._settings.trust_s
             self._watch.renewed()
@@ -186,7 +196,8 @@ class Heartbeat:
         if self._connection is None:
             self._connection = self._connector.connect(timeout_s=timeout_s)
         beat = self._commands.beat(
-            term.incarnation, lease_s=self._settings.lease_s, tally=self._tally()
-        )
+            term.incarnation, lease_s=self._settings.lease_s, tally=self._tally(),
+            stats=stats_codec.encode(self._stats()),
+        )  # fmt: skip
         reply: list[object] = self._connection.exchange((beat,), timeout_s=timeout_s)[0]
         return reply

@@ -41,6 +41,7 @@ from rqproc.protocol.messages import Joined, Limits, OtherBuild, Tally
 from rqproc.resource import ResourceSpec, code_of
 from rqproc.runtime import patched_by
 from rqproc.settings import NodeSettings
+from rqproc.stats import NodeStats, ResourceStats
 from rqproc.transport.connection import Command, Connection
 from rqproc.transport.connector import Connector
 
@@ -98,6 +99,7 @@ class Node:
         self._given_name = check_node_name(name) if name else None
         self._parent = parent
         self._worker: Worker | None = None
+        self._heartbeat: Heartbeat | None = None
         self.own_entries: OwnEntries | None = None
         self._stopping = self._runtime.event()
         self._nonce = token_hex(8)
@@ -140,7 +142,7 @@ class Node:
             maintain=self._maintain,
             failed=worker.fail,
         )
-        heartbeat = self._make_heartbeat(worker, ingress)
+        heartbeat = self._heartbeat = self._make_heartbeat(worker, ingress)
         threads = self._runtime.threads
         with (
             threads(1, name="rqproc-dependents") as self._after,
@@ -174,8 +176,22 @@ class Node:
         """Return this node's counts, what was its own program has found too; zero at first."""
         if not self._worker or not self.own_entries:
             return Tally()
-        told, found = self._worker.tally(), self.own_entries.hits
+        told, found = self._worker.tally(), sum(tuple(self.own_entries.hits.values()))
         return replace(told, hits=told.hits + found, succeeded=told.succeeded + found)
+
+    def stats(self) -> NodeStats:
+        """Return what this node counts and remembers, by its own clock; nothing at first."""
+        if not (self._worker and self.own_entries and self._heartbeat):
+            return NodeStats(self._runtime.suspend_proof())
+        told, beats = self._worker.stats(), self._heartbeat
+        found = {resource.name: resource for resource in told.resources}
+        for name, hits in tuple(self.own_entries.hits.items()):
+            own = ResourceStats(name, {"hit": hits})
+            found[name] = found[name] + own if name in found else own
+        return replace(
+            told, incarnation=self._worker.term.incarnation, resources=tuple(found.values()),
+            beats=beats.answered, beats_missed=beats.missed,
+        )  # fmt: skip
 
     # --- joining ---
 
@@ -320,6 +336,7 @@ class Node:
             self.settings,
             term=lambda: worker.term,
             tally=self.tally,
+            stats=self.stats,
             most_taken=worker.most_taken,
             wake=worker.wake,
             failed=worker.fail,

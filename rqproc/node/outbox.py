@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 from rqproc.ids import parse_address, quote
 from rqproc.model import DEFAULT_RESOURCE
+from rqproc.node.counts import Counts
 from rqproc.node.entries import Entry
+from rqproc.node.hot_ids import BATCH
 from rqproc.node.runs import Failure, Taken
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import Commands, Ending, Outcome
@@ -22,6 +24,9 @@ log = logging.getLogger("rqproc.node")
 
 KEEP_S = 60.0
 """Seconds that an answer outlives its caller's patience: it may have to ask for it again."""
+
+CHANGES = (":dropped", ":flushed", ":flushed-all")
+"""Ends of what was no request for a value."""
 
 DEFAULT = f"-{quote(DEFAULT_RESOURCE)}-"
 _DEFAULT = DEFAULT.encode()
@@ -34,8 +39,10 @@ class Outbox:
         hits, succeeded, failed: how many there were.
     """
 
-    def __init__(self, node: str, clock: Clock) -> None:
+    def __init__(self, node: str, clock: Clock, counts: Counts) -> None:
         self._node = node
+        self._counts = counts
+        self._hits_of = counts.hits
         self._raw_node = node.encode()
         self._clock = clock
         self._endings: list[Ending] = []
@@ -46,6 +53,8 @@ class Outbox:
 
     def collect(self) -> list[Ending]:
         """Return the endings to send, once."""
+        if len(self._hits_of) >= BATCH:
+            self._counts.fold()
         out, self._endings = self._endings, []
         return out
 
@@ -71,6 +80,7 @@ class Outbox:
         )  # fmt: skip
         self._endings.append(Commands.hit(id, payload))
         self.hits += 1
+        self._hits_of[address] += 1
         if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
             self._log(address.decode(), "hit", text.decode())
 
@@ -83,6 +93,8 @@ class Outbox:
         )  # fmt: skip
         self._endings.append(Commands.hit(id, payload))
         self.hits += 1
+        kind = answer_codec.kind_of(text) if source == "error" else source
+        self._counts.found(address.encode(), kind)
         self._log(address, source, text)
 
     def told(self, id: bytes, text: str) -> None:
@@ -95,6 +107,7 @@ class Outbox:
         computed_at, expires_at, token, raw = entry
         text = raw.decode()
         self.hits += 1
+        self._hits_of[address] += 1
         if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
             self._log(address.decode(), "hit", text)
         return answer_codec.encode_part(
@@ -118,6 +131,7 @@ class Outbox:
             self.hits += 1
         else:
             self.succeeded += 1
+        self._counts.answered(taken, "changed" if outcome in CHANGES else source, now)
         self._log(taken.address, source, text)
         if taken.renews:
             outcome = ":dropped"
@@ -136,7 +150,10 @@ class Outbox:
 
     def failure(self, taken: Taken, failure: Failure, outcome: Outcome = "") -> None:
         """It ends with an error; a run that has been told as stuck may end with the same."""
-        self.failed += outcome != ":ended"
+        now = self._clock()
+        if outcome != ":ended":
+            self.failed += 1
+            self._counts.failed(taken, failure, now)
         taken.ended = True
         name = taken.name
         if taken.serializer is not None:
@@ -146,7 +163,7 @@ class Outbox:
         payload = answer_codec.encode_answer(
             name, "error", failure.report, node=self._node, token=taken.token
         )
-        keep_s = self._keep_s(taken, self._clock())
+        keep_s = self._keep_s(taken, now)
         self._endings.append(Commands.call(outcome, name, taken.address, payload, keep_s))
 
     def nothing(self, taken: Taken, outcome: Outcome) -> None:

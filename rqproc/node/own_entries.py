@@ -43,6 +43,9 @@ class OwnEntries:
 
     Args:
         term: gives the present term; a node that has rejoined has a new one.
+
+    Attributes:
+        hits: dict of resources to how many were found.
     """
 
     def __init__(self, node: str, cache: Cache, term: Callable[[], Term]) -> None:
@@ -51,7 +54,7 @@ class OwnEntries:
         self._term = term
         self._open = True
         self._counting = Lock()
-        self.hits = 0
+        self.hits: dict[str, int] = {}
 
     def close(self) -> None:
         """Find nothing from now on: the node is about to leave, or has ended."""
@@ -78,7 +81,7 @@ class OwnEntries:
         if left_s <= 0:
             return None
         with self._counting:
-            self.hits += 1
+            self.hits[resource] = self.hits.get(resource, 0) + 1
         age_s = max(0.0, now - entry.computed_at)
         value = _value(entry.text.decode())[0]
         return Reply(id, value, self._node, "hit", age_s, left_s, entry.token)

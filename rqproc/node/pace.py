@@ -12,6 +12,7 @@ from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lease import Term
 from rqproc.protocol.messages import Tally
 from rqproc.runtime import Clock
+from rqproc.stats import NodeStats
 
 TALLY_S = 0.25
 TAKE_MOST = 256
@@ -26,8 +27,8 @@ class Pace:
         clock: the one that counts are published by.
 
     Attributes:
-        tally: the counts as they were, up to a quarter of a second ago; for other threads, which
-            may not look into the dispatcher.
+        tally, stats: the counts as they were, up to a quarter of a second ago; for other threads,
+            which may not look into the dispatcher.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Pace:
         self._clock = clock
         self._counted_at = 0.0
         self.tally: Tally = dispatcher.tally()
+        self.stats: NodeStats = dispatcher.stats()
 
     def count(self) -> None:
         """Publish the counts."""
         now = self._clock()
         if now - self._counted_at >= TALLY_S:
-            self._counted_at, self.tally = now, self._dispatcher.tally()
+            dispatcher = self._dispatcher
+            self._counted_at, self.tally, self.stats = now, dispatcher.tally(), dispatcher.stats()
 
     @property
     def most(self) -> int:

@@ -75,7 +75,7 @@ class Results:
         for place, taken in enumerate(run.waiting):
             if run.given and taken.renews:  # it has the value: what it wants to know is this
                 said = Entry(now, now, run.token, b"true" if kept else b"false")
-                self._outbox.value(taken, said, "miss")
+                self._outbox.value(taken, said, "miss", ":dropped")
             else:
                 self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
 

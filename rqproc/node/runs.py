@@ -40,6 +40,11 @@ class Failed:
     remembered: bool = False
 
     @property
+    def kind(self) -> str:
+        """The type by which it is counted; so of each failure."""
+        return self.type
+
+    @property
     def report(self) -> str:
         return answer_codec.failure_report(self.type, self.reason, self.traceback)
 
@@ -59,6 +64,10 @@ class Overdue:
     stuck: bool
 
     @property
+    def kind(self) -> str:
+        return "HandlerTimeout"
+
+    @property
     def report(self) -> str:
         return answer_codec.overdue_report(self.timeout_s, stuck=self.stuck)
 
@@ -73,6 +82,10 @@ class RefusedRun:
 
     report: str
     text: str
+
+    @property
+    def kind(self) -> str:
+        return answer_codec.kind_of(self.report)
 
 
 Failure = Failed | Overdue | RefusedRun
@@ -98,6 +111,8 @@ class Taken:
         holds: it is a run that nobody is answered for any more, but keeps its id from others.
         stopped: a job that RQ has been told to stop: it ends so when its run does.
         renews: it wants a value that is newer than all that callers keep.
+        since: moment, on the dispatcher's clock, at which it was queued, or taken if that is not
+            known.
     """
 
     id: bytes
@@ -110,6 +125,7 @@ class Taken:
     holds: bool = False
     stopped: bool = False
     renews: bool = False
+    since: float = 0.0
 
     @property
     def name(self) -> str:

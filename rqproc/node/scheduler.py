@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from rqproc.ids import parse_address
 from rqproc.model import Request
 from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
+from rqproc.node.counts import Counts
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.past_runs import PastRuns
@@ -22,6 +24,7 @@ from rqproc.node.turns import Turns
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Chance, Clock
+from rqproc.stats import StuckRun
 
 log = logging.getLogger("rqproc.node")
 
@@ -42,7 +45,7 @@ class Scheduler:
 
     def __init__(
         self, name: str, cache: Cache, unacknowledged: Unacknowledged, outbox: Outbox, *,
-        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance,
+        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance, counts: Counts,
     ) -> None:  # fmt: skip
         self._name = name
         self._max_waiters = max_waiters
@@ -54,6 +57,7 @@ class Scheduler:
         self._joinable: dict[bytes, Run] = {}
         self._running: set[Run] = set()
         self._timed = Timed()
+        self._counts = counts
         self.stuck: dict[bytes, Overdue] = {}
         self.left: list[bytes] = []
         self.turns = Turns(lanes, unacknowledged, outbox, clock)
@@ -243,10 +247,13 @@ class Scheduler:
         run.token = first.token
         if not run.hold and first.serializer is not None and not run.batch:
             run.job = first
-        self.misses += run.given is None
+        now = self._clock()
+        if run.given is None:
+            self.misses += 1
+            self._counts.begun(run, now)
         self._running.add(run)
-        run.began_at = self._clock()
-        self._timed.add(run, run.began_at)
+        run.began_at = now
+        self._timed.add(run, now)
 
     def _take_lowest_token(self, first: Taken) -> None:
         """Tokens rise from one run of an id to the next. A job is claimed when its turn has come,
@@ -269,11 +276,23 @@ class Scheduler:
         self._running.remove(run)
         self._timed.discard(run)
         overdue = self.stuck.pop(run.key, None)
+        if run.given is None:
+            self._count(run, outcome, told=overdue is not None)
         self._lanes.done(run.key)
         self._close_to_joiners(run)
         run.batch = ()
         self.past.note(run, outcome, self._clock())
         self._results.tell(run, outcome, overdue)
+
+    def _count(self, run: Run, outcome: Outcome, *, told: bool) -> None:
+        """Count a run that has ended; ``told``: as an error it was remembered before."""
+        now = self._clock()
+        if isinstance(outcome, Done):
+            self._counts.ended(run, None, min(now, outcome.at))
+            return
+        self._counts.ended(run, outcome, now)
+        if not told:
+            self._counts.remember(run, outcome, now)
 
     def stop(self, id: bytes) -> Run | None:
         """End a job, as RQ was told: at once where it waits, else when its run ends.
@@ -342,6 +361,7 @@ class Scheduler:
         for taken in told:
             self._outbox.failure(taken, overdue)
         run.waiting.clear()
+        self._counts.remember(run, overdue, self._clock())
         log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
 
     @property
@@ -396,6 +416,13 @@ class Scheduler:
         """How many requests wait for runs that do nothing: they ask others, or are stuck."""
         paused = self._lanes.paused
         return sum(map(self._unacknowledged.count, paused)) if paused else 0
+
+    def stuck_runs(self) -> tuple[StuckRun, ...]:
+        """Return those that take too long, the oldest first."""
+        runs = sorted(
+            (run for run in self._running if run.key in self.stuck), key=lambda run: run.began_at
+        )
+        return tuple(StuckRun(*parse_address(run.address)[1:], run.began_at) for run in runs)
 
     @property
     def lanes(self) -> int:

@@ -35,6 +35,7 @@ from rqproc.node.watchdog import Watch
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import LeaseLost, SessionSuperseded, Settling, Tally
 from rqproc.settings import NodeSettings
+from rqproc.stats import NodeStats
 from rqproc.transport.backoff import Backoff
 from rqproc.transport.connection import ConnectionLost, Refused
 from rqproc.transport.connector import Connector
@@ -123,6 +124,10 @@ class Worker:
     def tally(self) -> Tally:
         """Return the counts as they were, up to a quarter of a second ago."""
         return self._pace.tally
+
+    def stats(self) -> NodeStats:
+        """Return the same with what is remembered, by the term's clock."""
+        return self._pace.stats
 
     def most_taken(self) -> int:
         """Return the most that this node may have known to be taken at once since it was asked

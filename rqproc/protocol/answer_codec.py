@@ -176,6 +176,12 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     return type(error).__name__, reason, text
 
 
+def kind_of(report: str) -> str:
+    """Return the type of the error that a report is on: of a handler's error the handler's own."""
+    found = json.loads(report)
+    return str(found.get("remote_type") or found["type"])
+
+
 def remembered(report: str) -> str:
     """Return the report of an error that is answered again, without another run."""
     return json.dumps({**json.loads(report), "remembered": True})

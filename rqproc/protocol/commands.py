@@ -15,7 +15,7 @@ from rqproc.errors import NameTaken, PlacementMismatch, ProtocolMismatch, StateS
 from rqproc.ids import Id, address, parse_address, slot
 from rqproc.model import Location, Membership, NodeInfo
 from rqproc.placement import Placement, hash_slot
-from rqproc.protocol import answer_codec, codec
+from rqproc.protocol import answer_codec, codec, stats_codec
 from rqproc.protocol.keys import RQ_PREFIX, Keys
 from rqproc.protocol.library import Library, library
 from rqproc.protocol.messages import (
@@ -33,6 +33,7 @@ from rqproc.protocol.messages import (
     Settling,
     Tally,
 )
+from rqproc.stats import ClusterStats
 from rqproc.transport.connection import Arg, Command
 
 MOST_TOGETHER = 256
@@ -144,6 +145,15 @@ class Commands:
             slots=slots,
         )
 
+    def stats(self) -> Command:
+        return self._call("stats")
+
+    def read_stats(self, reply: Sequence[Any]) -> ClusterStats:
+        now_ms, flat = reply
+        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        nodes = [stats_codec.decode(inc.decode(), at_ms / 1000, text) for inc, at_ms, text in rows]
+        return ClusterStats(now_ms / 1000, tuple(sorted(nodes, key=lambda one: one.node)))
+
     def locate(self, resource: str, ids: Iterable[Id]) -> Command:
         return self._call("locate", *(address(resource, id) for id in ids))
 
@@ -188,10 +198,12 @@ class Commands:
             raise PlacementMismatch(mine, others, self.keys.namespace)
         return Joined(reply[1].decode(), reply[2])
 
-    def beat(self, inc: str, *, lease_s: float, tally: Tally) -> Command:
+    def beat(self, inc: str, *, lease_s: float, tally: Tally, stats: str = "{}") -> Command:
+        """``stats``: what is published of the node, as ``stats_codec`` has it."""
         counts = (tally.entries, tally.hits, tally.joined, tally.misses)
         ends = (tally.succeeded, tally.failed, tally.stuck)
-        return self._call("beat", inc, _ms(lease_s), *map(str, (*counts, *ends)), codec.utc())
+        numbers = map(str, (*counts, *ends))
+        return self._call("beat", inc, _ms(lease_s), *numbers, codec.utc(), stats)
 
     def read_beat(self, reply: Sequence[Any]) -> Beaten:
         """Raises: LeaseLost."""
@@ -366,10 +378,11 @@ def _flat(calls: Iterable[Sent]) -> Iterable[Arg]:
 
 
 def _claim(row: Sequence[Any]) -> Claim:
-    id, what, address, token, number, data = row
+    id, what, address, token, number, data, waited_ms = row
     lost = what == b"lost"
     deadline_ms, deaths = (0, number) if lost else (number, 0)
-    return Claim(_text(id), what.decode(), _text(address), token, deadline_ms, data, deaths)
+    name, waited_s = _text(id), waited_ms / 1000
+    return Claim(name, what.decode(), _text(address), token, deadline_ms, data, deaths, waited_s)
 
 
 def _text(raw: bytes) -> str:

@@ -41,6 +41,9 @@ no run's. Written by answer and settle, read and deleted by callers.
 the latest run that took or kept it; without ttl, or for a day where there is the token alone.
 Written by take_state and keep_state; callers have no right to it.
 
+``rqproc-stats:NS:2:NAME`` (string, for a lease and a minute; gone with the node) is what a node
+has last published of its work. Written by beat, deleted by drop; callers may not read it.
+
 ``2`` is the protocol's number. ``rqproc:NS:protocols`` (zset, score = end of the last lease in ms)
 says which protocols have live nodes in a namespace.
 
@@ -116,6 +119,10 @@ class Keys:
     def kept_state(self, address: str) -> str:
         """Where the state of a stateful id is kept."""
         return f"rqproc-states:{self.namespace}:{PROTOCOL}:{address}"
+
+    def stats(self, node: str) -> str:
+        """Where a node publishes what it counts and remembers."""
+        return f"rqproc-stats:{self.namespace}:{PROTOCOL}:{node}"
 
     @property
     def dropped(self) -> str:

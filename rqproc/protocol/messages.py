@@ -56,6 +56,7 @@ class Claim(NamedTuple):
         token: fencing token; higher than that of any earlier claim in the cluster.
         deadline_ms: on the server's clock, 0 for none.
         deaths: how many nodes have died on what is lost.
+        waited_s: seconds since it was queued.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Claim(NamedTuple):
     deadline_ms: int
     data: bytes
     deaths: int = 0
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ def rules(role: Role, keys: Keys) -> tuple[str, ...]:
         *(f"&{keys.state}{name}" for name in ("reply:*", "dropped")),
         *((f"&{keys.commands('*')}",) if role == "node" else ()),
         *((f"%R~{answers}", f"(+unlink ~{answers})") if role == "caller" else (f"~{answers}",)),
+        # What a dead node has published is deleted by whoever finds it dead.
+        f"%W~{keys.stats('*')}" if role == "caller" else f"~{keys.stats('*')}",
         *((f"~{keys.kept_state('*')}",) if role == "node" else ()),
     )
 

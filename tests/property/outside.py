@@ -245,6 +245,7 @@ class Outside(RuleBasedStateMachine):
         assert self.stage.function(death) == 0, "of another process"
         self._ask_for_owners([*IDS, number, 2**53 - 2])
         self._list_nodes()
+        self._read_stats()
 
     def _ask_for_owners(self, ids: list[Id]) -> None:
         command = self.stage.commands.locate("r", ids)
@@ -259,6 +260,13 @@ class Outside(RuleBasedStateMachine):
             assert (found.epoch, found.members) == (view.epoch, members)
             assert (found.placement == "slots") == bool(view.slots)
             assert found.hash_slot == (hash_slot(slot(id)) if view.slots else None)
+
+    def _read_stats(self) -> None:
+        stage = self.stage
+        stats = stage.commands.read_stats(stage.function(stage.commands.stats()))
+        assert stats.at_s == stage.now / 1000
+        assert set(stats.nodes) <= stage.published, "stats are as their node has published them"
+        assert {node.incarnation for node in stats.nodes} <= stage.view.leases.keys(), "of the live"
 
     def _list_nodes(self) -> None:
         stage = self.stage

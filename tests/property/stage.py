@@ -16,8 +16,9 @@ from rqproc.errors import NameTaken
 from rqproc.ids import Id, address
 from rqproc.model import Request
 from rqproc.placement import packed
-from rqproc.protocol import codec
+from rqproc.protocol import codec, stats_codec
 from rqproc.protocol.messages import Beaten, LeaseLost, Limits, Tally
+from rqproc.stats import NodeStats
 from rqproc.transport.connection import Command
 
 IDS: tuple[Id, ...] = (1, 2, 5, 2**53 - 1, "é:| x" + "€" * 60)
@@ -37,6 +38,7 @@ class Stage:
         self.nodes: list[SimNode] = []
         self.limits: dict[str, int] = {}
         self.deaf: set[str] = set()
+        self.published: set[NodeStats] = set()
         self.sound = True
         self._serial = 0
         self.view: View
@@ -178,7 +180,9 @@ class Stage:
 
     def beat(self, node: SimNode) -> Beaten | None:
         """Send a node's heartbeat; None where it is told that it has lost its lease."""
-        beat = self.commands.beat(node.inc, lease_s=LEASE_MS / 1000, tally=Tally(hits=1))
+        told = stats_codec.encode(NodeStats(0.0, beats=self.number()))
+        lease_s = LEASE_MS / 1000
+        beat = self.commands.beat(node.inc, lease_s=lease_s, tally=Tally(hits=1), stats=told)
         reply = self.function(beat)
         try:
             beaten = self.commands.read_beat(reply)
@@ -189,6 +193,7 @@ class Stage:
         taken = len(self.view.open[node.inc]) - len(self.view.queue_of(node.inc))
         assert beaten == Beaten(self.roll.epoch, state, taken)  # type: ignore[arg-type]
         self.roll.beat(node.inc, self.now)
+        self.published.add(stats_codec.decode(node.inc, self.now / 1000, told))
         return beaten
 
     def lose(self, node: SimNode) -> None:

@@ -11,7 +11,9 @@ from steps import called, lying, taken
 
 from rqproc.errors import PlacementMismatch
 from rqproc.placement import SLOTS, Placement
+from rqproc.protocol import stats_codec
 from rqproc.protocol.messages import LeaseLost, Limits, Tally
+from rqproc.stats import NodeStats
 from rqproc.transport.connection import Command
 
 
@@ -71,6 +73,63 @@ def joining(stage: Callers, nonce: str) -> Command:
     return stage.commands.join(
         "a", lease_s=1, nonce=nonce, limits=Limits(9, 9, 9), pid=1, host="h", versions=("3", "3")
     )
+
+
+def published(stage: Callers) -> dict[str, int]:
+    """Names of nodes, and how many beats each has published."""
+    found = stage.commands.read_stats(stage.function(stage.commands.stats()))
+    return {node.node: node.beats for node in found.nodes}
+
+
+def publish(stage: Callers, inc: str, beats: int) -> None:
+    told = stats_codec.encode(NodeStats(0.0, beats=beats))
+    beat = stage.commands.beat(inc, lease_s=LEASE_MS / 1000, tally=Tally(), stats=told)
+    stage.commands.read_beat(stage.world.run(beat))
+
+
+def test_stats_are_those_of_each_nodes_last_beat(stage: Callers) -> None:
+    a, b = started(stage, "a"), started(stage, "b")
+    publish(stage, a.inc, 1)
+    publish(stage, b.inc, 5)
+    publish(stage, a.inc, 2)
+    assert published(stage) == {"a": 2, "b": 5}
+
+
+def test_stats_are_gone_with_their_node(stage: Callers) -> None:
+    a, b = started(stage, "a"), started(stage, "b")
+    publish(stage, a.inc, 1)
+    publish(stage, b.inc, 5)
+    stage.leave(a.inc)
+    assert published(stage) == {"b": 5}
+    stage.let_leases_pass()
+    stats = (stage.world.keys.stats("a"), stage.world.keys.stats("b"))
+    assert not stage.world.key_names().intersection(stats)
+
+
+def test_stats_of_a_predecessor_are_not_those_of_a_node(stage: Callers) -> None:
+    a = started(stage, "a")
+    publish(stage, a.inc, 1)
+    key = stage.world.keys.stats("a")
+    before = stage.world.run(("GET", key))
+    stage.leave(a.inc)
+    started(stage, "a")
+    stage.world.run(("SET", key, before))  # as after a server's failover
+    assert published(stage) == {}
+
+
+def test_stats_that_nobody_renews_go_by_themselves(stage: Callers) -> None:
+    publish(stage, started(stage, "a").inc, 1)
+    left_ms = stage.world.run(("PTTL", stage.world.keys.stats("a")))
+    assert LEASE_MS < left_ms <= LEASE_MS + 60_000
+
+
+def test_a_claim_says_how_long_a_call_was_queued(stage: Callers) -> None:
+    node = started(stage)
+    stage.open_session(node)
+    called(stage)
+    stage.world.advance(300)
+    (claim,) = taken(stage, node)
+    assert 0.25 < claim.waited_s <= 0.3  # a moment is some milliseconds ahead of the clock here
 
 
 def test_a_node_that_is_silent_while_others_beat_has_no_grace(stage: Callers) -> None:

@@ -58,6 +58,9 @@ MUTANTS = {
     "a beat renews nothing": Mutation("membership",
         "renew(inc, lease_ms, now)\n  speak_for(lease_ms)\n  call('HSET'",
         "speak_for(lease_ms)\n  call('HSET'"),
+    "stats are not their node's": Mutation("membership",
+        "string.format('%s %d %s', inc, now, args[12] or '{}')",
+        "string.format('%s %d %s', inc, 0, args[12] or '{}')"),
     "a beat tells nothing of what is taken": Mutation("membership",
         "call('ZCARD', K.open .. inc) - call('LLEN', K.queue .. name)", "0"),
     "drain leaves the queue": Mutation("membership", "  empty_queue(present)\n", ""),
@@ -647,6 +650,18 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "a state has its time": (
         states.test_a_fence_alone_has_its_time_and_a_state_has_none,
         Mutation("states", "    call('PERSIST', key)\n", "")),
+    "the dead keep what they have published": (
+        members.test_stats_are_gone_with_their_node,
+        Mutation("recovery", ", K.stats .. name)", ")")),
+    "a node has its predecessor's stats": (
+        members.test_stats_of_a_predecessor_are_not_those_of_a_node,
+        Mutation("reading", "if published_by == inc then", "if json then")),
+    "what is published stays for ever": (
+        members.test_stats_that_nobody_renews_go_by_themselves,
+        Mutation("membership", ", 'PX', lease_ms + 60000)", ")")),
+    "a claim does not say how long it was queued": (
+        members.test_a_claim_says_how_long_a_call_was_queued,
+        Mutation("running", "math.max(0, now - math.floor(moment / 1000))", "0")),
     "all nodes carry": (
         jobs.test_one_node_looks_into_arrivals_at_a_time,
         Mutation("ingress", "if carrier and carrier ~= inc and now", "if false and now")),

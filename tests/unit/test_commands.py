@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rqproc.errors import NameTaken, PlacementMismatch, ProtocolMismatch
 from rqproc.ids import address
-from rqproc.protocol import library
+from rqproc.protocol import library, stats_codec
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.messages import (
@@ -23,6 +25,7 @@ from rqproc.protocol.messages import (
     Settling,
     Tally,
 )
+from rqproc.stats import NodeStats, PastError
 from rqproc.transport.connection import Command, pack
 
 KEYS = Keys("shop")
@@ -50,6 +53,7 @@ ALL: dict[str, Command] = {
     "take_state": COMMANDS.take_state("a#1", "1-r-1", token=3, made=2),
     "keep_state": COMMANDS.keep_state("a#1", "1-r-1", "{}", token=3),
     "survey": COMMANDS.survey(),
+    "stats": COMMANDS.stats(),
     "locate": COMMANDS.locate("r", [1, "é"]),
 }
 
@@ -155,8 +159,8 @@ def test_what_a_claim_is_refused_for_is_told_apart() -> None:
 
 
 def test_claims_are_read_with_members_where_the_epoch_is_new() -> None:
-    row = [b"j", b"call", b"1-r-1", 7, 99, b"[]"]
-    claim = Claim("j", "call", "1-r-1", 7, 99, b"[]")
+    row = [b"j", b"call", b"1-r-1", 7, 99, b"[]", 1500]
+    claim = Claim("j", "call", "1-r-1", 7, 99, b"[]", waited_s=1.5)
     assert COMMANDS.read_claim([1, 5, 2, [b"a", b"b"], [row]]) == Claimed(
         5, 2, ("a", "b"), (claim,)
     )
@@ -182,7 +186,7 @@ def test_of_slots_a_claim_tells_a_node_its_own_and_a_survey_how_many_each_has() 
 @pytest.mark.parametrize("id", [b"plain", "é".encode(), b"\xff\xfe", b"a\x00b", "\ue000".encode()])
 def test_whatever_bytes_a_jobs_id_has_its_end_names_them(id: bytes) -> None:
     """Another application's job may have any id; a node must answer it, and go on."""
-    (claim,) = COMMANDS.read_claim([1, 0, 1, [], [[id, b"job", b"1-r-1", 7, 0, b"[]"]]]).claims
+    (claim,) = COMMANDS.read_claim([1, 0, 1, [], [[id, b"job", b"1-r-1", 7, 0, b"[]", 0]]]).claims
     ending = COMMANDS.job("", claim.id, claim.address, "body", "")
     known = Known(claim.id, claim.token, claim.address)
     assert id + b"\r\n" in pack([COMMANDS.answer("a#1", [ending])])
@@ -221,6 +225,18 @@ def test_a_location_is_read_beside_the_id_that_it_was_asked_for() -> None:
 def test_nobody_alive_is_no_owner() -> None:
     (found,) = COMMANDS.read_locate(COMMANDS.locate("r", [1]), [0, [], [[b"", b""]]])
     assert (found.owner, found.members) == (None, ())
+
+
+def test_stats_are_read_by_the_clock_of_the_server() -> None:
+    past = PastError("price", 7, 95.0, "KeyError", "7", "its traceback")
+    told = NodeStats(100.0, entries=3, errors=(past,))
+    assert args(COMMANDS.beat("b#1", lease_s=5, tally=Tally(), stats=stats_codec.encode(told)))[-1]
+    text = stats_codec.encode(told).encode()
+    found = COMMANDS.read_stats([5_000_500, [b"b#1", 5_000_000, text, b"a#2", 5_000_100, b"{}"]])
+    a, b = found.nodes
+    assert (found.at_s, a.node, a.at_s, a.entries) == (5000.5, "a", 5000.1, 0)
+    assert (b.node, b.incarnation, b.at_s, b.entries) == ("b", "b#1", 5000.0, 3)
+    assert b.errors == (replace(past, at_s=4995.0),)
 
 
 def test_a_survey_is_read_into_nodes() -> None:

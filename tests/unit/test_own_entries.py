@@ -112,14 +112,14 @@ def test_an_entry_is_found_with_its_story(at: Home) -> None:
     at.keep(1)
     at.now += 2
     assert at.find(1) == Reply(1, 7, "b", "hit", 2.0, 3.0, 9)
-    assert at.own_entries.hits == 1
+    assert at.own_entries.hits == {"price": 1}
 
 
 def test_what_has_no_entry_is_not_found(at: Home) -> None:
     at.keep(1)
     assert at.find(3) is None
     assert at.own_entries.find("other", 1) is None
-    assert at.own_entries.hits == 0
+    assert at.own_entries.hits == {}
 
 
 def test_an_entry_is_gone_at_exactly_its_expiry(at: Home) -> None:
@@ -274,7 +274,7 @@ def test_any_number_of_threads_may_look_while_the_worker_works(at: Home) -> None
                 if turn % 10 == 0:
                     at.learn(at.cache.epoch + 1, ["a", "b"])
             over.set()
-            assert sum(looked.result() for looked in looking) == at.own_entries.hits > 0
+            assert sum(looked.result() for looked in looking) == at.own_entries.hits["price"] > 0
     finally:
         over.set()
         sys.setswitchinterval(switches)

@@ -16,9 +16,9 @@ FUNCTIONS: dict[Role, tuple[str, ...]] = {
     "caller": ("route", "scatter", "enqueue", "withdraw", "fence", "survey", "locate"),
     "node": (
         "join", "beat", "drain", "leave", "claim", "settle", "answer", "reconcile", "arrivals",
-        "adopt", "survey", "locate", "take_state", "keep_state",
+        "adopt", "survey", "locate", "stats", "take_state", "keep_state",
     ),
-    "operator": ("survey", "locate", "drain", "leave"),
+    "operator": ("survey", "locate", "stats", "drain", "leave"),
 }  # fmt: skip
 
 

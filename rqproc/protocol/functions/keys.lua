@@ -29,6 +29,8 @@
 --               others, so that an ACL can let callers read there and write elsewhere
 --   K.state     prefix of a hash per address: what a stateful id has left, see states.lua; not below the
 --               others, so that callers need not reach it
+--   K.stats     prefix of a string per name: what a node has published, 'INCARNATION MS JSON'; not below
+--               the others, so that callers may delete it and not read it
 --   K.withdrawn prefix of a string per id: why its caller took it back, or nobody will answer it
 --   K.reply     prefix of a channel per caller: where its answers are published
 --   K.flushed   sorted set: resource, '' for all -> the last token of what is no entry any more
@@ -63,6 +65,7 @@ local function space(prefix, rq)
     server = prefix .. 'server', settling = prefix .. 'settling', waits = prefix .. 'waits:',
     fence = prefix .. 'fence:', fences = prefix .. 'fences', withdrawn = prefix .. 'withdrawn:',
     answer = 'rqproc-answers:' .. string.sub(prefix, 8), state = 'rqproc-states:' .. string.sub(prefix, 8),
+    stats = 'rqproc-stats:' .. string.sub(prefix, 8),
     reply = prefix .. 'reply:', dropped = prefix .. 'dropped', flushed = prefix .. 'flushed',
     protocols = 'rqproc:' .. namespace .. ':protocols',
     first_leases = 'rqproc:' .. namespace .. ':leases',

@@ -164,7 +164,7 @@ end
 -- beat: renews a node's lease.
 --
 -- args  2 incarnation  3 lease in ms  4 entries  5 hits  6 joined  7 misses
---       8 succeeded  9 failed  10 stuck  11 time as RQ writes it
+--       8 succeeded  9 failed  10 stuck  11 time as RQ writes it  12 what is published of the node
 -- returns {1, epoch, 'member' | 'draining', taken}    taken: how much is open at the node and not in
 --                                                     its queue, so that it must know of it
 --         {0}    this incarnation has no lease: forget all entries, join anew
@@ -184,6 +184,7 @@ local function beat(args)
   call('HSET', worker, 'last_heartbeat', args[11], 'successful_job_count', args[8],
     'failed_job_count', args[9], 'state', are_suspended() and 'suspended' or state)
   call('PEXPIRE', worker, lease_ms + 60000)
+  call('SET', K.stats .. name, string.format('%s %d %s', inc, now, args[12] or '{}'), 'PX', lease_ms + 60000)
   local taken = call('ZCARD', K.open .. inc) - call('LLEN', K.queue .. name)
   return { 1, epoch(), is_member(inc) and 'member' or 'draining', taken }
 end

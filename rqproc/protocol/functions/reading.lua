@@ -31,6 +31,23 @@ local function survey()
   return { epoch(), names_of(call('ZRANGE', K.members, 0, -1)), nodes, slot_counts() }
 end
 
+-- stats: what the nodes that live have published of their work, each with its last heartbeat.
+--
+-- returns {now in ms, {incarnation, when it was published in ms, JSON, of the next node ...}}
+local function stats()
+  local now = clock()
+  reap(now)
+  local found = {}
+  for _, inc in ipairs(live()) do
+    local text = call('GET', K.stats .. name_of(inc)) or ''
+    local published_by, at, json = string.match(text, '^(%S+) (%d+) (.*)$')
+    if published_by == inc then
+      found[#found + 1], found[#found + 2], found[#found + 3] = inc, tonumber(at), json
+    end
+  end
+  return { now, found }
+end
+
 -- locate: who owns addresses and who holds them.
 --
 -- args  2... addresses
@@ -46,4 +63,5 @@ local function locate(args)
 end
 
 registered_for_full('survey', survey)
+registered_for_full('stats', stats)
 registered_for_full('locate', locate)

@@ -7,7 +7,7 @@ local function remove(inc)
   call('ZREM', K.leases, inc)
   local was_member = call('ZREM', K.members, inc) == 1
   call('HDEL', K.nodes, name)
-  call('DEL', K.node .. name)
+  call('DEL', K.node .. name, K.stats .. name)
   call('SREM', K.rq .. ':queues', K.queue .. name)
   call('SREM', K.rq .. ':workers', K.worker .. name)
   call('SREM', K.rq .. ':workers:' .. K.names .. name, K.worker .. name)

@@ -9,7 +9,7 @@
 --         {0}    this incarnation has no lease
 --         {-1}   a newer session of this node took over: a packet that arrived late claims nothing
 --         {-2, ms}   nothing is given out for so long: see reconcile
---   a claim is {id, what, address, token, deadline in ms or 0, data}; what is
+--   a claim is {id, what, address, token, deadline in ms or 0, data, ms since it was queued}; what is
 --     'call', 'job'   run it
 --     'waits'         a job that is not claimed: its turn has not come, or nothing can be started
 --     'first'         the same, of one that was enqueued at the front
@@ -24,7 +24,7 @@
 -- when it is started. Until then RQ's list says whether it may be, see jobs.lua.
 -- A call that came to a node which is not the owner any more is sent to the owner likewise. One of an
 -- id that a draining node runs goes back to its queue, which is emptied when that run ends.
-local function gone(id) return { id, 'gone', '', 0, 0, '' } end
+local function gone(id) return { id, 'gone', '', 0, 0, '', 0 } end
 
 -- What is not open at a node and lies in its queue was put there by anyone, or was answered before. A
 -- job that waits is looked into like any other.
@@ -79,14 +79,15 @@ local function claim_one(inc, id, now, token, at, has_marks, starts)
   end
   local lost = tonumber(fields[5] or '') or 0
   local deaths = lost >= MAX_ATTEMPTS and lost or has_marks and killer(address, now)
-  if deaths then return { id, 'lost', address, 0, deaths, '' } end
+  local waited = math.max(0, now - math.floor(moment / 1000))
+  if deaths then return { id, 'lost', address, 0, deaths, '', waited } end
   if is_job and (holder ~= inc or new) then
     if are_suspended() then
       call('ZREM', K.open .. inc, id)
       return gone(id)
     end
     if starts ~= 'turn' and (holder == inc or starts ~= 'free') then
-      return { id, fields[6] and 'first' or 'waits', address, 0, deadline, fields[2] }
+      return { id, fields[6] and 'first' or 'waits', address, 0, deadline, fields[2], waited }
     end
     if not take_off(id) then
       call('ZREM', K.open .. inc, id)
@@ -99,7 +100,7 @@ local function claim_one(inc, id, now, token, at, has_marks, starts)
     local queued_at = call('HGET', K.job .. id, 'enqueued_at') or at
     show_execution(inc, id, token, queued_at > at and queued_at or at)
   end
-  return { id, is_job and 'job' or 'call', address, token, deadline, fields[2] }
+  return { id, is_job and 'job' or 'call', address, token, deadline, fields[2], waited }
 end
 
 -- Whether a node may be given anything now: nil, or what is returned where it may not.
