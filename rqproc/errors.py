@@ -24,9 +24,15 @@ NOT_HEARD = (
 
 
 class RqprocError(Exception):
-    """The root of all errors raised by rqproc; ``exit_code`` is what a command ends with."""
+    """The root of all errors raised by rqproc; ``exit_code`` is what a command ends with.
+
+    Attributes:
+        request: str, the id of the request that ended in it, by which the node's logs name it too;
+            "" where none was sent.
+    """
 
     exit_code: ClassVar[int] = 1
+    request: str = ""
 
 
 class ConfigError(RqprocError):

@@ -124,3 +124,10 @@ def unquote(text: str) -> str:
     if "_" not in text:
         return text
     return _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode()).decode()
+
+
+def request_name(id: str) -> str:
+    """Return the id of a call, or of a job, as errors and logs name it: without its place among
+    those that were asked together, which its caller may not know.
+    """
+    return re.sub(r"^(r[0-9a-f]+-[a-z][0-9a-f]+)_[0-9a-f]+-", r"\1-", id)

@@ -5,6 +5,7 @@ Knows ids, addresses, answers and errors. Must not know connections, threads, ev
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,11 +17,15 @@ from rqproc.errors import (
     RequestTimeout,
     RqprocError,
 )
-from rqproc.ids import Id, address, canonical, check_resource
+from rqproc.ids import Id, address, canonical, check_resource, request_name
+from rqproc.log_events import tell
 from rqproc.model import OnLost, Reply, Request
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.answer_codec import Answer
+from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.protocol.reports import from_remote
+
+log = logging.getLogger("rqproc.client")
 
 MAX_TIMEOUT_S = 7 * 86400.0
 
@@ -191,10 +196,12 @@ class Call:
             self._read_groups()
         answer = self.answers[place]
         if answer is None:
-            return self.outage or RequestTimeout(
+            if self.outage:
+                return self.outage
+            return self._named(place, RequestTimeout(
                 self.resource, self.ids[place], self.timeout_s,
                 advice=self.advice or (NOT_DONE if self.heard else NOT_HEARD),
-            )  # fmt: skip
+            ))  # fmt: skip
         if isinstance(answer, Reply | RqprocError):
             return answer
         if isinstance(answer, bytes):
@@ -203,9 +210,23 @@ class Call:
             answer = answer_codec.decode_part(answer)
         if answer.report is None:
             return answer.reply(self.ids[place])
-        return from_remote(
+        return self._named(place, from_remote(
             answer.report, resource=self.resource, id=self.ids[place], namespace=namespace
-        )
+        ))  # fmt: skip
+
+    def _named(self, place: int, error: RqprocError) -> RqprocError:
+        """Have an error say which request it is the end of."""
+        if self.names:
+            error.request = request_name(self.names[place])
+        elif self.groups:
+            group = self.groups[min(place // MOST_TOGETHER, len(self.groups) - 1)]
+            error.request = f"{group.replace('-g', '-c', 1)}-{self.addresses[place]}"
+        if log.isEnabledFor(logging.DEBUG):
+            tell(
+                log, "request_failed", "%s %s: %s", self.resource, self.ids[place], error,
+                resource=self.resource, id=self.ids[place], request=error.request, error=error,
+            )  # fmt: skip
+        return error
 
     def values(self) -> dict[Id, Any] | None:
         """Return each id's value, in the order asked, where groups brought them all; else None."""

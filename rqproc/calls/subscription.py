@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rqproc.errors import RqprocError
+from rqproc.log_events import tell
 from rqproc.transport.backoff import Backoff
 from rqproc.transport.connection import Command, Connection, ConnectionLost, Refused, pack
 from rqproc.transport.connector import Connector
@@ -160,13 +161,16 @@ class Subscription:
 
     def _tell(self, reason: str) -> None:
         """Once per reason: attempts follow one another quickly."""
-        level = logging.DEBUG if reason == self._reason else logging.WARNING
+        server, level = self._connector.server, "debug" if reason == self._reason else ""
         text = "%s: nothing is served from the near-cache until the subscription works again: %s"
-        log.log(level, text, self._connector.server, reason)
+        tell(
+            log, "near_cache_down", text, server, reason, level=level, server=server, error=reason
+        )  # fmt: skip
         self._reason = reason
 
     def _is_up(self) -> None:
         if self._reason:
-            log.warning("%s: the near-cache works again", self._connector.server)
+            server = self._connector.server
+            tell(log, "near_cache_back", "%s: the near-cache works again", server, server=server)
         self._reason = ""
         self._backoff.reset()

@@ -24,7 +24,7 @@ from rqproc.cli.output import console
 
 TOPICS = (
     "python", "on-lost", "local", "near-cache", "in-process", "rq", "testing", "cli", "operations",
-    "faults", "speed", "contributing",
+    "logs", "faults", "speed", "contributing",
 )  # fmt: skip
 """In the order in which one would read them."""
 

@@ -12,6 +12,8 @@ from typing import IO
 from rich.console import Console
 from rich.markup import escape
 
+from rqproc.log_events import FIELDS
+
 WIDE = 160
 
 
@@ -22,23 +24,37 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message; of a handler's error node, resource, id
-    and job (of a request ""); and the traceback if there is one.
+    """One JSON object a line: time, level, logger, event, node, message, the event's fields, and
+    the traceback if there is one.
+
+    Attributes:
+        node: of this process, where it is known.
     """
+
+    node = ""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "event": getattr(record, "event", ""),
+            "node": self.node,
             "message": record.getMessage(),
         }
-        for name in ("node", "resource", "id", "job"):
+        for name in FIELDS:
             if hasattr(record, name):
                 line[name] = getattr(record, name)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(line, default=str)
+
+
+def name_logs(node: str) -> None:
+    """Have each line of JSON name this process's node."""
+    for handler in logging.root.handlers:
+        if isinstance(handler.formatter, JsonLines):
+            handler.formatter.node = node
 
 
 def duration(seconds: float) -> str:

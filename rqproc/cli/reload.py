@@ -17,6 +17,7 @@ from threading import Thread
 from rqproc.app import App
 from rqproc.cli.apps import load_app
 from rqproc.errors import ConfigError
+from rqproc.log_events import tell
 
 log = logging.getLogger("rqproc.supervisor")
 
@@ -44,8 +45,8 @@ def load_when_possible(spec: str) -> App:
         folder = folder_of(spec)
         if folder is None:
             raise
-        log.error("%s", error)
-    log.info("waiting for a change in %s", folder)
+        tell(log, "app_broken", "%s", error, error=error)
+    tell(log, "app_awaited", "waiting for a change in %s", folder, where=folder)
     return next(app for _ in _changes(folder, at_first=True) if (app := _load_or_tell(spec)))
 
 
@@ -54,7 +55,7 @@ def _load_or_tell(spec: str) -> App | None:
     try:
         return load_app(spec)
     except ConfigError as error:
-        log.error("%s", error)
+        tell(log, "app_broken", "%s", error, error=error)
         return None
 
 
@@ -99,8 +100,9 @@ def start_watching(
         try:
             for reason in _changes(folder):
                 changed(reason)
-        except Exception:
-            log.exception("%s cannot be watched any more: stopping", folder)
+        except Exception:  # noqa: BLE001 - whatever it is, changes would go unseen
+            text = "%s cannot be watched any more: stopping"
+            tell(log, "watch_failed", text, folder, exc_info=True, where=folder)
             failed()
 
     Thread(target=watch, name="rqproc-reload", daemon=True).start()

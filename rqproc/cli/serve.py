@@ -24,9 +24,10 @@ from rqproc.app import App
 from rqproc.calls.functions import connector
 from rqproc.cli import reload
 from rqproc.cli.apps import target_of
-from rqproc.cli.output import JsonLines
+from rqproc.cli.output import JsonLines, name_logs
 from rqproc.cli.root import Target
 from rqproc.errors import RqprocError
+from rqproc.log_events import EVENTS
 from rqproc.node.node import Node, check_threads, host_name
 from rqproc.node.supervisor import READY, Supervisor, tell_supervisor
 from rqproc.protocol.keys import Keys, check_node_name
@@ -50,13 +51,15 @@ IMPATIENT_S = 1.0
 """A signal that comes so long after the first is a second word, and not the same once more."""
 
 
-def say(text: str, level: int = logging.INFO) -> None:
+def say(event: str, text: str, **fields: object) -> None:
     """Tell on stderr, in the form that the logs have and whatever their level is; nobody reading it
     changes nothing.
     """
     with suppress(OSError):
         if any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers):
-            log.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None))
+            level = getattr(logging, EVENTS[event].level.upper())
+            extra = {"event": event, **fields}
+            log.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None, extra=extra))
         else:
             click.echo(text, err=True)
 
@@ -91,7 +94,9 @@ def serve(
         metrics.serve(metrics_host, metrics_port, node.tally)
 
     def ready(name: str, joined: Joined) -> None:
-        say(f"node {name} ready (epoch {joined.epoch}, server {node.server})")
+        name_logs(name)
+        text = f"node {name} ready (epoch {joined.epoch}, server {node.server})"
+        say("node_ready", text, epoch=joined.epoch, server=node.server)
         if tell:
             tell(READY)
 
@@ -99,15 +104,15 @@ def serve(
         if node.run(ready=ready):
             return RECYCLED if node.recycled else 0
         say(
+            "node_stopped_hard",
             "stopped with requests unfinished: other nodes run them when the lease has run out",
-            logging.WARNING,
         )
         code = STOPPED_HARD
     except Exception as error:
         if not node.has_served:
             raise
         text = f"error: {error}" if isinstance(error, RqprocError) else traceback.format_exc()
-        say(text, logging.ERROR)
+        say("node_died", text, error=error)
         code = getattr(error, "exit_code", STOPPED_HARD)
     logging.shutdown()
     os._exit(code)  # a handler that never ends would keep its thread, and us
@@ -193,7 +198,8 @@ def _on_stop(gently: Callable[[], None], *, hard: Callable[[], None]) -> None:
         if asked_at is None:
             asked_at = time.monotonic()
             gently()
-            say("draining; once more to stop at once")
+            text = "draining; once more to stop at once"
+            say("node_drains", text, reason=signal.Signals(signum).name)
         elif again or time.monotonic() - asked_at >= IMPATIENT_S:
             hard()
 

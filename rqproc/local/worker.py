@@ -25,6 +25,7 @@ from rqproc.calls.call import Call
 from rqproc.ids import parse_address
 from rqproc.local.states import LocalStates
 from rqproc.local.waits import Waits
+from rqproc.log_events import tell
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
@@ -245,8 +246,9 @@ class LocalWorker:
                 del work  # it may be all that keeps an app, while the next one is waited for
                 self._work_off()
             self._close_objects()
-        except Exception as error:  # whoever waits is told, whatever it was
-            log.critical("what runs handlers in this process has died", exc_info=error)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+            text = "what runs handlers in this process has died"
+            tell(log, "runner_died", text, exc_info=error, error=error)
             self._failure = error
             for pending in self._pending.values():
                 pending.listener.fail(error)

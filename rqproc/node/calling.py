@@ -35,6 +35,7 @@ from typing import Any
 from rqproc.context import CURRENT
 from rqproc.errors import InvalidId
 from rqproc.ids import Id, canonical
+from rqproc.log_events import tell
 from rqproc.node.runs import Done, Failed, Outcome, Run
 from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
@@ -127,7 +128,10 @@ class Values:
     def _warn_of_others(self, resource: ResourceSpec, others: set[Any]) -> None:
         if others and resource not in self._warned:
             self._warned.add(resource)
-            log.warning(NOT_ASKED_FOR, resource.name, next(iter(others)))
+            text, other = NOT_ASKED_FOR, next(iter(others))
+            tell(
+                log, "ids_not_asked_for", text, resource.name, other, resource=resource.name
+            )  # fmt: skip
 
 
 def _by_id(value: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rqproc.locks import Lock
+from rqproc.log_events import tell
 from rqproc.protocol import loading
 from rqproc.protocol.commands import Commands, Ending
 from rqproc.protocol.messages import Claimed, Known
@@ -163,7 +164,8 @@ class Connections:
         """Nothing was due on a connection that rested, so no new session need begin; but for
         another process of the server, to which this node has to say what it runs.
         """
-        log.debug("the server has closed a connection that rested: a new one")
+        text = "the server has closed a connection that rested: a new one"
+        tell(log, "connection_renewed", text)
         connection = self._connector.connect(timeout_s=GRACE_S)
         if connection.server_id(timeout_s=GRACE_S) != self._server:
             connection.close()

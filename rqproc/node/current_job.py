@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rqproc.log_events import tell
 from rqproc.protocol import codec
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def find(taken: Taken, connection: Callable[[], redis.Redis]) -> Callable[[], ob
     try:
         job = rq_job.Job.fetch(taken.name, connection=connection(), serializer=serializer)
     except Exception as error:  # noqa: BLE001 - it was deleted, the server is away, it is malformed
-        log.warning("the job %s cannot be read by its handler: %s", taken.name, error)
+        text = "the job %s cannot be read by its handler: %s"
+        tell(log, "job_unreadable", text, taken.name, error, job=taken.name, error=error)
         return None
     return partial(rq_job._current_job.set, job)

@@ -23,6 +23,7 @@ from rq.rate_limit import RateLimitRegistry, release_slot
 from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
 
+from rqproc.log_events import tell
 from rqproc.transport.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -82,4 +83,5 @@ def maintain(queue_name: str, connection: redis.Redis) -> None:
         if Group.acquire_maintenance_lock(connection, GROUPS_S):
             Group.clean_registries(connection)
     except NoPermissionError as error:
-        log.info("RQ's maintenance of %r is left to others: %s", queue_name, error)
+        text = "RQ's maintenance of %r is left to others: %s"
+        tell(log, "maintenance_left", text, queue_name, error, queue=queue_name, error=error)

@@ -22,6 +22,7 @@ from typing import Self
 from rqproc.calls.functions import connector
 from rqproc.calls.lookup import InProcessNodes
 from rqproc.errors import ConfigError
+from rqproc.log_events import tell
 from rqproc.node.node import Node, check_threads
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined
@@ -92,7 +93,10 @@ class InProcessNode:
         self._node.stop()
         self._thread.join(self._settings.drain_s + LEAVING_S)
         if self._thread.is_alive():
-            log.warning("node %s has requests under way: it stays until they end", self.name)
+            tell(
+                log, "node_outlives", "node %s has requests under way: it stays until they end",
+                self.name, node=self.name,
+            )  # fmt: skip
         if self._failure is None:
             return
         if error is None:
@@ -121,18 +125,24 @@ class InProcessNode:
     def _run(self) -> None:
         try:
             self._node.run(ready=self._ready)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - leaving raises it
             if not self._started.done():
                 self._started.set_exception(error)
                 return
             self._failure = error
-            log.critical("node %s in this program has died", self.name, exc_info=error)
+            tell(
+                log, "node_died", "node %s in this program has died", self.name, level="critical",
+                exc_info=error, node=self.name, error=error,
+            )  # fmt: skip
 
     def _ready(self, name: str, joined: Joined) -> None:
         assert self._node.own_entries
         self._nodes_here.open(self._node.own_entries)
         self._started.set_result(name)
-        log.info("node %s ready in this program (epoch %d)", name, joined.epoch)
+        tell(
+            log, "node_ready", "node %s ready in this program (epoch %d)", name, joined.epoch,
+            node=name, epoch=joined.epoch, server=self.server,
+        )  # fmt: skip
 
 
 def _settings(wanted: NodeOptions) -> NodeSettings:

@@ -23,6 +23,7 @@ import hiredis
 
 from rqproc.errors import RedisUnavailable
 from rqproc.ids import address
+from rqproc.log_events import tell
 from rqproc.node.outage import Outage
 from rqproc.node.reader import CALL, GROUP
 from rqproc.protocol import codec
@@ -117,7 +118,10 @@ class Ingress:
                     self._stopped.wait(self._backoff.next_s())
                 except (ConnectionLost, RedisUnavailable) as error:
                     if not self._stopped.wait(self._backoff.next_s()):
-                        log.debug("ingress: %s", error)
+                        tell(
+                            log, "outage", "ingress: %s", error, level="debug",
+                            what="looking for jobs", error=error,
+                        )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - jobs would wait unseen: the node must not go on
             self._failed(error)
 
@@ -185,7 +189,10 @@ class Ingress:
             if call.function != codec.REQUEST:
                 raise codec.Unreadable(f"{call.function} is not a job")
         except codec.Unreadable as error:
-            log.warning("ingress: job %r refused: %s", job.id, error)
+            tell(
+                log, "job_refused", "ingress: job %r refused: %s", job.id, error, job=job.id,
+                error=error,
+            )  # fmt: skip
             return self._commands.refuse(job.id, str(error))
         place = address(call.request.resource, call.request.id)
         return self._commands.adopt(job.id, place, is_front=job.is_front)

@@ -288,7 +288,7 @@ class Intake:
         for place, key in parts:
             entry = self._cache.get(key, now) if trusts_entries else None
             if entry and len(entry.text) <= SHORT_BYTES:
-                answers.append(self._outbox.part(place, key, entry, now))
+                answers.append(self._outbox.part(name, place, key, entry, now))
             else:
                 id = f"{name.replace('-g', '-c', 1)}_{place.decode()}-{key.decode()}"
                 runs.append((id, self._reader.plain_data(key)))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rqproc.errors import RedisUnavailable
+from rqproc.log_events import tell
 from rqproc.node.outage import Outage
 from rqproc.node.watchdog import Watch
 from rqproc.protocol import stats_codec
@@ -147,7 +148,8 @@ class Heartbeat:
         try:
             beaten = self._commands.read_beat(self._exchange(term))
         except LeaseLost:
-            log.warning("%s: the lease is lost", term.incarnation)
+            inc = term.incarnation
+            tell(log, "lease_lost", "%s: the lease is lost", inc, incarnation=inc)
             term.over = True
             self._wake()
         except (ConnectionLost, Refused, RedisUnavailable) as error:
@@ -184,13 +186,15 @@ class Heartbeat:
         self._losses += 1
         if self._losses == BEATS_OF_LOSS:
             self._losses = 0
-            log.warning("%s requests are lost on their way: connecting anew", beaten.taken)
+            text = "%s requests are lost on their way: connecting anew"
+            tell(log, "requests_lost", text, beaten.taken, count=beaten.taken)
             self._lost(False)
 
     def _exchange(self, term: Term) -> list[object]:
         timeout_s = self._settings.beat_timeout_s
         if self._connection and self._connection.is_cut():
-            log.debug("heartbeat: the server has closed the connection that rested: a new one")
+            text = "heartbeat: the server has closed the connection that rested: a new one"
+            tell(log, "connection_renewed", text)
             self._connection.close()
             self._connection = None
         if self._connection is None:

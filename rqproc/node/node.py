@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rqproc.calls.functions import FunctionCalls
 from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import ConfigError, NameTaken, RedisUnavailable
+from rqproc.log_events import tell
 from rqproc.node import current_job
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
@@ -224,7 +225,8 @@ class Node:
                 if lives or now > end or self._stopping.is_set():
                     raise
                 if math.isinf(expires):
-                    log.warning("%r was here: waiting for its lease to run out", name)
+                    text = "%r was here: waiting for its lease to run out"
+                    tell(log, "name_taken", text, name, node=name)
                 expires = now + error.lease_left_s
                 self._stopping.wait(min(error.lease_left_s, 0.5) + 0.05)
 
@@ -279,7 +281,8 @@ class Node:
         try:
             self._functions.run(leave)
         except RedisUnavailable as error:
-            log.warning("left without a word, the lease will run out: %s", error)
+            text = "left without a word, the lease will run out: %s"
+            tell(log, "left_without_word", text, error, error=error)
 
     # --- parts ---
 
@@ -352,7 +355,7 @@ class Node:
         return Recycling(self.settings, clock=self._runtime.suspend_proof, early=early)
 
     def _recycle(self, reason: str) -> None:
-        log.info("draining, %s", reason)
+        tell(log, "node_drains", "draining, %s", reason, reason=reason)
         self.recycled = True
         self.stop()
 
@@ -391,7 +394,8 @@ def check_threads() -> None:
 
 def _log_failure(future: Future[None]) -> None:
     if error := future.exception():
-        log.error("what RQ does after jobs has failed: %s", error, exc_info=error)
+        text = "what RQ does after jobs has failed: %s"
+        tell(log, "after_jobs_failed", text, error, exc_info=error, error=error)
 
 
 def host_name() -> str:

@@ -46,6 +46,7 @@ from typing import Any, Protocol
 
 from rqproc.context import ASKING, CURRENT
 from rqproc.ids import Id
+from rqproc.log_events import tell
 from rqproc.model import Request
 from rqproc.node.runs import Run, Taken
 from rqproc.objects import CLOSE, SAVING, StatefulClass
@@ -194,7 +195,8 @@ class Objects:
                 if state is not None:
                     await self._states.akeep(held, state_text(state), for_s=KEEP_S)
             except asyncio.CancelledError:
-                log.error("%s: cancelled while it was closed: its state is lost", held.address)
+                text = "%s: cancelled while it was closed: its state is lost"
+                tell(log, "state_lost", text, held.address, address=held.address)
                 raise
             return state
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+from rqproc.log_events import tell
 from rqproc.runtime import MACHINE, Clock
 
 
@@ -24,8 +25,10 @@ class Outage:
         """It has failed, again."""
         reason = str(error)
         known = self._since is not None and reason == self._reason
-        level = logging.DEBUG if known else logging.WARNING
-        self._log.log(level, "%s: %s", self._what, reason)
+        tell(
+            self._log, "outage", "%s: %s", self._what, reason, level="debug" if known else "",
+            what=self._what, error=reason,
+        )  # fmt: skip
         self._reason = reason
         self._since = self._clock() if self._since is None else self._since
 
@@ -34,6 +37,9 @@ class Outage:
         if self._since is None:
             return False
         took_s = self._clock() - self._since
-        self._log.warning("%s: works again after %.1f s", self._what, took_s)
+        tell(
+            self._log, "outage_over", "%s: works again after %.1f s", self._what, took_s,
+            what=self._what, seconds=round(took_s, 1),
+        )  # fmt: skip
         self._since = None
         return True

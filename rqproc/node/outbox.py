@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import Sequence
 
-from rqproc.ids import parse_address, quote
+from rqproc.ids import parse_address, quote, request_name
+from rqproc.log_events import tell
 from rqproc.model import DEFAULT_RESOURCE
 from rqproc.node.counts import Counts
 from rqproc.node.entries import Entry
@@ -82,7 +83,7 @@ class Outbox:
         self.hits += 1
         self._hits_of[address] += 1
         if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
-            self._log(address.decode(), "hit", text.decode())
+            self._log(id, address.decode(), "hit", text.decode())
 
     def kept(self, id: bytes, address: str, entry: Entry, source: str, now: float) -> None:
         """A call that was not claimed has what is no plain hit: an error, or an old value."""
@@ -95,21 +96,22 @@ class Outbox:
         self.hits += 1
         kind = answer_codec.kind_of(text) if source == "error" else source
         self._counts.found(address.encode(), kind)
-        self._log(address, source, text)
+        self._log(id, address, source, text)
 
     def told(self, id: bytes, text: str) -> None:
         """A call that was not claimed asks what this node knows: it counts as no request."""
         payload = answer_codec.encode_answer(id.decode(), "hit", text, node=self._node)
         self._endings.append(Commands.hit(id, payload))
 
-    def part(self, place: bytes, address: bytes, entry: Entry, now: float) -> str:
+    def part(self, group: str, place: bytes, address: bytes, entry: Entry, now: float) -> str:
         """Return the answer to one call of a group."""
         computed_at, expires_at, token, raw = entry
         text = raw.decode()
         self.hits += 1
         self._hits_of[address] += 1
         if _DEFAULT in address or log.isEnabledFor(logging.DEBUG):
-            self._log(address.decode(), "hit", text)
+            call = f"{group.replace('-g', '-c', 1)}-{address.decode()}"
+            self._log(call.encode(), address.decode(), "hit", text)
         return answer_codec.encode_part(
             place.decode(), "hit", text, age_s=now - computed_at, expires_in_s=expires_at - now,
             token=token,
@@ -132,7 +134,7 @@ class Outbox:
         else:
             self.succeeded += 1
         self._counts.answered(taken, "changed" if outcome in CHANGES else source, now)
-        self._log(taken.address, source, text)
+        self._log(taken.id, taken.address, source, text)
         if taken.renews:
             outcome = ":dropped"
         taken.ended = True
@@ -178,14 +180,15 @@ class Outbox:
     def _keep_s(self, taken: Taken, now: float) -> float:
         return KEEP_S + max(0.0, taken.due - now if taken.due is not None else 0.0)
 
-    def _log(self, address: str, source: str, text: str) -> None:
+    def _log(self, call: bytes, address: str, source: str, text: str) -> None:
         """Log an answer: the default resource's for everyone to see, others' for those who
         debug.
         """
-        level = logging.INFO if DEFAULT in address else logging.DEBUG
-        if not log.isEnabledFor(level):
+        shown = DEFAULT in address
+        if not log.isEnabledFor(logging.INFO if shown else logging.DEBUG):
             return
         _, resource, id = parse_address(address)
+        request = request_name(call.decode(errors="surrogateescape"))
         did = {
             "hit": "answered from its entry",
             "joined": "answered a caller that joined",
@@ -193,7 +196,11 @@ class Outbox:
             "error": "answered with the error that is remembered",
         }
         verb = did.get(source, "computed")
-        log.log(level, "%s %s %s: %s %s", self._node, resource, id, verb, text[:200])
+        tell(
+            log, "answered", "%s %s %s: %s %s", self._node, resource, id, verb, text[:200],
+            level="info" if shown else "", resource=resource, id=id, request=request,
+            source=source,
+        )  # fmt: skip
 
 
 def crowded(node: str, queued: int, limit: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+from rqproc.log_events import tell
 from rqproc.node.cache import Cache
 from rqproc.node.entries import Entry
 from rqproc.node.outbox import Outbox
@@ -84,7 +85,10 @@ class Results:
         now, policy = self._clock(), run.resource.policy
         old = self._cache.late(run.key, now) if run.keeps and policy.on_error_s else None
         if old and now < old.expires_at - policy.late_s + policy.on_error_s:
-            log.warning("%s: an old value answers, since its run failed", run.address)
+            tell(
+                log, "old_value_answers", "%s: an old value answers, since its run failed",
+                run.address, **run.about,
+            )  # fmt: skip
             for taken in run.waiting:
                 if taken.renews:
                     self._outbox.failure(taken, failure)

@@ -9,6 +9,8 @@ import json
 import logging
 from collections.abc import Callable
 
+from rqproc.log_events import tell
+
 log = logging.getLogger("rqproc.node")
 
 
@@ -25,12 +27,17 @@ def obey(
         asked = json.loads(message)
         command, job_id = asked["command"], str(asked.get("job_id", ""))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        log.warning("%s: no command of RQ's: %r", node, message[:200])
+        told = message[:200]
+        tell(log, "command_refused", "%s: no command of RQ's: %r", node, told, command=str(told))
         return
     if command in ("stop-job", "stop-execution"):  # a job has one execution at a time
         stop_job(job_id.encode(errors="surrogateescape"))
     elif command == "shutdown":
-        log.warning("%s: draining, as RQ's shutdown command says", node)
+        tell(
+            log, "node_drains", "%s: draining, as RQ's shutdown command says", node,
+            level="warning", reason="RQ's shutdown command",
+        )  # fmt: skip
         shut_down()
     else:
-        log.warning("%s: RQ's command %r is not for a node: it has no work horse", node, command)
+        text = "%s: RQ's command %r is not for a node: it has no work horse"
+        tell(log, "command_refused", text, node, command, command=str(command))

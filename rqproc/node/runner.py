@@ -21,6 +21,7 @@ from typing import Any
 from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.errors import ConfigError
 from rqproc.ids import parse_address
+from rqproc.log_events import tell
 from rqproc.node.calling import Values, call, call_async, pauses
 from rqproc.node.runs import Failed, Outcome, Overdue, Run, Slot, Taken
 from rqproc.objects import OBJECTS, ObjectKeeper
@@ -233,11 +234,11 @@ class Runner:
         if self._logs and run not in self._cancelled and not self._stopping:
             _, _, id = parse_address(run.address)
             job = run.job.name if run.job else ""
-            about = {"node": self._node, "resource": run.resource.name, "id": id, "job": job}
+            about = {**run.about, "node": self._node, "job": job}
             what = f"{run.resource.name} {id}" + (f", job {job}" if job else "")
             what += f" and {others} more" if others else ""
             text = "%s %s: the handler has failed"
-            log.error(text, self._node, what, exc_info=error, extra=about)
+            tell(log, "handler_failed", text, self._node, what, exc_info=error, **about)
         remembered = not policy.batch and policy.remembers(error)
         return Failed(*answer_codec.describe(error), remembered=remembered)
 
@@ -327,11 +328,13 @@ def _serve(loop: asyncio.AbstractEventLoop, is_over: Callable[[], bool]) -> None
 
 async def _keep_executor(timeout: float | None = None) -> None:
     """Leave the threads of ``asyncio.to_thread`` to the other handlers: they end with the loop."""
-    log.warning("a handler has asked to shut down the executor of all handlers: it stays")
+    text = "a handler has asked to shut down the executor of all handlers: it stays"
+    tell(log, "executor_kept", text)
 
 
 def _run_on(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     except BaseException as error:  # noqa: BLE001 - whoever awaits that task has it too
-        log.error("a task of a handler has raised %r through the event loop", error)
+        text = "a task of a handler has raised %r through the event loop"
+        tell(log, "task_failed", text, error, error=error)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from rqproc.ids import parse_address, request_name
 from rqproc.model import Request
 from rqproc.protocol import answer_codec
 from rqproc.protocol.codec import Serializer
@@ -167,6 +168,17 @@ class Run:
     given: Done | None = None
     queued_at: float = 0.0
     began_at: float = 0.0
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Fields of what is logged of it; the request is the one that caused it."""
+        _, resource, id = parse_address(self.address)
+        first = self.hold or next(iter(self.waiting), None)
+        return {
+            "resource": resource,
+            "id": id,
+            "request": request_name(first.name) if first else "",
+        }
 
     @property
     def made_together(self) -> Sequence[Run]:

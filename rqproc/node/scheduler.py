@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection
 
 from rqproc.ids import parse_address
+from rqproc.log_events import tell
 from rqproc.model import Request
 from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
@@ -302,7 +303,8 @@ class Scheduler:
         """
         taken = self._unacknowledged.get(id)
         if taken is None or taken.ended:
-            log.warning("%s: told to stop the job %r, which is not here", self._name, id)
+            text = "%s: told to stop the job %r, which is not here"
+            tell(log, "job_unknown", text, self._name, id, job=id.decode(errors="replace"))
             return None
         taken.stopped = True
         run = next((run for run in self._running if taken in run.waiting), None)
@@ -311,11 +313,12 @@ class Scheduler:
             return None
         together = run.made_together
         if run.resource.is_async and all(o.stopped for one in together for o in one.waiting):
-            log.warning("%s: stopping the job %s", self._name, taken.name)
+            name = taken.name
+            tell(log, "job_stopped", "%s: stopping the job %s", self._name, name, job=name)
             return together[0]
         why = "others wait for its value" if run.resource.is_async else "a thread cannot be ended"
         text = "%s: the job %s is to stop, but %s: it is stopped when its handler returns"
-        log.warning(text, self._name, taken.name, why)
+        tell(log, "job_runs_on", text, self._name, taken.name, why, job=taken.name, reason=why)
         return None
 
     def _close_to_joiners(self, run: Run) -> None:
@@ -343,6 +346,7 @@ class Scheduler:
 
     def _give_up_on(self, run: Run, overdue: Overdue) -> None:
         """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
+        about = run.about
         self.stuck[run.key] = overdue
         run.keeps = False
         self._close_to_joiners(run)
@@ -362,7 +366,10 @@ class Scheduler:
             self._outbox.failure(taken, overdue)
         run.waiting.clear()
         self._counts.remember(run, overdue, self._clock())
-        log.error("%s is stuck: it runs for more than %g s", run.address, overdue.timeout_s)
+        tell(
+            log, "handler_stuck", "%s is stuck: it runs for more than %g s", run.address,
+            overdue.timeout_s, **about, timeout_s=overdue.timeout_s,
+        )  # fmt: skip
 
     @property
     def due_at(self) -> float | None:

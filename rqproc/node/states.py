@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 
 from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import RedisUnavailable, StateSuperseded
+from rqproc.log_events import tell
 from rqproc.node.objects import Held
 from rqproc.protocol.commands import Commands
 from rqproc.runtime import Runtime
@@ -62,7 +63,10 @@ class ServerStates:
             except RedisUnavailable as error:
                 if self._runtime.monotonic() >= end:
                     raise
-                log.warning("%s: its state is not kept yet: %s", held.address, error)
+                tell(
+                    log, "state_late", "%s: its state is not kept yet: %s", held.address, error,
+                    address=held.address, error=error,
+                )  # fmt: skip
                 self._runtime.sleep(PAUSE_S)
         if not kept:
             raise StateSuperseded

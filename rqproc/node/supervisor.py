@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rqproc.errors import RedisUnavailable
+from rqproc.log_events import tell
 
 log = logging.getLogger("rqproc.supervisor")
 
@@ -175,7 +176,10 @@ class Supervisor:
 
     def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
         if self._strict and _has_stopped(child.pid):
-            log.error("%s (pid %d) is stopped: killing it", name, child.pid)
+            tell(
+                log, "child_stopped", "%s (pid %d) is stopped: killing it", name, child.pid,
+                node=name, pid=child.pid,
+            )  # fmt: skip
             child.kill()
         child.wait()
         # Here, since it may take long where the server is away, and others end meanwhile.
@@ -203,8 +207,12 @@ class Supervisor:
         del self._spent[name]
         self._leaving.add(name)
         self._serving.discard(name)
-        log.info("%s (pid %d) is drained, %s", name, self._children[name].pid, reason)
-        self._children[name].send_signal(signal.SIGTERM)
+        child = self._children[name]
+        tell(
+            log, "child_recycled", "%s (pid %d) is drained, %s", name, child.pid, reason,
+            node=name, pid=child.pid, reason=reason,
+        )  # fmt: skip
+        child.send_signal(signal.SIGTERM)
 
     def _after(self, name: str, ended: _Ended) -> None:
         child, code = ended.child, ended.child.returncode
@@ -221,15 +229,22 @@ class Supervisor:
         if code == USAGE or self._fails_at_start(name, ended):
             self._give_up(name, code)
             return
-        log.error("%s (pid %d) died: %s; starting it anew", name, child.pid, _cause(code))
+        tell(
+            log, "child_died", "%s (pid %d) died: %s; starting it anew", name, child.pid,
+            _cause(code), node=name, pid=child.pid, cause=_cause(code),
+        )  # fmt: skip
         self._start_later(name)
 
     def _give_up(self, name: str, code: int) -> None:
         """It cannot start: end, or wait for a change."""
         times = f"{_cause(code)}, {MOST_FAILURES} times in a row"
-        log.error("%s cannot start: %s", name, _SAID if code == USAGE else times)
+        told = _SAID if code == USAGE else times
+        tell(
+            log, "child_cannot_start", "%s cannot start: %s", name, told, node=name,
+            cause=_cause(code),
+        )  # fmt: skip
         if self._patient:
-            log.info("%s waits for a change", name)
+            tell(log, "app_awaited", "%s waits for a change", name, node=name, where="")
             self._failures[name] = 0
             self._broken.add(name)
             return
@@ -239,7 +254,7 @@ class Supervisor:
     def _renew(self, reason: str) -> None:
         if self._stopping.is_set():
             return
-        log.info("%s: starting all nodes anew", reason)
+        tell(log, "app_changed", "%s: starting all nodes anew", reason, reason=reason)
         for name, child in self._children.items():
             self._leaving.add(name)
             child.send_signal(signal.SIGTERM)
@@ -270,7 +285,8 @@ class Supervisor:
         try:
             return self._report_death(name, pid)
         except ConnectionError as error:
-            log.warning("the death of %s is not reported, its lease will run out: %s", name, error)
+            text = "the death of %s is not reported, its lease will run out: %s"
+            tell(log, "death_unreported", text, name, error, node=name, error=error)
             return False
 
     def _start_later(self, name: str) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
 
+from rqproc.log_events import tell
+
 log = logging.getLogger("rqproc.node")
 
 ENDED = 1
@@ -74,6 +76,9 @@ class Watchdog:
 
     def _end(self) -> None:
         """The timer does not count the time of a suspended machine; the lease's clock does."""
-        log.error("strict: a handler still runs though the lease is not sure: ending this process")
+        tell(
+            log, "ended_by_strict",
+            "strict: a handler still runs though the lease is not sure: ending this process",
+        )  # fmt: skip
         logging.shutdown()
         os._exit(ENDED)

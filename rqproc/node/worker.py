@@ -21,6 +21,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from rqproc.errors import RedisUnavailable
+from rqproc.log_events import tell
 from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.executor import Executor
@@ -227,7 +228,8 @@ class Worker:
     def _begin_term(self) -> None:
         self.term = self._join()
         self._rejoined = True
-        log.warning("joined anew as %s", self.term.incarnation)
+        inc = self.term.incarnation
+        tell(log, "joined_anew", "joined anew as %s", inc, incarnation=inc)
 
     def _outside(self, error: Exception) -> None:
         """A connection is lost: pause, take in outcomes, and forget entries in time."""
