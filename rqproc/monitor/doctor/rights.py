@@ -98,6 +98,8 @@ def _questions(view: ServerView, rule: str) -> Iterator[tuple[tuple[str, ...], s
         yield ("UNLINK", rule.split("~")[1].rstrip(")").replace("*", NOTHING)), "permissions"
     elif rule.startswith("%R~"):
         yield ("GET", pattern.removeprefix("R~")), "access"
+    elif rule.startswith("%W~"):
+        yield ("SET", pattern.removeprefix("W~"), NOTHING), "access"
     elif kind == "~":
         yield ("GET", pattern), "access"
         yield ("SET", pattern, NOTHING), "access"
