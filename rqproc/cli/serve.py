@@ -91,7 +91,7 @@ def serve(
     if metrics_port:
         from rqproc.node import metrics
 
-        metrics.serve(metrics_host, metrics_port, node.tally)
+        metrics.serve(metrics_host, metrics_port, node)
 
     def ready(name: str, joined: Joined) -> None:
         name_logs(name)

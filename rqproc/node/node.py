@@ -194,6 +194,24 @@ class Node:
             beats=beats.answered, beats_missed=beats.missed,
         )  # fmt: skip
 
+    def unready(self) -> str:
+        """Return why this node does not serve as a member just now; "" where it does."""
+        if not self._worker:
+            return "not joined yet"
+        term = self._worker.term
+        if self._stopping.is_set() or term.draining:
+            return "draining: it takes nothing new"
+        if term.over:
+            return "the lease is lost: it is about to join anew"
+        if not term.trusted:
+            return "the lease may not be relied on: no heartbeat was answered in time"
+        return ""
+
+    @property
+    def lease_left_s(self) -> float:
+        """Seconds for which its lease may be relied on; 0 where it may not."""
+        return max(0.0, self._worker.term.trusted_s) if self._worker else 0.0
+
     # --- joining ---
 
     def _first_join(self) -> tuple[str, Joined, Term]:
