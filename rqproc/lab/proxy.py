@@ -70,6 +70,7 @@ class Port:
         chance: a number from 0 to 1.
 
     Attributes:
+        closed: it serves nobody any more; who was accepted just before that is let go.
         accepted: how many connections were made to it.
         lost: how many chunks have disappeared.
     """
@@ -79,6 +80,7 @@ class Port:
     ) -> None:
         self.state = CLEAR
         self.chance = chance
+        self.closed = False
         self.accepted = 0
         self.lost = 0
         self._server = server
@@ -106,6 +108,7 @@ class Port:
 
     async def close(self) -> None:
         """Serve nobody any more."""
+        self.closed = True
         (await self._serving).close()
         for task in self._connecting:
             task.cancel()
@@ -118,6 +121,8 @@ class Port:
         self._connections = {known for known in self._connections if not known.ended}
         connection = _Connection(self, self._judge())
         self._connections.add(connection)
+        if self.closed:
+            return connection.client
         task = asyncio.get_running_loop().create_task(self._connect(connection.server))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -217,6 +222,8 @@ class _End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        if self._connection.port.closed:
+            transport.abort()
         self._connection.move()
 
     def data_received(self, data: bytes) -> None:
@@ -315,4 +322,6 @@ class Proxy:
     async def _close(self) -> None:
         for port, _ in self._ports.values():
             await port.close()
+        accepting = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*accepting, return_exceptions=True)
         await asyncio.sleep(0)  # the ends of connections are told
