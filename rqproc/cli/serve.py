@@ -100,6 +100,11 @@ def serve(
         if tell:
             tell(READY)
 
+    return _run(node, ready)
+
+
+def _run(node: Node, ready: Callable[[str, Joined], None]) -> int:
+    """Serve until the end; return the exit code. The process ends here where requests are left."""
     try:
         if node.run(ready=ready):
             return RECYCLED if node.recycled else 0

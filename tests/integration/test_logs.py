@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -20,15 +21,20 @@ def _events(node: Running, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-def test_a_callers_error_and_the_nodes_line_name_the_same_request(
-    cluster: Cluster, ids: Fresh
+def test_a_callers_error_its_log_and_the_nodes_line_name_the_same_request(
+    cluster: Cluster, ids: Fresh, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "rqproc.client")
     (node,) = cluster.start("a", options=JSON)
     one, two, three = ids(3)
     with pytest.raises(HandlerFailed) as raised:
         cluster.client.request(one, "explode")
     many = cluster.client.request_many([two, three], "explode", return_exceptions=True)
     requests = [raised.value.request, *(error.request for error in many.values())]
+    told = [vars(record) for record in caplog.records if record.name == "rqproc.client"]
+    assert [(one["event"], one["request"]) for one in told] == [
+        ("request_failed", request) for request in requests
+    ]
     assert len(set(requests)) == 3
     assert all(requests)
     failed = {line["id"]: line["request"] for line in _events(node, "handler_failed")}
