@@ -262,8 +262,8 @@ class App:
                 ... that is free.
             settings: as ``rqproc.settings.NodeSettings``: ``concurrency``, ``max_entries``,
                 ``max_bytes``, ``max_queue``, ``max_waiters`` (counts, 1 or more), ``lease_s``,
-                ``heartbeat_s``, ``drain_s`` (seconds), ``placement`` ("modulo" or "slots");
-                not what ends a process.
+                ``heartbeat_s``, ``drain_s`` (seconds), ``placement`` ("modulo" or "slots"),
+                ``handoff`` (bool); not what ends a process.
 
         Returns:
             a context manager that gives a node with ``name`` and ``server``.

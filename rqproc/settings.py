@@ -94,6 +94,7 @@ class NodeOptions(TypedDict, total=False):
     max_waiters: int
     drain_s: float
     placement: Placement
+    handoff: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ class NodeSettings:
         drain_s: seconds that a graceful stop may take before it is a hard one.
         placement: how the owner of an id is found, "modulo" or "slots"; the same for all nodes of a
             namespace.
+        handoff: give what is kept of ids that move to their next owners, if these have it too.
         strict: end the process where a handler still runs when the lease may not be relied on.
         max_age_s, max_rss_mib, max_requests: seconds of service, mebibytes of memory, requests
             answered, at which a node drains and ends, to be started anew; None for no bound.
@@ -127,6 +129,7 @@ class NodeSettings:
     max_waiters: int = 10_000
     drain_s: float = 60.0
     placement: Placement = "modulo"
+    handoff: bool = False
     strict: bool = False
     max_age_s: float | None = None
     max_rss_mib: int | None = None

@@ -81,6 +81,11 @@ A second one stops at once; what was held is then run by another node.
     "others moves 1/(n+1) of the ids with slots, n/(n+1) with modulo.",
 )  # fmt: skip
 @click.option(
+    "--handoff", is_flag=True,
+    help="When nodes come and go, give what is kept of ids that move to their next owners, if "
+    "these have this option too: a rolling deploy does not empty every cache.",
+)  # fmt: skip
+@click.option(
     "--strict", is_flag=True,
     help="End the process if a handler still runs when the lease cannot be relied on any more, so "
     "that it never meets the next owner's. Run it under a supervisor, such as --count.",
@@ -141,6 +146,7 @@ def start(target: Target, /, app: str | None, name: str | None, count: int, **op
         max_queue=options["max_queue"],
         max_waiters=options["max_waiters"],
         placement=options["placement"],
+        handoff=options["handoff"],
         strict=options["strict"],
         max_age_s=options["max_age"],
         max_rss_mib=options["max_rss"],

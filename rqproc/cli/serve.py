@@ -177,6 +177,8 @@ def _child_command(
     for option in BOUNDS_HANDED_DOWN:
         if options[option] is not None:
             command += [f"--{option.replace('_', '-')}", str(options[option])]
+    if options["handoff"]:
+        command.append("--handoff")
     if options["strict"]:
         command.append("--strict")
     if options["json_logs"]:

@@ -24,6 +24,7 @@ from rqproc.node.about_id import AboutIds
 from rqproc.node.cache import Cache
 from rqproc.node.counts import Counts
 from rqproc.node.entries import Entry
+from rqproc.node.handoff import Handoff
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
 from rqproc.node.objects import Objects, last_run
@@ -53,12 +54,13 @@ class Dispatcher:
         scheduler: the runs.
         cache: what is kept here; of all that a dispatcher has, other threads may use this alone.
         objects: those of stateful ids; None where there are none to be.
+        handoff: entries of ids that move; None where nothing is given and taken.
     """
 
     def __init__(
         self, name: str, resources: Mapping[str, ResourceSpec], *, cache: Cache,
         lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance,
-        objects: Objects | None = None,
+        objects: Objects | None = None, handoff: Handoff | None = None,
     ) -> None:  # fmt: skip
         self._name = name
         self._resources = resources
@@ -70,6 +72,7 @@ class Dispatcher:
         self._outbox = Outbox(name, clock, counts)
         self.cache = cache
         self.objects = objects
+        self.handoff = handoff
         self.scheduler = Scheduler(
             name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
             max_waiters=max_waiters, chance=chance, counts=counts,
@@ -90,6 +93,7 @@ class Dispatcher:
         whose turn had come.
         """
         id = claim.id.encode(errors="surrogateescape")
+        self._note(claim)
         if id in self.scheduler.turns.unclaimed:
             lost = _lost(claim.deaths) if claim.what == "lost" else None
             self.scheduler.turns.claimed(id, claim.token, lost)
@@ -114,6 +118,10 @@ class Dispatcher:
             taken.serializer = call.serializer
         if self.scheduler.accepts(taken):
             self._serve(taken, call, first=claim.what == "first")
+
+    def _note(self, claim: Claim) -> None:
+        if self.handoff is not None and claim.what != "gone":
+            self.handoff.claimed(claim.address.encode(errors="surrogateescape"))
 
     def _serve(self, taken: Taken, call: codec.DecodedCall, *, first: bool) -> None:
         request = call.request
@@ -223,13 +231,14 @@ class Dispatcher:
 
     def learn(
         self, epoch: int, members: Sequence[str] | None, slots: bytes = b"",
-        flushed: Mapping[bytes, int] = NOTHING,
+        flushed: Mapping[bytes, int] = NOTHING, server_ms: int = 0,
     ) -> None:  # fmt: skip
         """Take in the member list, before anything else is served; None where it is as before.
 
         Args:
             slots: see ``Cache.learn``.
             flushed: see ``Claimed``.
+            server_ms: the server's clock, when it said so.
         """
         for resource, token in flushed.items():
             if token > self._flushed.get(resource, -1):
@@ -237,7 +246,10 @@ class Dispatcher:
                 self._flush(resource, token)
         if members is not None:
             self._counts.epochs += 1
-            self.cache.learn(epoch, members, slots)
+            is_new = epoch != self.cache.epoch
+            self.cache.learn(epoch, members, slots, busy=self._unacknowledged.addresses)
+            if self.handoff is not None and is_new:
+                self.handoff.learned(epoch, server_ms)
             if self.objects is not None:
                 self.objects.leave()
 
@@ -319,6 +331,12 @@ class Dispatcher:
         return not (busy or self.has_objects)
 
     @property
+    def has_entries_to_give(self) -> bool:
+        """Whether anything is kept that is to be another's, or held ready for others."""
+        is_held = self.handoff is not None and self.handoff.waits_s is not None
+        return is_held or self.cache.has_any
+
+    @property
     def has_objects(self) -> bool:
         return self.objects is not None and self.objects.count > 0
 
@@ -333,17 +351,20 @@ class Dispatcher:
         return self.objects.due_at if self.objects is not None else None
 
     def changed_since(self, tally: Tally) -> bool:
-        """Whether anything was answered after a tally was taken."""
-        outbox = self._outbox
+        """Whether anything was answered after a tally was taken, or entries have moved."""
+        outbox, handoff = self._outbox, self.handoff
         return (
             outbox.hits != tally.hits
             or outbox.succeeded + outbox.hits != tally.succeeded
             or outbox.failed != tally.failed
             or len(self.scheduler.stuck) != tally.stuck
+            or bool(
+                handoff and handoff.given + handoff.taken != tally.handed_over + tally.taken_over
+            )
         )
 
     def tally(self) -> Tally:
-        outbox, scheduler = self._outbox, self.scheduler
+        outbox, scheduler, handoff = self._outbox, self.scheduler, self.handoff
         return Tally(
             entries=self.cache.count(self._clock()),
             hits=outbox.hits,
@@ -352,6 +373,8 @@ class Dispatcher:
             succeeded=outbox.succeeded + outbox.hits,
             failed=outbox.failed,
             stuck=len(scheduler.stuck),
+            handed_over=handoff.given if handoff else 0,
+            taken_over=handoff.taken if handoff else 0,
         )
 
     def stats(self) -> NodeStats:

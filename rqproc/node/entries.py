@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from struct import Struct
 from typing import NamedTuple
@@ -147,6 +147,21 @@ class Values:
             if not was:
                 share.count += 1
                 share.queue.append(address)
+
+    def has_room(self, address: bytes, entry: Entry, bounds: Bounds) -> bool:
+        """Whether a value could be put without another going for it."""
+        if bounds is not UNBOUNDED:
+            self._bound(address, bounds)
+        size = ENTRY_BYTES + len(entry.text)
+        return all(share.has_room(1, size) for share in self._shares(address))
+
+    def ranked(self) -> Iterator[bytes]:
+        """Yield all addresses: those that are marked as used first, and what was put last."""
+        latest = list(dict.fromkeys(reversed(self._all.queue)))
+        for used in (True, False):
+            for address in latest:
+                if address in self._kept and (address in self._used) is used:
+                    yield address
 
     def drop(self, address: bytes, now: float, before: int | None = None) -> bool:
         """Return whether there was one. ``before``: one of this token, or a later one, stays."""

@@ -68,7 +68,11 @@ class Asks(NamedTuple):
 
 
 class Intake:
-    """Sorts what is popped."""
+    """Sorts what is popped.
+
+    Attributes:
+        had_mark: a mark has come since this was set to False.
+    """
 
     def __init__(
         self, resources: Mapping[str, ResourceSpec], *, cache: Cache,
@@ -84,6 +88,7 @@ class Intake:
         self._about = about
         self._clock = clock
         self._distrust_until = float("-inf")
+        self.had_mark = False
         self.abandon()
 
     def abandon(self) -> None:
@@ -125,6 +130,7 @@ class Intake:
             if form is None:
                 if id == EPOCH_MARK:
                     self._wants_view, self._rest = True, ids[place + 1 :]
+                    self.had_mark = True
                     return
                 self._take_other(id)
             elif form[1] != b"c":
@@ -234,6 +240,10 @@ class Intake:
             self._claims or self._groups or self._settles or self._wants_view
             or self._scheduler.left or self._scheduler.turns.unclaimed.keys() - self._asked_turns
         )  # fmt: skip
+
+    def want_view(self) -> None:
+        """Have the server asked who the members are."""
+        self._wants_view = True
 
     def groups(self) -> Sequence[bytes]:
         """Return the groups that are to be read now, once, by ``read_group``."""

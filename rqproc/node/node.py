@@ -24,6 +24,7 @@ from rqproc.log_events import tell
 from rqproc.node import current_job
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.handoff import Handoff
 from rqproc.node.ingress import Ingress
 from rqproc.node.lanes import Lanes
 from rqproc.node.lease import Heartbeat, Term
@@ -305,17 +306,18 @@ class Node:
     # --- parts ---
 
     def _make_dispatcher(self, name: str) -> Dispatcher:
-        settings = self.settings
-        cache = Cache(name, settings.max_entries, settings.max_bytes)
+        settings, clock = self.settings, self._runtime.suspend_proof
+        cache = Cache(name, settings.max_entries, settings.max_bytes, holds_moved=settings.handoff)
         return Dispatcher(
             name,
             self._resources,
             cache=cache,
             lanes=Lanes[Run](settings.concurrency),
-            clock=self._runtime.suspend_proof,
+            clock=clock,
             max_waiters=settings.max_waiters,
             chance=self._runtime.chance,
             objects=self._make_objects(cache),
+            handoff=Handoff(name, cache, self._resources, clock) if settings.handoff else None,
         )
 
     def _make_objects(self, cache: Cache) -> Objects:

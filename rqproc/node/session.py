@@ -9,18 +9,22 @@ session settles. In the middle of a session that is an error, since this node ha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.handoff import Handoff, Line
 from rqproc.node.intake import Asks
 from rqproc.node.lease import Term
 from rqproc.protocol import codec
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Claimed, LeaseLost, Settling
 from rqproc.runtime import Clock
-from rqproc.transport.connection import Command
+from rqproc.transport.connection import Command, Refused
+
+log = logging.getLogger("rqproc.node")
 
 SETTLE_S = 0.1
 """How often a node asks whether a server that is another one gives out requests again."""
@@ -74,7 +78,7 @@ class Session:
             # made it has its claim.
             known = self._dispatcher.known()
             claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
-            self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots, claimed.flushed)
+            self._learn(claimed)
 
     def close(self) -> None:
         """Close the connections: what may have been lost with them is done again by the next."""
@@ -228,16 +232,58 @@ class Session:
     def _take_in(self, reply: Any) -> None:
         """Take in the reply to a claim. Raises: LeaseLost, SessionSuperseded, Settling."""
         claimed = self._commands.read_claim(reply)
-        self._dispatcher.learn(claimed.epoch, claimed.members, claimed.slots, claimed.flushed)
+        self._learn(claimed)
         if self._term.over:
             raise LeaseLost
         for claim in claimed.claims:
             self._dispatcher.receive(claim, due=self._due(claim.deadline_ms, claimed))
 
+    def _learn(self, claimed: Claimed) -> None:
+        self._dispatcher.learn(
+            claimed.epoch, claimed.members, claimed.slots, claimed.flushed, claimed.now_ms
+        )
+
     def _due(self, deadline_ms: int, claimed: Claimed) -> float | None:
         if not deadline_ms:
             return None
         return self._term.clock() + (deadline_ms - claimed.now_ms) / 1000
+
+    # --- entries of ids that move ---
+
+    def exchange_entries(self) -> None:
+        """Take a packet of what others have given, and give one, if there is any.
+
+        Raises:
+            ConnectionLost, Refused, LeaseLost, SessionSuperseded, Settling.
+        """
+        handoff, intake = self._dispatcher.handoff, self._dispatcher.intake
+        if handoff is None:
+            return
+        if intake.had_mark:
+            intake.had_mark, handoff.wants = False, handoff.is_open
+        try:
+            if handoff.wants:
+                self._take_over(handoff)
+            if lines := handoff.packet():
+                self._hand_over(handoff, lines)
+        except Refused as error:
+            is_forbidden = error.code == "NOPERM"
+            log.warning("entries are neither given nor taken: %s", error)
+            handoff.give_up(for_good=is_forbidden)
+            raise
+
+    def _take_over(self, handoff: Handoff) -> None:
+        asked_at = self._term.clock()
+        reply = self._connections.ask((self._commands.take_over(self._term.incarnation),))[0]
+        packet = self._commands.read_take_over(reply)
+        handoff.take(packet if self._term.trusted else None, asked_at)
+
+    def _hand_over(self, handoff: Handoff, lines: Sequence[Line]) -> None:
+        command = self._commands.hand_over(
+            self._term.incarnation, lines, session=self._connections.number, epoch=handoff.epoch
+        )
+        reply = self._connections.ask((command,))[0]
+        handoff.gave(lines, self._commands.read_hand_over(reply))
 
     # --- telling ---
 
@@ -270,3 +316,5 @@ class Session:
         if not self.draining:
             self._connections.drain()
             self.draining = True
+            if self._dispatcher.handoff is not None:  # whose is by now what was this node's
+                self._dispatcher.intake.want_view()

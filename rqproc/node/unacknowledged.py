@@ -24,6 +24,10 @@ class Unacknowledged:
     def ids(self) -> Collection[bytes]:
         return self._taken
 
+    @property
+    def addresses(self) -> Collection[bytes]:
+        return self._busy.keys()
+
     def get(self, id: bytes) -> Taken | None:
         return self._taken.get(id)
 

@@ -25,6 +25,7 @@ from rqproc.log_events import tell
 from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.executor import Executor
+from rqproc.node.handoff import GIVE_S
 from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
 from rqproc.node.outage import Outage
@@ -42,6 +43,9 @@ from rqproc.transport.connection import ConnectionLost, Refused
 from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
+
+HAND_OVER_S = GIVE_S + 0.5
+"""A drain takes no longer for the entries that it gives away."""
 
 DISTRUST_S = 10.0
 """For so long after a lost connection a pop of it may still come late, and take a mark with it."""
@@ -87,6 +91,7 @@ class Worker:
         self._waker = self._leaders.waker
         self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
         self._stop_by: float | None = None
+        self._hand_over_by: float | None = None
         self._session: Session | None = None
         self._sessions = 0
         self._rejoined = False
@@ -215,7 +220,19 @@ class Worker:
             self._stop_by = self._monotonic() + self._drain_s
         if self._monotonic() >= self._stop_by:
             return True
-        return self._dispatcher.idle and not self._executor.has_news
+        return (
+            self._dispatcher.idle and not self._executor.has_news and not self._has_to_hand_over()
+        )
+
+    def _has_to_hand_over(self) -> bool:
+        """Whether entries are left for the next owners, and time; before it is said that this node
+        drains, all are.
+        """
+        if self._dispatcher.handoff is None:
+            return False
+        now = self._monotonic()
+        self._hand_over_by = self._hand_over_by or now + HAND_OVER_S
+        return now < self._hand_over_by and self._dispatcher.has_entries_to_give
 
     def _end_term(self) -> None:
         self._close_session()
@@ -307,6 +324,7 @@ class Worker:
                 run = run or self._executor.start_runs(leave_one=True)
             session.push_out()
             session.pop(self._most)
+            session.exchange_entries()
         except BaseException:  # this thread sees to the connection: another runs what is begun
             if run:
                 self._leaders.runner.start(run)
@@ -328,7 +346,17 @@ class Worker:
 
     @property
     def _draining(self) -> bool:
-        return self._stop_by is not None or self.term.draining
+        return self.term.draining or (self._stop_by is not None and not self._lingers)
+
+    @property
+    def _lingers(self) -> bool:
+        """Whether it is told to stop, but entries are on their way since the last change of
+        members: until then it serves as it did.
+        """
+        handoff, stop_by = self._dispatcher.handoff, self._stop_by
+        if handoff is None or stop_by is None or self._monotonic() >= stop_by:
+            return False
+        return handoff.settles_s > 0
 
     def _look_again(self, session: Session) -> tuple[float, float]:
         """Return when something must be looked at even if nothing happens: as a moment of the
@@ -338,6 +366,9 @@ class Worker:
         left_s = self._pace.look_again_s(now)
         if (settles_in_s := session.settles_in_s) is not None:
             left_s = min(left_s, settles_in_s)
+        handoff = self._dispatcher.handoff
+        if handoff is not None:
+            left_s = min(left_s, handoff.look_again_s(is_stopping=self._stop_by is not None))
         if (idle_at := self._dispatcher.idle_at) is not None:
             left_s = min(left_s, max(0.0, idle_at - now))
         if self._draining:  # it ends as soon as all is acknowledged

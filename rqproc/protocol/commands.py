@@ -28,6 +28,7 @@ from rqproc.protocol.messages import (
     LeaseLost,
     Limits,
     OtherBuild,
+    Packet,
     Sent,
     SessionSuperseded,
     Settling,
@@ -38,6 +39,9 @@ from rqproc.transport.connection import Arg, Command
 
 MOST_TOGETHER = 256
 """Calls that one group may have."""
+
+OTHER_EPOCH = -3
+"""What ``hand_over`` returns where the members have changed since."""
 
 Ending = tuple[str | bytes, ...]
 """What ends a call or a job, as ``answer`` takes it: how, its id, and what follows."""
@@ -327,6 +331,40 @@ class Commands:
     def keep_state(self, inc: str, address: str, state: str, *, token: int) -> Command:
         """Keep a state, as JSON, or none: "". The reply is 1; 0 where a later run has taken it."""
         return self._call("keep_state", inc, address, str(token), state)
+
+    def hand_over(
+        self, inc: str, entries: Iterable[tuple[bytes, bytes]], *, session: int, epoch: int
+    ) -> Command:
+        """Give what is kept of ids that have moved in an epoch to their owners.
+
+        Args:
+            entries: addresses, and what ``node.handoff`` writes of each.
+        """
+        flat: Iterable[Any] = chain.from_iterable(entries)
+        return self._call("hand_over", inc, str(session), str(epoch), *flat)
+
+    def read_hand_over(self, reply: Sequence[Any]) -> Sequence[int] | None:
+        """Return the places of those to be given again later; None where all are too late.
+
+        Raises: LeaseLost, SessionSuperseded, Settling.
+        """
+        if reply[0] == 1:
+            later: Sequence[int] = reply[1]
+            return later
+        if reply[0] != OTHER_EPOCH:
+            self.read_claim(reply)
+        return None
+
+    def take_over(self, inc: str) -> Command:
+        """Take a packet of what others have given. Its reply is read by ``read_take_over``."""
+        return self._call("take_over", inc)
+
+    def read_take_over(self, reply: Sequence[Any]) -> Packet | None:
+        if len(reply) == 1:
+            return None
+        now_ms, packet, left = reply
+        epoch, _, text = packet.partition(b"\n")
+        return Packet(now_ms, int(epoch), text.split(b"\n"), left)
 
     def drain(self, name: str, inc: str = "") -> Command:
         """``inc``: drain this incarnation alone, not a successor of its name."""

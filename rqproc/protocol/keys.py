@@ -47,6 +47,10 @@ has last published of its work. Written by beat, deleted by drop; callers may no
 ``2`` is the protocol's number. ``rqproc:NS:protocols`` (zset, score = end of the last lease in ms)
 says which protocols have live nodes in a namespace.
 
+``rqproc-entries:NS:2:INCARNATION`` (list, ten seconds) is what other nodes have
+kept of ids that are this one's by now. Written by hand_over, taken by take_over; callers have no
+right to it.
+
 Channels with the same prefix: ``reply:CALLER``, where answer publishes the answers to one caller,
 and ``dropped``, where it publishes the address of each id that was invalidated, ``*RESOURCE`` where
 all of a resource's were, and ``*`` where all were. Nodes listen to
@@ -123,6 +127,10 @@ class Keys:
     def stats(self, node: str) -> str:
         """Where a node publishes what it counts and remembers."""
         return f"rqproc-stats:{self.namespace}:{PROTOCOL}:{node}"
+
+    def entries(self, inc: str) -> str:
+        """Where a node finds what others have kept of ids that are its own by now."""
+        return f"rqproc-entries:{self.namespace}:{PROTOCOL}:{inc}"
 
     @property
     def dropped(self) -> str:

@@ -20,8 +20,8 @@ number is left alone."""
 
 SOURCES = (
     "keys", "time", "clock", "slots", "members", "jobs", "placement", "suspects", "recovery",
-    "membership", "nested", "pushing", "routing", "answering", "running", "states", "callers",
-    "sessions", "reading", "ingress",
+    "membership", "nested", "pushing", "routing", "answering", "running", "states", "handoff",
+    "callers", "sessions", "reading", "ingress",
 )  # fmt: skip
 """In this order: what a file uses stands in it or before it."""
 

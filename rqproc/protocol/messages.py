@@ -5,7 +5,7 @@ Pure. Must not know commands or connections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -88,6 +88,22 @@ class Claimed:
     flushed: Mapping[bytes, int] = field(default_factory=dict)
 
 
+class Packet(NamedTuple):
+    """Entries that another node has given away.
+
+    Attributes:
+        now_ms: the server's clock when the packet was taken.
+        epoch: in which their ids have moved.
+        lines: one for each, see ``node.handoff``.
+        left: so many packets lie ready besides.
+    """
+
+    now_ms: int
+    epoch: int
+    lines: Sequence[bytes]
+    left: int
+
+
 class Arrival(NamedTuple):
     """A job that no node has.
 
@@ -112,7 +128,12 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a node counts, as its heartbeat reports it."""
+    """What a node counts, as its heartbeat reports it.
+
+    Attributes:
+        handed_over, taken_over: entries of ids that have moved, which were given to their next
+            owners, or kept here as one; a heartbeat does not tell of them.
+    """
 
     entries: int = 0
     hits: int = 0
@@ -121,6 +142,8 @@ class Tally:
     succeeded: int = 0
     failed: int = 0
     stuck: int = 0
+    handed_over: int = 0
+    taken_over: int = 0
 
 
 @dataclass(frozen=True, slots=True)

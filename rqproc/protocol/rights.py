@@ -23,7 +23,7 @@ WITHIN: dict[Role, list[str]] = {
     ).split(),
     "node": (
         "del exists expire get hdel hexists hget hgetall hincrby hlen hmget hset hsetnx incr "
-        "incrby lindex llen lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
+        "incrby lindex llen lpop lpos lpush lrange lrem persist pexpire pttl publish rpush sadd "
         "set srem time xadd zadd zcard zcount zrange zrangebyscore zrem zremrangebyscore zscore"
     ).split(),
     "operator": (
@@ -62,7 +62,7 @@ def rules(role: Role, keys: Keys) -> tuple[str, ...]:
         *((f"%R~{answers}", f"(+unlink ~{answers})") if role == "caller" else (f"~{answers}",)),
         # What a dead node has published is deleted by whoever finds it dead.
         f"%W~{keys.stats('*')}" if role == "caller" else f"~{keys.stats('*')}",
-        *((f"~{keys.kept_state('*')}",) if role == "node" else ()),
+        *((f"~{keys.kept_state('*')}", f"~{keys.entries('*')}") if role == "node" else ()),
     )
 
 

@@ -52,6 +52,8 @@ ALL: dict[str, Command] = {
     "adopt": COMMANDS.adopt(b"j", "1-r-1"),
     "take_state": COMMANDS.take_state("a#1", "1-r-1", token=3, made=2),
     "keep_state": COMMANDS.keep_state("a#1", "1-r-1", "{}", token=3),
+    "hand_over": COMMANDS.hand_over("a#1", [(b"1-r-1", b"line")], session=1, epoch=2),
+    "take_over": COMMANDS.take_over("a#1"),
     "survey": COMMANDS.survey(),
     "stats": COMMANDS.stats(),
     "locate": COMMANDS.locate("r", [1, "é"]),

@@ -16,7 +16,8 @@ FUNCTIONS: dict[Role, tuple[str, ...]] = {
     "caller": ("route", "scatter", "enqueue", "withdraw", "fence", "survey", "locate"),
     "node": (
         "join", "beat", "drain", "leave", "claim", "settle", "answer", "reconcile", "arrivals",
-        "adopt", "survey", "locate", "stats", "take_state", "keep_state",
+        "adopt", "survey", "locate", "stats", "take_state", "keep_state", "hand_over",
+        "take_over",
     ),
     "operator": ("survey", "locate", "stats", "drain", "leave"),
 }  # fmt: skip

@@ -31,6 +31,8 @@
 --               others, so that callers need not reach it
 --   K.stats     prefix of a string per name: what a node has published, 'INCARNATION MS JSON'; not below
 --               the others, so that callers may delete it and not read it
+--   K.entries   prefix of a list per incarnation: what others have kept of ids that are its own by now, see
+--               handoff.lua; not below the others, so that callers need not reach it
 --   K.withdrawn prefix of a string per id: why its caller took it back, or nobody will answer it
 --   K.reply     prefix of a channel per caller: where its answers are published
 --   K.flushed   sorted set: resource, '' for all -> the last token of what is no entry any more
@@ -65,7 +67,7 @@ local function space(prefix, rq)
     server = prefix .. 'server', settling = prefix .. 'settling', waits = prefix .. 'waits:',
     fence = prefix .. 'fence:', fences = prefix .. 'fences', withdrawn = prefix .. 'withdrawn:',
     answer = 'rqproc-answers:' .. string.sub(prefix, 8), state = 'rqproc-states:' .. string.sub(prefix, 8),
-    stats = 'rqproc-stats:' .. string.sub(prefix, 8),
+    stats = 'rqproc-stats:' .. string.sub(prefix, 8), entries = 'rqproc-entries:' .. string.sub(prefix, 8),
     reply = prefix .. 'reply:', dropped = prefix .. 'dropped', flushed = prefix .. 'flushed',
     protocols = 'rqproc:' .. namespace .. ':protocols',
     first_leases = 'rqproc:' .. namespace .. ':leases',

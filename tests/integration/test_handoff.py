@@ -1,0 +1,64 @@
+"""Entries of ids that move go to their next owners: what is kept, what is not, and what it says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from integration import kit
+from integration.fixtures import Cluster, Fresh
+
+from rqproc import Client
+from rqproc.model import Reply
+from rqproc.placement import PLACEMENTS
+
+NAMES = ("a", "b", "c", "d")
+
+
+def options(placement: str, *more: str) -> tuple[str, ...]:
+    return (*kit.PATIENT, "--placement", placement, *more)
+
+
+def sources(client: Client, asked: list[int], resource: str = "instant") -> dict[int, str]:
+    found = client.reply_many(asked, resource, timeout=30)
+    return {id: reply.source for id, reply in found.items() if isinstance(reply, Reply)}  # type: ignore[misc]
+
+
+def kept(client: Client, asked: list[int], resource: str = "instant") -> float:
+    found = Counter(sources(client, asked, resource).values())
+    return found["hit"] / len(asked)
+
+
+def arrived(cluster: Cluster, count: float) -> None:
+    """Wait until the nodes say that they have so many entries."""
+    kit.eventually(
+        lambda: sum(node.entries for node in cluster.client.membership().nodes) >= count,
+        what="entries with their next owners",
+    )
+
+
+def restart_all(cluster: Cluster, how: tuple[str, ...], *, keeping: float = 0) -> None:
+    for name in NAMES:
+        assert cluster.nodes[name].stop() == 0
+        cluster.start(name, options=how)
+        arrived(cluster, keeping)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_rolling_restart_keeps_the_hits_with_it_and_loses_them_without(
+    cluster: Cluster, ids: Fresh, placement: str
+) -> None:
+    how = options(placement, "--handoff")
+    cluster.start(*NAMES, options=how)
+    asked = ids(1000)
+    kit.settle(cluster.client)
+    assert kept(cluster.client, asked) == 0
+    restart_all(cluster, how, keeping=0.97 * len(asked))
+    assert kept(cluster.client, asked) > 0.9
+    for name in NAMES:
+        assert cluster.nodes[name].stop() == 0
+    how = options(placement)
+    cluster.start(*NAMES, options=how)
+    assert kept(cluster.client, asked) == 0
+    restart_all(cluster, how)
+    assert kept(cluster.client, asked) < 0.3
