@@ -192,6 +192,10 @@ class Handoff:
         elif not self._addresses:
             log.info("%s: %d entries handed over so far", self._node, self.given)
 
+    def unsure(self, lines: Sequence[Line]) -> None:
+        """Nobody knows whether a packet was given: it is given once more, by the next session."""
+        self._later = list(lines)
+
     def _line(self, address: bytes, moved: Moved) -> bytes | None:
         entry, late_until, is_error = moved
         resource = self._resource(address)

@@ -22,7 +22,7 @@ from rqproc.protocol import codec
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Claimed, LeaseLost, Settling
 from rqproc.runtime import Clock
-from rqproc.transport.connection import Command, Refused
+from rqproc.transport.connection import Command, ConnectionLost, Refused
 
 log = logging.getLogger("rqproc.node")
 
@@ -78,6 +78,7 @@ class Session:
             # made it has its claim.
             known = self._dispatcher.known()
             claimed = self._connections.reconcile(known, rejoined=rejoined, bare=bare)
+            self._dispatcher.intake.had_mark = True  # one may have been lost with a connection
             self._learn(claimed)
 
     def close(self) -> None:
@@ -282,7 +283,11 @@ class Session:
         command = self._commands.hand_over(
             self._term.incarnation, lines, session=self._connections.number, epoch=handoff.epoch
         )
-        reply = self._connections.ask((command,))[0]
+        try:
+            reply = self._connections.ask((command,))[0]
+        except ConnectionLost:
+            handoff.unsure(lines)
+            raise
         handoff.gave(lines, self._commands.read_hand_over(reply))
 
     # --- telling ---

@@ -87,6 +87,11 @@ def hoard(id: Any, mebibytes: int) -> int:
     return mebibytes
 
 
+@app.resource(ttl=3600)
+def lasting(id: Any) -> dict[str, Any]:
+    return _count()
+
+
 @app.resource(ttl=0.6)
 def brief(id: Any) -> dict[str, Any]:
     return _count()

@@ -19,22 +19,24 @@ def options(placement: str, *more: str) -> tuple[str, ...]:
     return (*kit.PATIENT, "--placement", placement, *more)
 
 
-def sources(client: Client, asked: list[int], resource: str = "instant") -> dict[int, str]:
+def sources(client: Client, asked: list[int], resource: str = "lasting") -> dict[int, str]:
     found = client.reply_many(asked, resource, timeout=30)
     return {id: reply.source for id, reply in found.items() if isinstance(reply, Reply)}  # type: ignore[misc]
 
 
-def kept(client: Client, asked: list[int], resource: str = "instant") -> float:
+def kept(client: Client, asked: list[int], resource: str = "lasting") -> float:
     found = Counter(sources(client, asked, resource).values())
     return found["hit"] / len(asked)
 
 
 def arrived(cluster: Cluster, count: float) -> None:
-    """Wait until the nodes say that they have so many entries."""
-    kit.eventually(
-        lambda: sum(node.entries for node in cluster.client.membership().nodes) >= count,
-        what="entries with their next owners",
-    )
+    """Wait until four nodes say that they have so many entries, each its share."""
+
+    def have() -> bool:
+        found = [node.entries for node in cluster.client.membership().nodes]
+        return sum(found) >= count and min(found) >= count / 5
+
+    kit.eventually(have, what="entries with their next owners")
 
 
 def restart_all(cluster: Cluster, how: tuple[str, ...], *, keeping: float = 0) -> None:
@@ -44,17 +46,18 @@ def restart_all(cluster: Cluster, how: tuple[str, ...], *, keeping: float = 0) -
         arrived(cluster, keeping)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_a_rolling_restart_keeps_the_hits_with_it_and_loses_them_without(
     cluster: Cluster, ids: Fresh, placement: str
 ) -> None:
     how = options(placement, "--handoff")
     cluster.start(*NAMES, options=how)
-    asked = ids(1000)
+    asked = ids(400)
     kit.settle(cluster.client)
     assert kept(cluster.client, asked) == 0
-    restart_all(cluster, how, keeping=0.97 * len(asked))
-    assert kept(cluster.client, asked) > 0.9
+    restart_all(cluster, how, keeping=0.8 * len(asked))
+    assert kept(cluster.client, asked) > 0.75
     for name in NAMES:
         assert cluster.nodes[name].stop() == 0
     how = options(placement)
