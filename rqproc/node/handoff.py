@@ -98,7 +98,7 @@ class Handoff:
         self._allowed = True
         self._addresses: deque[bytes] = deque()
         self._later: list[Line] = []
-        self._claimed: set[bytes] = set()
+        self._claimed: dict[bytes, int] = {}
         self._claimed_since = 0
         self._settles_at = self._give_until = self._take_until = self._next_at = -math.inf
         self._server_s = 0.0
@@ -126,7 +126,7 @@ class Handoff:
     def claimed(self, address: bytes) -> None:
         """Something of an address is this node's to do: what others have kept of it is older."""
         if self._take_until > -math.inf:
-            self._claimed.add(address)
+            self._claimed[address] = self.epoch
             if len(self._claimed) > MOST_CLAIMED or self._clock() >= self._take_until:
                 self._claimed.clear()
                 self._take_until = -math.inf
@@ -235,7 +235,8 @@ class Handoff:
                 entry = Entry(made, until, int(token), text)
             except ValueError:  # someone else has written it
                 continue
-            if address not in self._claimed and self._cache.has_owned_since(packet.epoch, address):
+            is_newer = self._claimed.get(address, -1) < packet.epoch
+            if is_newer and self._cache.has_owned_since(packet.epoch, address):
                 self.taken += self._adopt(address, entry, fresh, is_error=kind == b"error")
 
     def _adopt(self, address: bytes, entry: Entry, fresh: float, *, is_error: bool) -> bool:
