@@ -37,6 +37,8 @@ EVENTS = {
     "outage_over": Event("warning", ("what", "seconds")),
     "connection_renewed": Event("debug"),
     "requests_lost": Event("warning", ("count",)),
+    "entries_given": Event("info", ("count",)),
+    "handoff_refused": Event("warning", ("error",)),
     # Requests and their handlers.
     "answered": Event("debug", ("resource", "id", "request", "source")),
     "handler_failed": Event("error", ("resource", "id", "job", "request")),

@@ -29,8 +29,8 @@ all is flushed              b has the token up to which nothing is an entry any 
                             packets of older epochs that come late are refused by the server
 a is killed or paused, a    what is on its way is lost, or comes late: see above. After a lost
 connection is cut           connection a has a new session: packets of the old one are refused
-b is killed or paused       what lies ready for it goes with it, or after HANDED_MS; b takes
-                            nothing while it may not rely on its lease
+b is killed or paused       what lies ready for it goes after HANDED_MS; b takes nothing while it
+                            may not rely on its lease
 =========================== =======================================================================
 
 Values come to b as a's app made them: a deploy that changes what a handler returns has old values
@@ -46,6 +46,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from rqproc.ids import unquote
+from rqproc.log_events import tell
 from rqproc.node.cache import Cache, Moved
 from rqproc.node.entries import Entry
 from rqproc.protocol.messages import Packet
@@ -190,7 +191,8 @@ class Handoff:
         if later:
             self._next_at = self._clock() + AGAIN_S
         elif not self._addresses:
-            log.info("%s: %d entries handed over so far", self._node, self.given)
+            text = "%s: %d entries handed over so far"
+            tell(log, "entries_given", text, self._node, self.given, count=self.given)
 
     def unsure(self, lines: Sequence[Line]) -> None:
         """Nobody knows whether a packet was given: it is given once more, by the next session."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rqproc.log_events import tell
 from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.handoff import Handoff, Line
@@ -269,7 +270,8 @@ class Session:
                 self._hand_over(handoff, lines)
         except Refused as error:
             is_forbidden = error.code == "NOPERM"
-            log.warning("entries are neither given nor taken: %s", error)
+            text = "entries are neither given nor taken: %s"
+            tell(log, "handoff_refused", text, error, error=error)
             handoff.give_up(for_good=is_forbidden)
             raise
 

@@ -400,7 +400,7 @@ def play(url: str, *, examples: int = 60) -> int:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    return machine.taken  # type: ignore[attr-defined]
+    return int(machine.taken)  # type: ignore[attr-defined]
 
 
 @pytest.mark.timeout(240)
@@ -441,7 +441,7 @@ def play_late_packet(
             machine.pop(each, 99)
             machine.take(each, True)
         machine.all_are_asked()
-        return type(machine).taken
+        return int(type(machine).taken)
     finally:
         machine.teardown()
 

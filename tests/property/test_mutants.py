@@ -13,6 +13,7 @@ import pytest
 import test_clock_facts as clock
 import test_function_facts as facts
 import test_group_facts as group_facts
+import test_handoff_facts as handoff
 import test_job_facts as jobs
 import test_large_answers as large
 import test_membership_facts as members
@@ -662,6 +663,24 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "a claim does not say how long it was queued": (
         members.test_a_claim_says_how_long_a_call_was_queued,
         Mutation("running", "math.max(0, now - math.floor(moment / 1000))", "0")),
+    "what moved in another epoch is given": (
+        handoff.test_what_is_given_in_another_epoch_is_given_to_nobody,
+        Mutation("handoff", "if epoch() ~= tonumber(at) then return { -3 } end", "")),
+    "what is held is given": (
+        handoff.test_nothing_of_an_id_is_given_that_anyone_runs,
+        Mutation("handoff", "and not holder_of(args[i])", "")),
+    "an older session gives": (
+        handoff.test_what_an_older_session_gives_is_given_to_nobody,
+        Mutation("handoff", "  if refused then return refused end\n", "")),
+    "what lies ready has no end": (
+        handoff.test_what_lies_ready_goes_after_ten_seconds,
+        Mutation("handoff", "call('PEXPIRE', K.entries .. owner, HANDED_MS)", "")),
+    "any number lies ready": (
+        handoff.test_no_more_than_sixty_four_packets_lie_ready_for_a_node,
+        Mutation("handoff", ">= MOST_PACKETS", ">= 1000")),
+    "what is given is marked nowhere": (
+        handoff.test_the_owner_finds_a_mark_in_its_queue,
+        Mutation("handoff", "call('RPUSH', queue_of(owner), EPOCH_MARK)", "")),
     "all nodes carry": (
         jobs.test_one_node_looks_into_arrivals_at_a_time,
         Mutation("ingress", "if carrier and carrier ~= inc and now", "if false and now")),

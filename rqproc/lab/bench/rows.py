@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rqproc.lab.bench import latency, memory, throughput
+from rqproc.lab.bench import latency, memory, rolling, throughput
 from rqproc.lab.bench.environment import BenchPlan, Rival
 from rqproc.lab.bench.timing import FormulaTerm, Probe, Readings, median
 from rqproc.lab.bench.work import BATCH
@@ -38,6 +38,8 @@ PROBES = {
         memory.HIT_OF_FEW,
         memory.HIT_OF_MANY,
         latency.COMMANDS,
+        rolling.WITH,
+        rolling.WITHOUT,
         throughput.ONE,
         throughput.TWO,
     )
@@ -270,6 +272,14 @@ ROWS = (
     _ratio(
         "command", "rqproc request 1, to python -c 'import redis, rq, click' and a request",
         latency.COMMANDS["command_s"], latency.COMMANDS["floor_s"], at_most(1.3),
+    ),
+    _alone(
+        "rolling", f"hits kept over a rolling restart of {rolling.NODES} nodes with --handoff",
+        rolling.WITH["kept_share"], at_least(90), unit="%", scale=100,
+    ),
+    _alone(
+        "rolling-without", "the same without it",
+        rolling.WITHOUT["kept_share"], None, unit="%", scale=100,
     ),
     _ratio(
         "two-nodes", "2 nodes to 1, with a handler that burns 2 ms of CPU",
