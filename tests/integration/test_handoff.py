@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -65,3 +66,19 @@ def test_a_rolling_restart_keeps_the_hits_with_it_and_loses_them_without(
     assert kept(cluster.client, asked) == 0
     restart_all(cluster, how)
     assert kept(cluster.client, asked) < 0.3
+
+
+def test_a_supervisor_gives_its_nodes_the_option(cluster: Cluster, ids: Fresh) -> None:
+    with kit.command(
+        cluster.url, cluster.namespace, "node", "start", "shop:app", "--name", "n", "--count", "2",
+        "--handoff", "--placement", "slots",
+    ) as running:  # fmt: skip
+        kit.eventually(lambda: len(cluster.client.members()) == 2, what="two nodes")
+        asked = ids(100)
+        kept(cluster.client, asked)
+        cluster.client.drain("n-1")
+        kit.eventually(lambda: cluster.client.members() == ("n-2",), what="a drain", every_s=0.001)
+        kit.eventually(
+            lambda: any(re.search(r"n-1: \d+ entries handed over", line) for line in running.lines)
+        )
+        assert running.stop() == 0
