@@ -380,6 +380,7 @@ class Dispatcher:
     def stats(self) -> NodeStats:
         """Return what is counted and remembered of the requests, by this clock."""
         now, counts, scheduler = self._clock(), self._counts, self.scheduler
+        handoff = self.handoff
         counts.fold()
         hot, hot_s = counts.hot(now)
         return NodeStats(
@@ -390,6 +391,8 @@ class Dispatcher:
             epochs=counts.epochs, resources=counts.resources(), hot=hot, hot_s=hot_s,
             runs=counts.runs(), slowest=counts.slowest(now), errors=counts.errors(),
             stuck=scheduler.stuck_runs(),
+            handed_over=handoff.given if handoff else 0,
+            taken_over=handoff.taken if handoff else 0,
         )  # fmt: skip
 
 
