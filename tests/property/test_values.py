@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -184,5 +185,6 @@ SETTINGS = settings(
 )
 
 
+@pytest.mark.timeout(600)  # a failure is shrunk
 def test_no_schedule_has_a_caller_given_what_is_too_old_or_was_dropped() -> None:
     run_state_machine_as_test(Values, settings=SETTINGS)

@@ -9,7 +9,7 @@ import pytest
 from rqproc import AsyncClient, Client
 
 METHODS = sorted(
-    name for name, found in vars(Client).items() if inspect.isfunction(found) and name[0] != "_"
+    name for name, _ in inspect.getmembers(Client, inspect.isfunction) if name[0] != "_"
 )
 
 
