@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 import pytest
 
-from rqproc.monitor.doctor import EXIT_CODES, Finding, Level, worst
+from rqproc.cli.docs import page
+from rqproc.monitor.doctor import CHECKS, EXIT_CODES, Finding, Level, worst
 from rqproc.monitor.doctor.findings import listed
 from rqproc.monitor.doctor.server_checks import version
 from rqproc.monitor.doctor.server_view import ServerView
@@ -60,6 +62,13 @@ class Told:
 def test_a_server_that_is_too_old_is_a_fault(info: dict[str, str], level: Level, text: str) -> None:
     (found,) = version(cast(ServerView, Told(**info)))
     assert (found.level, found.text) == (level, text)
+
+
+def test_the_page_on_operations_names_each_check() -> None:
+    text = page("operations").split("## When something is wrong", 1)[1].split("\n## ", 1)[0]
+    firsts = re.findall(r"^\| (`.*?) \| ", text, flags=re.M)
+    named = [name for first in firsts for name in re.findall(r"`([\w ]+)`", first)]
+    assert named == ["connection", *CHECKS]
 
 
 def test_code_differs_by_the_names_of_resources_and_their_files() -> None:
