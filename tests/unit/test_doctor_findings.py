@@ -8,11 +8,13 @@ from typing import cast
 import pytest
 
 from rqproc.cli.docs import page
-from rqproc.monitor.doctor import CHECKS, EXIT_CODES, Finding, Level, worst
+from rqproc.monitor.doctor import CHECKS, EXIT_CODES, Finding, Level, rights, worst
 from rqproc.monitor.doctor.findings import listed
 from rqproc.monitor.doctor.server_checks import version
 from rqproc.monitor.doctor.server_view import ServerView
 from rqproc.policy import Policy
+from rqproc.protocol.keys import Keys
+from rqproc.protocol.rights import ROLES, Role, rules
 from rqproc.resource import ResourceSpec, code_of
 
 
@@ -69,6 +71,13 @@ def test_the_page_on_operations_names_each_check() -> None:
     firsts = re.findall(r"^\| (`.*?) \| ", text, flags=re.M)
     named = [name for first in firsts for name in re.findall(r"`([\w ]+)`", first)]
     assert named == ["connection", *CHECKS]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_doctor_knows_how_to_ask_about_each_right(role: Role) -> None:
+    for rule in rules(role, Keys()):
+        asked = list(rights.questions(Keys(), rule))
+        assert asked or rule[1:] in rights.UNASKED or rule in rights.NO_RIGHTS, rule
 
 
 def test_code_differs_by_the_names_of_resources_and_their_files() -> None:

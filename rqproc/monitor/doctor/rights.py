@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from rqproc.monitor.doctor.findings import Findings, fault, listed, ok, skipped
 from rqproc.monitor.doctor.server_view import NotAllowed, ServerView
+from rqproc.protocol.keys import Keys
 from rqproc.protocol.rights import CONNECT, ROLES, Role, rules
 from rqproc.transport.connection import Refused
 
@@ -34,7 +35,7 @@ READS: dict[str, tuple[str, ...]] = {
 
 WRITES: dict[str, tuple[str, ...]] = {
     "hincrby": (KEY, "f", "1"), "hset": (KEY, "f", "v"), "hsetnx": (KEY, "f", "v"),
-    "incr": (KEY,), "incrby": (KEY, "1"), "lpush": (KEY, "v"), "rpush": (KEY, "v"),
+    "incr": (KEY,), "incrby": (KEY, "1"), "lpop": (KEY,), "lpush": (KEY, "v"), "rpush": (KEY, "v"),
     "sadd": (KEY, "m"), "set": (KEY, "v"), "xadd": (KEY, "*", "f", "v"), "zadd": (KEY, "0", "m"),
     "publish": (NOTHING, "v"), "subscribe": (NOTHING,), "unlink": (KEY,),
     "select": ("0",), "fcall": ("f", "1", KEY), "function|load": ("LOAD", "f"),
@@ -43,6 +44,9 @@ WRITES: dict[str, tuple[str, ...]] = {
 
 UNASKED = ("auth", "hello")
 """Everyone may."""
+
+NO_RIGHTS = ("on", "resetkeys", "resetchannels", "-@all")
+"""Rules that take rights away, or let a user in."""
 
 
 def rights(view: ServerView, *, user: str | None = None, role: Role | None = None) -> Findings:
@@ -82,7 +86,7 @@ def _lacking(view: ServerView, user: str, role: Role) -> Iterator[str]:
     asked = [
         (rule, command, word)
         for rule in rules(role, view.keys)
-        for command, word in _questions(view, rule)
+        for command, word in questions(view.keys, rule)
     ]
     replies = view.ask_all([("ACL", "DRYRUN", user, *command) for _, command, _ in asked])
     told = zip(asked, (reply.decode(errors="replace") for reply in replies), strict=True)
@@ -90,9 +94,9 @@ def _lacking(view: ServerView, user: str, role: Role) -> Iterator[str]:
     yield from dict.fromkeys(refused)
 
 
-def _questions(view: ServerView, rule: str) -> Iterator[tuple[tuple[str, ...], str]]:
+def questions(keys: Keys, rule: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """Commands that a rule allows, each with a word that the refusal has if it is for this rule."""
-    key = f"{view.keys.state}{NOTHING}"
+    key = f"{keys.state}{NOTHING}"
     kind, pattern = rule[0], rule[1:].replace("*", NOTHING)
     if rule.startswith("(+unlink"):
         yield ("UNLINK", rule.split("~")[1].rstrip(")").replace("*", NOTHING)), "permissions"
@@ -105,7 +109,7 @@ def _questions(view: ServerView, rule: str) -> Iterator[tuple[tuple[str, ...], s
         yield ("SET", pattern, NOTHING), "access"
     elif kind == "&":
         yield ("SUBSCRIBE", pattern), "access"
-    elif kind == "+" and rule[1:] not in UNASKED:
+    elif kind == "+" and rule[1:] in {**READS, **WRITES}:
         yield _sample(rule[1:], key), "run"
 
 
