@@ -137,7 +137,7 @@ def setup(
         client = stack.enter_context(Client(callers, namespace=NAMESPACE, app=own_app))
         options = ["--lease", str(lease_s), "--heartbeat", str(heartbeat_s)]
         options += ["--concurrency", "16", "--log-level", "warning", "--strict"]
-        options += ["--placement", placement]
+        options += ["--placement", placement, "--handoff"]
         environ = {RUN_LOG: str(path)}
 
         def launch(name: str) -> TorturedNode:
