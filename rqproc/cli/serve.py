@@ -28,7 +28,8 @@ from rqproc.cli.output import JsonLines, name_logs
 from rqproc.cli.root import Target
 from rqproc.errors import RqprocError
 from rqproc.log_events import EVENTS
-from rqproc.node.node import Node, check_threads, host_name
+from rqproc.node.membership import host_name
+from rqproc.node.node import Node, check_threads
 from rqproc.node.supervisor import READY, Supervisor, tell_supervisor
 from rqproc.protocol.keys import Keys, check_node_name
 from rqproc.protocol.messages import Joined

@@ -6,20 +6,15 @@ Knows which parts there are. Must not know what they do.
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
-from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
 from rqproc.calls.functions import FunctionCalls
-from rqproc.calls.retry import OUTAGE_S
-from rqproc.errors import ConfigError, NameTaken, RedisUnavailable
+from rqproc.errors import ConfigError
 from rqproc.log_events import tell
 from rqproc.node import current_job
 from rqproc.node.cache import Cache
@@ -28,6 +23,7 @@ from rqproc.node.handoff import Handoff
 from rqproc.node.ingress import Ingress
 from rqproc.node.lanes import Lanes
 from rqproc.node.lease import Heartbeat, Term
+from rqproc.node.membership import NodeMembership
 from rqproc.node.objects import Objects
 from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
@@ -38,13 +34,12 @@ from rqproc.node.states import ServerStates
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.worker import Worker
 from rqproc.protocol.commands import Commands
-from rqproc.protocol.keys import Keys, check_node_name
-from rqproc.protocol.messages import Joined, Limits, OtherBuild, Tally
+from rqproc.protocol.keys import Keys
+from rqproc.protocol.messages import Joined, Tally
 from rqproc.resource import ResourceSpec, code_of
 from rqproc.runtime import patched_by
 from rqproc.settings import NodeSettings
 from rqproc.stats import NodeStats, ResourceStats
-from rqproc.transport.connection import Command, Connection
 from rqproc.transport.connector import Connector
 
 if TYPE_CHECKING:
@@ -98,13 +93,15 @@ class Node:
         self._commands = Commands(keys)
         self._functions = FunctionCalls(connector, self._commands)
         self._resources = resources
-        self._given_name = check_node_name(name) if name else None
         self._parent = parent
         self._worker: Worker | None = None
         self._heartbeat: Heartbeat | None = None
         self.own_entries: OwnEntries | None = None
         self._stopping = self._runtime.event()
-        self._nonce = token_hex(8)
+        self._membership = NodeMembership(
+            connector, self._functions, self._commands, self.settings, name=name, parent=parent,
+            code=code_of(resources), stopping=self._stopping,
+        )  # fmt: skip
         self._spent = spent or self._recycle
         self.recycled = False
         self._recycling = self._make_recycling() if self.settings.is_recycled else None
@@ -129,7 +126,7 @@ class Node:
             NameTaken: a node of this name is alive.
             RedisUnavailable: not reachable at the start.
         """
-        name, joined, term = self._first_join()
+        name, joined, term = self._membership.first_join()
         dispatcher = self._make_dispatcher(name)
         worker = self._make_worker(name, dispatcher, term)
         own_entries = self.own_entries = OwnEntries(name, dispatcher.cache, lambda: worker.term)
@@ -163,7 +160,7 @@ class Node:
                 ingress.stop()
                 heartbeat.stop()
                 if finished:  # else a handler may still run: its ids wait for the lease's end
-                    self._leave(name, worker.term)
+                    self._membership.leave(name, worker.term)
         return finished
 
     def stop(self) -> None:
@@ -213,96 +210,6 @@ class Node:
         """Seconds for which its lease may be relied on; 0 where it may not."""
         return max(0.0, self._worker.term.trusted_s) if self._worker else 0.0
 
-    # --- joining ---
-
-    def _first_join(self) -> tuple[str, Joined, Term]:
-        if self._given_name:
-            return (self._given_name, *self._join_in_time(self._given_name))
-        for number in range(1, MOST_DERIVED_NAMES):
-            name = f"{host_name()}-{number}"
-            try:
-                return (name, *self._join(name))
-            except NameTaken:
-                continue
-        raise NameTaken(host_name(), 0.0)
-
-    def _join_in_time(self, name: str) -> tuple[Joined, Term]:
-        """Join; where the name is taken, wait for a predecessor's lease that nobody renews.
-
-        A supervisor's child, whose name is its own, waits though it is renewed: not for long.
-        Renewed once may be grace, that the dead have too.
-        """
-        end = self._runtime.monotonic() + 2 * self.settings.lease_s
-        expires, renewals = math.inf, 0
-        while True:
-            try:
-                return self._join(name)
-            except NameTaken as error:
-                now = self._runtime.monotonic()
-                renewals += now + error.lease_left_s > expires + RENEWED_S
-                lives = renewals > 1 and self._parent is None
-                if lives or now > end or self._stopping.is_set():
-                    raise
-                if math.isinf(expires):
-                    text = "%r was here: waiting for its lease to run out"
-                    tell(log, "name_taken", text, name, node=name)
-                expires = now + error.lease_left_s
-                self._stopping.wait(min(error.lease_left_s, 0.5) + 0.05)
-
-    def _join(self, name: str) -> tuple[Joined, Term]:
-        sent_at = self._runtime.suspend_proof()
-
-        def join(connection: Connection) -> Joined:
-            nonlocal sent_at
-            sent_at = self._runtime.suspend_proof()
-            reply = self._functions.run_over(connection, self._join_command(name))
-            return self._commands.read_join(name, reply)
-
-        def join_or_load(connection: Connection) -> Joined:
-            # By it a node knows a server that has forgotten: who may not ask must not join.
-            connection.server_id(timeout_s=OUTAGE_S)
-            try:
-                return join(connection)
-            except OtherBuild:
-                self._functions.load(connection)
-                return join(connection)
-
-        joined = self._functions.talk(join_or_load)
-        self._functions.close()  # the next time is at the end
-        trusted_until = sent_at + self.settings.trust_s
-        clock = self._runtime.suspend_proof
-        return joined, Term(joined.incarnation, trusted_until, clock, joined.epoch)
-
-    def _join_command(self, name: str) -> Command:
-        return self._commands.join(
-            name,
-            lease_s=self.settings.lease_s,
-            nonce=self._nonce,
-            limits=self._limits,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            versions=_versions(),
-            placement=self.settings.placement,
-            code=self._code,
-        )
-
-    @cached_property
-    def _code(self) -> str:
-        return code_of(self._resources)
-
-    @property
-    def _limits(self) -> Limits:
-        settings = self.settings
-        return Limits(settings.max_queue, settings.max_waiters, settings.concurrency)
-
-    def _leave(self, name: str, term: Term) -> None:
-        leave = self._commands.leave(name, term.incarnation)
-        try:
-            self._functions.run(leave)
-        except RedisUnavailable as error:
-            text = "left without a word, the lease will run out: %s"
-            tell(log, "left_without_word", text, error, error=error)
-
     # --- parts ---
 
     def _make_dispatcher(self, name: str) -> Dispatcher:
@@ -342,7 +249,7 @@ class Node:
             term=term,
             settings=self.settings,
             node=name,
-            join=lambda: self._join(name)[1],
+            join=lambda: self._membership.join(name)[1],
             ended=self._enqueue_dependents,
             watch=self._watch,
             find_job=partial(current_job.find, connection=lambda: self._redis),
@@ -416,16 +323,3 @@ def _log_failure(future: Future[None]) -> None:
     if error := future.exception():
         text = "what RQ does after jobs has failed: %s"
         tell(log, "after_jobs_failed", text, error, exc_info=error, error=error)
-
-
-def host_name() -> str:
-    """Return the host's name as a node's may begin with it: there is room for a number."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48] or "node"
-
-
-def _versions() -> tuple[str, str]:
-    """RQ's and Python's versions, as ``rq info`` shows them."""
-    import sys
-    from importlib.metadata import version
-
-    return version("rq"), sys.version
