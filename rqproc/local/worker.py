@@ -31,8 +31,8 @@ from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
 from rqproc.node.objects import Objects
 from rqproc.node.runner import Heard, Runner
-from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim, Sent, Tally
+from rqproc.protocol.node_commands import Ending
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Queue, Runtime, Thread
 from rqproc.settings import NodeSettings

@@ -30,8 +30,9 @@ from typing import Any
 from rqproc.locks import Lock
 from rqproc.log_events import tell
 from rqproc.protocol import loading
-from rqproc.protocol.commands import Commands, Ending
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Claimed, Known
+from rqproc.protocol.node_commands import Ending
 from rqproc.runtime import Waker
 from rqproc.transport.connection import Command, Connection, ConnectionLost, pack
 from rqproc.transport.connector import Connector

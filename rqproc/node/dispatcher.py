@@ -35,8 +35,8 @@ from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.policy import check_own_ttl
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.commands import Ending, Outcome
 from rqproc.protocol.messages import Claim, Known, Tally
+from rqproc.protocol.node_commands import Ending, Outcome
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Chance, Clock
 from rqproc.stats import NodeStats

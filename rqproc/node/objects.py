@@ -51,7 +51,7 @@ from rqproc.model import Request
 from rqproc.node.runs import Run, Taken
 from rqproc.objects import CLOSE, SAVING, StatefulClass
 from rqproc.protocol import codec
-from rqproc.protocol.commands import object_hold
+from rqproc.protocol.node_commands import object_hold
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 

@@ -18,7 +18,8 @@ from rqproc.node.entries import Entry
 from rqproc.node.hot_ids import BATCH
 from rqproc.node.runs import Failure, Taken
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.commands import Commands, Ending, Outcome
+from rqproc.protocol.commands import Commands
+from rqproc.protocol.node_commands import Ending, Outcome
 from rqproc.runtime import Clock
 
 log = logging.getLogger("rqproc.node")

@@ -8,8 +8,9 @@ from callers import Callers
 from simnode import SimNode
 
 from rqproc.errors import StateSuperseded
-from rqproc.protocol.commands import Commands, object_hold
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Claim
+from rqproc.protocol.node_commands import object_hold
 
 
 @dataclass(eq=False)

@@ -17,9 +17,9 @@ from stage import PLAIN, Stage
 from world import MARK, View, part_id, parts
 
 from rqproc.protocol import answer_codec
-from rqproc.protocol.commands import Ending
 from rqproc.protocol.keys import job_key
 from rqproc.protocol.messages import Claim, Claimed, LeaseLost, Sent, SessionSuperseded, Settling
+from rqproc.protocol.node_commands import Ending
 
 AT = "2026-01-01T00:00:00.000000Z"
 

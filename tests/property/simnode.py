@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from ledger import name_of
 
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.commands import Commands, Ending
+from rqproc.protocol.commands import Commands
 from rqproc.protocol.messages import Claim, Known
+from rqproc.protocol.node_commands import Ending
 
 if TYPE_CHECKING:
     from objects import SimObject

@@ -17,8 +17,8 @@ from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
 from rqproc.node.runs import Done, Run
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.commands import Ending
 from rqproc.protocol.messages import Claim
+from rqproc.protocol.node_commands import Ending
 
 TTL_S = 5.0
 KNOWN = ["brisk", "charge", "demo", "patient", "price", "prices", "rated"]

@@ -12,7 +12,7 @@ from rqproc.ids import address
 from rqproc.model import Request
 from rqproc.node.intake import SHORT_BYTES, Settle
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.commands import Ending
+from rqproc.protocol.node_commands import Ending
 
 
 @pytest.fixture
