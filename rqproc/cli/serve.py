@@ -178,7 +178,7 @@ def _child_command(
     for option in BOUNDS_HANDED_DOWN:
         if options[option] is not None:
             command += [f"--{option.replace('_', '-')}", str(options[option])]
-    if options["handoff"]:
+    if options["handoff"] and not options["reload"]:  # they are what the old code has made
         command.append("--handoff")
     if options["strict"]:
         command.append("--strict")
