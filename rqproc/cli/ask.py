@@ -18,8 +18,8 @@ from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import RqprocError
 from rqproc.ids import Id, canonical
-from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, Location, OnLost, Reply
-from rqproc.placement import SLOTS
+from rqproc.model import DEFAULT_RESOURCE, DEFAULT_TIMEOUT_S, OnLost, Reply
+from rqproc.monitor.texts import why_there
 from rqproc.resource import ResourceSpec
 from rqproc.settings import LOCAL, resolve_url
 
@@ -273,15 +273,6 @@ def owner(target: Target, ids: tuple[str, ...], resource: str, as_json: bool) ->
         click.echo("error: no live node: start one with `rqproc node start`", err=True)
         return 3
     return 0
-
-
-def why_there(found: Location) -> str:
-    """Return how the owner follows from the id and the members."""
-    members = ", ".join(found.members)
-    if found.placement == "slots":
-        return f"hash slot {found.hash_slot} of {SLOTS}, dealt to {found.owner} of {members}"
-    count = len(found.members)
-    return f"slot {found.slot} modulo {count} = {found.slot % count} of {members}"
 
 
 @click.command(

@@ -57,17 +57,6 @@ def name_logs(node: str) -> None:
             handler.formatter.node = node
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as people read it: "1.2 ms", "3.4 s", "12 min"."""
-    seconds = max(0.0, seconds)
-    if seconds < 0.9995:
-        ms = seconds * 1000
-        return f"{ms:.1f} ms" if ms < 99.95 else f"{ms:.0f} ms"
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.1f} h"
-
-
 def log_to_stderr(*, level: str, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")

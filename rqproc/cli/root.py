@@ -14,6 +14,7 @@ from rqproc import __version__
 
 COMMANDS = {
     "bench": "rqproc.cli.bench:bench",
+    "dashboard": "rqproc.cli.dashboard:dashboard",
     "demo": "rqproc.cli.demo:demo",
     "docs": "rqproc.cli.docs:docs",
     "doctor": "rqproc.cli.doctor:doctor",
@@ -25,6 +26,7 @@ COMMANDS = {
     "request": "rqproc.cli.ask:request",
     "server": "rqproc.cli.server:server",
     "simulate": "rqproc.cli.simulate:simulate_command",
+    "top": "rqproc.cli.top:top",
     "torture": "rqproc.cli.torture:torture",
 }
 
