@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 
 import click
+from rich.console import Console
 from rich.table import Table
 
+from rqproc.cli.dashboard import extra
 from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
+from rqproc.client import Client
 from rqproc.errors import RqprocError
-from rqproc.lab.demo import IDS, Round, run_demo
+from rqproc.lab.demo import IDS, Round, Stays, run_demo
 from rqproc.lab.processes import Activity
 from rqproc.model import Reply
 
@@ -28,9 +33,20 @@ Next: [bold]rqproc node start --name 1[/bold] in one console,
 STYLES = ("cyan", "magenta", "green")
 
 
-@click.command(epilog="\b\nExamples:\n  rqproc demo\n  rqproc --url redis://localhost:6379 demo")
+@click.command(
+    epilog="""\b
+Examples:
+  rqproc demo
+  rqproc demo --dashboard
+  rqproc --url redis://localhost:6379 demo
+"""
+)
+@click.option(
+    "--dashboard", is_flag=True,
+    help="Show it on a page in the browser, and let it stay there until Ctrl-C.",
+)  # fmt: skip
 @click.pass_obj
-def demo(target: Target) -> int:
+def demo(target: Target, dashboard: bool) -> int:
     """Show the whole story in one console: three nodes, six ids, a kill -9.
 
     Starts a private server and three nodes, asks for ids 1 to 6 twice, waits until the values
@@ -40,18 +56,39 @@ def demo(target: Target) -> int:
     out = console()
     rounds: list[Round] = []
     out.print("Each id is asked of the one process that owns it: id modulo the live nodes.\n")
-    with out.status("") as status:
-        for event in run_demo(target.url):
+    story = run_demo(target.url, show=partial(_show, out) if dashboard else None)
+    with closing(story), out.status("") as status:
+        for event in story:
+            if isinstance(event, Stays):
+                status.stop()
+                _print_end(out, rounds)
+                out.print("The cluster stays, and its page. Ctrl-C ends both.")
+                while True:
+                    signal.pause()
             if isinstance(event, Activity):
                 status.update(event.text)
                 out.print(f"[dim]... {event.text}[/dim]")
             else:
                 rounds.append(event)
                 out.print(f"    ids 1 to 6, {event.title}: {_told(event)}")
+    _print_end(out, rounds)
+    return 1 if any(_failures(told) for told in rounds) else 0
+
+
+@contextmanager
+def _show(out: Console, client: Client) -> Iterator[None]:
+    """Serve the page of a cluster, and open it where there is somebody to look."""
+    with extra().Dashboard(client) as page:
+        out.print(f"    the page: {page.url}")
+        if out.is_terminal:
+            click.launch(page.url)
+        yield
+
+
+def _print_end(out: Console, rounds: Sequence[Round]) -> None:
     out.print()
     out.print(_table(rounds))
     out.print(MORAL)
-    return 1 if any(_failures(told) for told in rounds) else 0
 
 
 def _failures(told: Round) -> list[RqprocError]:

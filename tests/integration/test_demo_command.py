@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import pytest
 from integration import kit
@@ -115,3 +118,27 @@ def test_the_demo_tells_its_story_and_leaves_nothing(whole: Stage) -> None:
     assert "0 failed" in whole.running.stdout
     assert "Traceback" not in whole.running.stderr
     whole.leaves_nothing()
+
+
+def test_the_demo_on_a_page_stays_until_it_is_ended_and_leaves_nothing() -> None:
+    stage = Stage(command=("demo", "--dashboard"))
+    try:
+        stage.prints("the page: http://127.0.0.1:")
+        (url,) = re.findall(r"the page: (http://127\.0\.0\.1:\d+/)", stage.running.stdout)
+        stage.prints("The cluster stays, and its page.")
+
+        def seen_nodes() -> list[str]:
+            with urllib.request.urlopen(f"{url}api/overview") as answer:
+                seen.update(json.load(answer))
+            return [row["info"]["name"] for row in seen["nodes"]]
+
+        seen: dict[str, Any] = {}
+        kit.eventually(lambda: seen_nodes() == ["n1", "n2", "n3"])
+        assert seen["total"]["requests_per_s"] > 0
+        assert "died" in {event["kind"] for event in seen["events"]}
+        stage.running.signal(signal.SIGINT)
+        assert stage.running.wait() == 130
+        assert "Traceback" not in stage.running.stderr
+        stage.leaves_nothing()
+    finally:
+        stage.close()
