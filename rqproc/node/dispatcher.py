@@ -191,7 +191,7 @@ class Dispatcher:
         """Drop the entry, and let nobody who comes later join or keep what is being computed."""
         now = self._clock()
         had = self.cache.drop(taken.key, now)
-        ran = self.scheduler.part(taken.key)
+        ran = self.scheduler.joinable.part(taken.key)
         text = b"true" if had or ran else b"false"
         self._outbox.value(taken, Entry(now, now, taken.token, text), "miss", ":dropped")
 
@@ -205,7 +205,7 @@ class Dispatcher:
 
     def _flush(self, resource: bytes, token: int) -> None:
         self.cache.flush(resource, token)
-        self.scheduler.part_all(resource, token)
+        self.scheduler.joinable.part_all(resource, token)
 
     def _renew(self, taken: Taken, resource: ResourceSpec, call: codec.DecodedCall) -> None:
         """Have a value made now, or keep the one that is given, whatever is kept."""
@@ -275,7 +275,7 @@ class Dispatcher:
     def forget_entries(self) -> None:
         """The lease may not be relied on for now: serve nothing that is kept."""
         self.cache.clear()
-        self.scheduler.keep_nothing()
+        self.scheduler.joinable.keep_nothing()
 
     # --- what is sent ---
 

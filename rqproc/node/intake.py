@@ -182,7 +182,7 @@ class Intake:
         """
         if self._cache.has_more and self._take_kept(id, key):
             return
-        if self._scheduler.can_be_joined(key):
+        if key in self._scheduler.joinable:
             self._join(id, key)
         elif key in self._claimed_keys:
             self._behind.setdefault(key, []).append(id)
@@ -197,7 +197,7 @@ class Intake:
         """
         now, resource = self._clock(), self._resource(key)
         kept = self.kept(key, resource.policy, now) if resource else None
-        if kept is None or not (kept[1] == "error" or self._scheduler.can_be_joined(key)):
+        if kept is None or not (kept[1] == "error" or key in self._scheduler.joinable):
             return False
         self._outbox.kept(id, key.decode(), *kept, now)
         return True
@@ -278,7 +278,7 @@ class Intake:
         for key, ids in behind.items():
             cache, now = self._cache, self._clock()
             kept = cache.get(key, now) or cache.error(key, now) or cache.late(key, now)
-            if self._scheduler.can_be_joined(key) or kept:
+            if key in self._scheduler.joinable or kept:
                 self.take(ids)
             else:
                 self._claims.update(dict.fromkeys(ids))

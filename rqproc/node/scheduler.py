@@ -14,6 +14,7 @@ from rqproc.model import Request
 from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
 from rqproc.node.counts import Counts
+from rqproc.node.joinable import JoinableRuns
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.past_runs import PastRuns
@@ -38,6 +39,7 @@ class Scheduler:
 
     Attributes:
         stuck: by address, runs that take too long: the address is refused until they end.
+        joinable: runs that whoever asks now may wait for.
         left: ids that waited for a run which is not begun, and must be claimed on their own now.
         past: runs that have ended.
         turns: runs that may begin, and those that may when their job is claimed.
@@ -55,7 +57,7 @@ class Scheduler:
         self._outbox = outbox
         self._lanes = lanes
         self._clock = clock
-        self._joinable: dict[bytes, Run] = {}
+        self.joinable = JoinableRuns()
         self._running: set[Run] = set()
         self._timed = Timed()
         self._counts = counts
@@ -77,13 +79,9 @@ class Scheduler:
         self._outbox.failure(taken, RefusedRun(report, "Crowded: too many requests of this id\n"))
         return False
 
-    def can_be_joined(self, key: bytes) -> bool:
-        """Whether a computation of an address is under way that whoever asks now may wait for."""
-        return key in self._joinable
-
     def join(self, taken: Taken) -> bool:
         """Wait for the computation that is under way; return whether there is one."""
-        run = self._joinable.get(taken.key)
+        run = self.joinable.get(taken.key)
         if run is None:
             return False
         self.joined += 1
@@ -113,7 +111,7 @@ class Scheduler:
                 self._outbox.failure(taken, refusal)
                 return
         if keeps:
-            self._joinable[run.key] = run
+            self.joinable.add(run)
         if has_rate:
             self._let_in()
         else:
@@ -132,7 +130,7 @@ class Scheduler:
 
     def may_refresh(self, key: bytes, resource: ResourceSpec) -> bool:
         """Whether a value is to be made anew now: nobody is at it, and its rate lets it."""
-        if key in self._joinable or key in self.stuck:
+        if key in self.joinable or key in self.stuck:
             return False
         return self._rates.admits_now(resource, key, self._clock())
 
@@ -143,11 +141,11 @@ class Scheduler:
         so behind what runs now, which is not kept any more.
         """
         taken.renews = True
-        waits = self._joinable.get(taken.key)
+        waits = self.joinable.get(taken.key)
         if given is None and waits and waits not in self._running and waits.given is None:
             self.join(taken)
             return
-        self.part(taken.key)
+        self.joinable.part(taken.key)
         self.add(taken, resource, request, keeps=True, given=given)
 
     def refresh(self, taken: Taken, resource: ResourceSpec, request: Request) -> None:
@@ -159,7 +157,7 @@ class Scheduler:
             taken.address, taken.key, resource, request, taken.token, hold=taken, is_refresh=True,
             queued_at=self._clock(),
         )  # fmt: skip
-        self._joinable[run.key] = run
+        self.joinable.add(run)
         self._lanes.add(run.key, run)
 
     def close(self, run: Run) -> None:
@@ -167,25 +165,6 @@ class Scheduler:
         if run.hold and run.hold.id not in self._unacknowledged.ids:
             self._unacknowledged.add(run.hold)
         self._lanes.add(run.key, run)
-
-    def part(self, key: bytes) -> bool:
-        """Let nobody join what is being computed of an address, nor keep it; return whether it
-        is.
-        """
-        run = self._joinable.pop(key, None)
-        if run is None:
-            return False
-        run.keeps = False
-        return True
-
-    def part_all(self, resource: bytes, token: int) -> None:
-        """``part`` those runs that were claimed up to a token, of a resource, or of all with b"".
-
-        A job's has no token before it begins: it is taken for one of these.
-        """
-        for key, run in list(self._joinable.items()):
-            if run.token <= token and resource in (b"", key.split(b"-", 2)[1]):
-                self.part(key)
 
     def give_up(self, ids: Collection[bytes]) -> None:
         """Nobody waits for these any more: it is as if their deadlines had come."""
@@ -235,7 +214,7 @@ class Scheduler:
         if run.hold or any(taken.token for taken in run.waiting):
             return True
         self._lanes.done(run.key)
-        self._close_to_joiners(run)
+        self.joinable.close(run)
         for taken in run.waiting:
             self._unacknowledged.remove(taken.id)
             self.left.append(taken.id)
@@ -280,7 +259,7 @@ class Scheduler:
         if run.given is None:
             self._count(run, outcome, told=overdue is not None)
         self._lanes.done(run.key)
-        self._close_to_joiners(run)
+        self.joinable.close(run)
         run.batch = ()
         self.past.note(run, outcome, self._clock())
         self._results.tell(run, outcome, overdue)
@@ -321,10 +300,6 @@ class Scheduler:
         tell(log, "job_runs_on", text, self._name, taken.name, why, job=taken.name, reason=why)
         return None
 
-    def _close_to_joiners(self, run: Run) -> None:
-        if self._joinable.get(run.key) is run:
-            del self._joinable[run.key]
-
     # --- runs that take long ---
 
     def change_slot(self, run: Run, slot: Slot) -> None:
@@ -349,7 +324,7 @@ class Scheduler:
         about = run.about
         self.stuck[run.key] = overdue
         run.keeps = False
-        self._close_to_joiners(run)
+        self.joinable.close(run)
         self._lanes.pause(run.key)
         told = list(run.waiting)
         if told and not run.hold:
@@ -381,7 +356,7 @@ class Scheduler:
 
     def forget(self) -> None:
         """The lease is lost: answer nobody; what runs goes on for nobody, but keeps its id."""
-        self._joinable.clear()
+        self.joinable.clear()
         self._rates.clear()
         self._lanes.clear()
         for run in (*self.turns.clear(), *self._batches.clear()):
@@ -391,11 +366,6 @@ class Scheduler:
         self._outbox.clear()
         for run in self._running:
             self._unacknowledged.add(run.orphan())
-
-    def keep_nothing(self) -> None:
-        """What is being computed becomes no entry."""
-        for run in self._joinable.values():
-            run.keeps = False
 
     # --- what is under way ---
 

@@ -167,7 +167,7 @@ def test_what_keeps_nothing_may_have_a_rate_too() -> None:
 def test_many_jobs_of_one_id_keep_no_other_id_waiting(at: Bench) -> None:
     for turn in range(50):
         at.pop(at.job(f"j{turn}", 1, "rated"))
-        at.scheduler.part(b"1-rated-1")  # so that none joins another
+        at.scheduler.joinable.part(b"1-rated-1")  # so that none joins another
     assert begun(at) == [1]
     at.ask(3, "rated")
     assert begun(at) == [3]
