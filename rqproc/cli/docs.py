@@ -28,6 +28,9 @@ TOPICS = (
 )  # fmt: skip
 """In the order in which one would read them."""
 
+FILES = {"operations": ("rqproc.service", "kubernetes.yaml", "alerts.yaml", "grafana.json")}
+"""By page, files that come with it, in a folder of its name."""
+
 WIDEST = 100
 """Columns; longer lines of text are hard to read."""
 
@@ -47,19 +50,26 @@ Examples:
   rqproc docs python                 one page, as the terminal can show it
   rqproc docs operations | less      where the output is no terminal: Markdown
   rqproc docs operations --raw       Markdown in any case
+  rqproc docs operations --file rqproc.service > /etc/systemd/system/rqproc.service
 """
 )
 @click.argument("topic", type=click.Choice(TOPICS), metavar="[TOPIC]", required=False)
 @click.option(
     "--raw", is_flag=True, help="The page in Markdown, as it is written, without a pager."
 )
-def docs(topic: str | None, raw: bool) -> None:
+@click.option(
+    "--file", "name", metavar="NAME",
+    help="A file that comes with a page, as it is: for systemd, Kubernetes, Prometheus, Grafana.",
+)  # fmt: skip
+def docs(topic: str | None, raw: bool, name: str | None) -> None:
     """Show the documentation: a page, or without TOPIC what there is.
 
     In a terminal a page goes through the pager, as PAGER names it.
     """
     terminal = sys.stdout.isatty()
-    if topic is None:
+    if name is not None:
+        click.echo(_file(topic, name), nl=False)
+    elif topic is None:
         click.echo(_printable(_listed(terminal=terminal)), nl=False)
         if terminal:
             click.echo("\nA page: rqproc docs TOPIC", err=True)
@@ -74,6 +84,15 @@ def docs(topic: str | None, raw: bool) -> None:
 def page(topic: str) -> str:
     """Return a page in Markdown."""
     return files("rqproc").joinpath("docs", f"{topic}.md").read_text("utf-8")
+
+
+def _file(topic: str | None, name: str) -> str:
+    """Return a file that comes with a page. Raises: click.UsageError: there is none."""
+    names = FILES.get(topic or "", ())
+    if name in names:
+        return files("rqproc").joinpath("docs", str(topic), name).read_text("utf-8")
+    there = "; ".join(f"{topic}: {', '.join(names)}" for topic, names in FILES.items())
+    raise click.UsageError(f"no file {name!r} comes with {topic or 'no page'}; there are {there}")
 
 
 def summary(text: str) -> str:

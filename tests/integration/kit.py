@@ -9,9 +9,12 @@ import json
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -58,6 +61,21 @@ def eventually(
         if time.monotonic() >= end:
             raise AssertionError(f"not within {within_s:g} s: {what or look}")
         time.sleep(every_s)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        return int(nobody.getsockname()[1])
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Return the status and the text of an answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
 
 
 def settle(client: Client) -> None:

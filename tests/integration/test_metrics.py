@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -25,24 +22,9 @@ BRISK = ("--lease", "1.5", "--heartbeat", "0.3")
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        return int(nobody.getsockname()[1])
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    """Return the status and the text of an answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
-
-
 def samples(port: int) -> Mapping[Sample, float]:
     """Read all that is served, as Prometheus' own parser does."""
-    _, text = get(port, "/metrics")
+    _, text = kit.get(port, "/metrics")
     found: dict[Sample, float] = {}
     for family in parser.text_string_to_metric_families(text):
         for sample in family.samples:
@@ -57,7 +39,7 @@ def value(found: Mapping[Sample, float], name: str, **labels: str) -> float:
 
 
 def start(cluster: Cluster, *options: str) -> int:
-    port = free_port()
+    port = kit.free_port()
     cluster.start("a", options=(*BRISK, "--metrics-port", str(port), *options))
     return port
 
@@ -112,7 +94,7 @@ def test_resources_that_callers_make_up_are_one_label(cluster: Cluster) -> None:
         return value(found, "rqproc_errors_total", **kind) == 20
 
     kit.eventually(told, every_s=0.05)
-    assert "made_up" not in get(port, "/metrics")[1]
+    assert "made_up" not in kit.get(port, "/metrics")[1]
 
 
 def test_promtool_has_nothing_to_say_of_the_names(cluster: Cluster, ids: Fresh) -> None:
@@ -121,8 +103,8 @@ def test_promtool_has_nothing_to_say_of_the_names(cluster: Cluster, ids: Fresh) 
         pytest.skip("needs promtool, of Debian's package prometheus")
     port = start(cluster)
     cluster.client.request(ids(1)[0], "price")
-    kit.eventually(lambda: "rqproc_runs_total{" in get(port, "/metrics")[1], every_s=0.05)
-    text = get(port, "/metrics")[1]
+    kit.eventually(lambda: "rqproc_runs_total{" in kit.get(port, "/metrics")[1], every_s=0.05)
+    text = kit.get(port, "/metrics")[1]
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
@@ -133,17 +115,17 @@ def test_a_member_is_ready_and_a_draining_node_lives_and_is_not(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
     port = start(cluster)
-    assert get(port, "/healthz") == (200, "ok\n")
-    assert get(port, "/readyz") == (200, "ready\n")
+    assert kit.get(port, "/healthz") == (200, "ok\n")
+    assert kit.get(port, "/readyz") == (200, "ready\n")
     (id,) = ids(1)
     job = cluster.client.enqueue(id, "gated")
     book.started("gated", id)
     cluster.client.drain("a")
     status, why = kit.eventually(
-        lambda: found if (found := get(port, "/readyz"))[0] != 200 else None, every_s=0.05
+        lambda: found if (found := kit.get(port, "/readyz"))[0] != 200 else None, every_s=0.05
     ) or (0, "")
     assert (status, why) == (503, "draining: it takes nothing new\n")
-    assert get(port, "/healthz")[0] == 200
+    assert kit.get(port, "/healthz")[0] == 200
     book.release("gated", id)
     kit.eventually(lambda: job.get_status() == "finished")
 
@@ -156,14 +138,14 @@ def test_without_its_server_a_node_lives_and_is_not_ready_until_it_is_back(
         port = start(Cluster(stack, server.url, "probes", book_url=shop_server.url))
         server.pause()
         status, why = kit.eventually(
-            lambda: found if (found := get(port, "/readyz"))[0] != 200 else None, every_s=0.05
+            lambda: found if (found := kit.get(port, "/readyz"))[0] != 200 else None, every_s=0.05
         ) or (0, "")
         assert status == 503
         assert "no heartbeat was answered in time" in why
-        assert get(port, "/healthz") == (200, "ok\n")
+        assert kit.get(port, "/healthz") == (200, "ok\n")
         assert value(samples(port), "rqproc_ready") == 0
         server.go_on()
-        kit.eventually(lambda: get(port, "/readyz")[0] == 200, every_s=0.05)
+        kit.eventually(lambda: kit.get(port, "/readyz")[0] == 200, every_s=0.05)
         assert value(samples(port), "rqproc_heartbeats_missed_total") > 0
 
 
@@ -172,8 +154,8 @@ def test_the_page_on_operations_has_every_metric_that_is_served(
 ) -> None:
     port = start(cluster)
     cluster.client.request(ids(1)[0], "price")
-    kit.eventually(lambda: "rqproc_runs_total{" in get(port, "/metrics")[1], every_s=0.05)
-    families = parser.text_string_to_metric_families(get(port, "/metrics")[1])
+    kit.eventually(lambda: "rqproc_runs_total{" in kit.get(port, "/metrics")[1], every_s=0.05)
+    families = parser.text_string_to_metric_families(kit.get(port, "/metrics")[1])
     served = {
         family.name + "_total" * (family.type == "counter")
         for family in families
