@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rqproc.node.objects import Held
+from rqproc.node.held import Held
 
 
 class LocalStates:

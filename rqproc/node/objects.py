@@ -36,22 +36,20 @@ Handlers' threads make and use objects, the worker's thread decides which are to
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from rqproc.context import ASKING, CURRENT
 from rqproc.ids import Id
 from rqproc.log_events import tell
 from rqproc.model import Request
+from rqproc.node.held import Held, Saving, States, state_text
 from rqproc.node.runs import Run, Taken
 from rqproc.objects import CLOSE, SAVING, StatefulClass
-from rqproc.protocol import codec
-from rqproc.protocol.node_commands import object_hold
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 
@@ -62,65 +60,6 @@ CLOSE_S = 10.0
 
 KEEP_S = 60.0
 """For so long it is tried to keep what ``close`` has returned, where the server is out."""
-
-
-class States(Protocol):
-    """Where states are kept, as JSON; "" stands for none. The same with ``a`` for event loops."""
-
-    @property
-    def incarnation(self) -> str:
-        """Who takes and keeps at this moment."""
-
-    def take(self, held: Held, token: int) -> str:
-        """Raises: StateSuperseded, RedisUnavailable."""
-
-    async def atake(self, held: Held, token: int) -> str: ...
-
-    def keep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
-        """``for_s``: seconds for which it is tried. Raises: StateSuperseded, RedisUnavailable."""
-
-    async def akeep(self, held: Held, text: str, *, for_s: float = 0.0) -> None: ...
-
-
-class Held:
-    """An id that is held here for its object, from just before its state is taken.
-
-    Attributes:
-        incarnation: under which it was.
-        made: token of the run that did; ``hold.token`` is that of the latest run.
-        hold: what keeps the id from other nodes.
-        instance: the object; None where it is to be made, from ``state``, once that is taken.
-        used_at: when a run of it has ended last; ``busy`` while one is under way.
-        closing: its last run waits in the lane; ``gone``: that is over.
-    """
-
-    __slots__ = (
-        "address", "busy", "closing", "gone", "hold", "incarnation", "instance", "made", "state",
-        "taken", "used_at",
-    )  # fmt: skip
-
-    def __init__(self, address: str, token: int, incarnation: str) -> None:
-        self.address = address
-        self.incarnation = incarnation
-        self.made = token
-        name = object_hold(token, address).encode()
-        self.hold = Taken(name, address, address.encode(), token, holds=True)
-        self.instance: Any = None
-        self.taken, self.state = False, ""
-        self.used_at = 0.0
-        self.busy = self.closing = self.gone = False
-
-    def make(self, kind: StatefulClass, id: Id) -> Any:
-        """Return the object, made of what was taken if it is not there."""
-        if self.instance is None:
-            self.instance = kind.make(id, json.loads(self.state) if self.state else None)
-            self.state = ""
-        return self.instance
-
-    def let_go(self) -> Any:
-        """Return the object, which is here no more; one that is made after it takes the state."""
-        instance, self.instance, self.taken = self.instance, None, False
-        return instance
 
 
 class Objects:
@@ -332,25 +271,6 @@ def last_run(held: Held, resource: ResourceSpec, id: Id) -> Run:
     return Run(
         held.address, hold.key, closing, request, hold.token, keeps=False, hold=hold, closes=True
     )
-
-
-class Saving:
-    """What ``rqproc.save`` does, in one run of an object."""
-
-    def __init__(self, states: States, held: Held) -> None:
-        self._states = states
-        self._held = held
-
-    def save(self, state: Any) -> None:
-        self._states.keep(self._held, "" if state is None else state_text(state))
-
-    async def asave(self, state: Any) -> None:
-        await self._states.akeep(self._held, "" if state is None else state_text(state))
-
-
-def state_text(state: Any) -> str:
-    """Return a state as JSON text. Raises: codec.UnservableValue: it is not JSON, or over 1 MiB."""
-    return codec.encode_value(state, "the state")
 
 
 def _first(of: OrderedDict[str, Held]) -> Held | None:

@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import RedisUnavailable, StateSuperseded
 from rqproc.log_events import tell
-from rqproc.node.objects import Held
+from rqproc.node.held import Held
 from rqproc.protocol.commands import Commands
 from rqproc.runtime import Runtime
 
