@@ -134,8 +134,9 @@ class Outbox:
             self.hits += 1
         else:
             self.succeeded += 1
-        self._counts.answered(taken, "changed" if outcome in CHANGES else source, now)
-        self._log(taken.id, taken.address, source, text)
+        shown = "changed" if outcome in CHANGES else source
+        self._counts.answered(taken, shown, now)
+        self._log(taken.id, taken.address, shown, text)
         if taken.renews:
             outcome = ":dropped"
         taken.ended = True
@@ -195,6 +196,7 @@ class Outbox:
             "joined": "answered a caller that joined",
             "stale": "answered with its old value",
             "error": "answered with the error that is remembered",
+            "changed": "dropped what is kept:",
         }
         verb = did.get(source, "computed")
         tell(

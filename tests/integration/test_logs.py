@@ -105,3 +105,21 @@ def test_a_supervisors_lines_name_the_node_that_they_are_about(cluster: Cluster)
     assert first["node"] in ("w-1", "w-2")
     assert first["reason"].startswith("--max-age")
     assert first["pid"] > 0
+
+
+def test_what_drops_a_value_is_not_logged_as_a_value_that_was_computed(
+    cluster: Cluster, ids: Fresh
+) -> None:
+    (node,) = cluster.start("a", options=("--log-level", "debug", *JSON))
+    (id,) = ids(1)
+    cluster.client.request(id, "echo")
+    cluster.client.invalidate(id, "echo")
+    cluster.client.invalidate_all("echo")
+    found = kit.eventually(
+        lambda: len(_events(node, "answered")) == 3 and _events(node, "answered")
+    )
+    assert [(line["id"], line["source"]) for line in found] == [
+        (id, "miss"),
+        (id, "changed"),
+        ("*", "changed"),
+    ]
