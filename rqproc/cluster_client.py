@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from rqproc.calls.call import Call, check_result_ttl
 from rqproc.calls.jobs import JobOptions, check_options, jobs_of
 from rqproc.connect import BaseClient
-from rqproc.errors import InvalidId, RedisUnavailable, RequestTimeout, RqprocError
+from rqproc.errors import RequestTimeout, RqprocError
 from rqproc.explained import AtNode, Explanation
 from rqproc.ids import Id, canonical
 from rqproc.model import DEFAULT_RESOURCE, Location, Membership
@@ -178,9 +178,8 @@ class ClusterClient(BaseClient, ABC):
             return AtNode.of(self._ask(call).value(self.namespace)), ""
         except RequestTimeout:
             return None, f"{asked} has not answered within {call.timeout_s:g} s"
-        except (RedisUnavailable, InvalidId):
-            raise
-        except (RqprocError, TypeError) as error:  # refused; or it is of a version without this
+        except (RqprocError, TypeError) as error:
+            # Refused, by a server's ACL too; or it is of a version without this.
             return None, f"{asked} does not tell: {error}"
 
     def drain(self, node: str) -> bool:

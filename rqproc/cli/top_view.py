@@ -212,12 +212,13 @@ def screen(seen: Overview, state: State, console: Console) -> RenderableType:
         return _fitted([*lines, Text("any key: back", style="reverse")])
     found: list[RenderableType] = [*header(seen)]
     left = height - len(found) - 2
+    news = min(len(seen.events) + 1, height // 6) if seen.events else 0
     for rows, shown in sections(seen, state, width):
-        if rows + 2 > left:
+        if rows + 2 > left - news:
             continue
         found += [Text(""), shown]
         left -= rows + 2
-    if seen.events and left > 2:
+    if seen.events and left > 1:
         found += [Text(""), *event_lines(seen.events[: min(8, left - 1)])]
     return _fitted([*found, foot])
 

@@ -15,6 +15,7 @@ from integration.kit import Running
 from rqproc import Client
 from rqproc.errors import RedisUnavailable
 from rqproc.lab.servers import ServerProcess
+from rqproc.monitor.monitor import Monitor
 from rqproc.protocol.keys import Keys
 from rqproc.protocol.library import library
 from rqproc.protocol.rights import ROLES, rules
@@ -93,6 +94,25 @@ def test_an_operator_lists_and_drains(guarded: ServerProcess, node: Running) -> 
         assert operator.members() == ("n1",)
         assert operator.drain("n1") is True
     assert node.wait() == 0
+
+
+def test_a_caller_explains_an_id(caller: Client) -> None:
+    caller.request(1)
+    found = caller.explain(1)
+    assert found.told
+    assert found.told.kept
+
+
+def test_an_operator_watches_and_is_told_why_a_node_cannot_be_asked(
+    guarded: ServerProcess, node: Running
+) -> None:
+    with Client(url_of(guarded, "operator"), namespace=KEYS.namespace) as operator:
+        seen = Monitor(operator).look()
+        assert [row.info.name for row in seen.nodes] == ["n1"]
+        found = operator.explain(1)
+    assert found.told is None
+    assert found.location.owner == "n1"
+    assert "NOPERM" in found.silence
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ def test_the_counts_of_another_life_of_a_node_are_not_mixed() -> None:
     cluster.told = [stats("a", cluster.now_s, asked=500, term=2)]
     seen = monitor.look()
     assert seen.total.requests_per_s == pytest.approx(500 / 105)
+    cluster.passes(5.0, asked=50)
+    assert monitor.look().total.requests_per_s == pytest.approx(50 / 5)
 
 
 def test_what_is_hot_slow_stuck_and_failed_is_told_with_its_node() -> None:
