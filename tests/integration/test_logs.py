@@ -21,6 +21,12 @@ def _events(node: Running, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
+def _awaited(node: Running, event: str, count: int) -> list[dict[str, Any]]:
+    """Wait until a node has logged so many; return them."""
+    kit.eventually(lambda: len(_events(node, event)) >= count, what=f"{count} times {event}")
+    return _events(node, event)
+
+
 def test_a_callers_error_its_log_and_the_nodes_line_name_the_same_request(
     cluster: Cluster, ids: Fresh, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -37,7 +43,7 @@ def test_a_callers_error_its_log_and_the_nodes_line_name_the_same_request(
     ]
     assert len(set(requests)) == 3
     assert all(requests)
-    failed = {line["id"]: line["request"] for line in _events(node, "handler_failed")}
+    failed = {line["id"]: line["request"] for line in _awaited(node, "handler_failed", 3)}
     assert failed == dict(zip((one, two, three), requests, strict=True))
 
 
@@ -76,7 +82,7 @@ def test_a_job_is_followed_by_its_own_id(cluster: Cluster, ids: Fresh) -> None:
     (node,) = cluster.start("a", options=JSON)
     job = cluster.client.enqueue(ids(1)[0], "explode")
     kit.ended(job)
-    (line,) = _events(node, "handler_failed")
+    (line,) = _awaited(node, "handler_failed", 1)
     assert (line["job"], line["request"], line["node"]) == (job.id, job.id, "a")
 
 
@@ -115,9 +121,7 @@ def test_what_drops_a_value_is_not_logged_as_a_value_that_was_computed(
     cluster.client.request(id, "echo")
     cluster.client.invalidate(id, "echo")
     cluster.client.invalidate_all("echo")
-    found = kit.eventually(
-        lambda: len(_events(node, "answered")) == 3 and _events(node, "answered")
-    )
+    found = _awaited(node, "answered", 3)
     assert [(line["id"], line["source"]) for line in found] == [
         (id, "miss"),
         (id, "changed"),
