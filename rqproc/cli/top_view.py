@@ -198,7 +198,8 @@ def event_lines(events: Sequence[Event]) -> Iterator[Text]:
     """Yield a line for each event."""
     for event in events:
         at = time.strftime("%H:%M:%S", time.localtime(event.at_s))
-        line = Text(f"{at} ", style="dim")
+        line = Text()
+        line.append(f"{at} ", style="dim")
         line.append(event.text, style=STYLES.get(event.kind, ""))
         yield line
 

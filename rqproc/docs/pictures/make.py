@@ -108,6 +108,7 @@ def main() -> None:
             ):
                 browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
                 page = browser.new_page(viewport={"width": 1200, "height": 1130})
+                page.set_default_timeout(120_000)
                 page.goto(served.url)
                 monitor = Monitor(client)
                 monitor.look()
