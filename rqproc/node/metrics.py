@@ -7,10 +7,12 @@ what only grows, seconds and bytes, labels with few values. ``rq_workers_success
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from io import BytesIO
 from itertools import accumulate
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo
 from threading import Thread
@@ -59,6 +61,9 @@ TIMED = {
 }  # fmt: skip
 """Histograms by their names, and where they are in ``ResourceStats``."""
 
+SILENCE_S = 10
+"""Who connects and says nothing for so long is left: each connection takes a thread."""
+
 
 class Observed(Protocol):
     """The node whose metrics these are.
@@ -90,8 +95,31 @@ def serve(host: str, port: int, node: Observed) -> None:
     except ImportError as error:
         raise ConfigError("--metrics-port needs `pip install 'rqproc[metrics]'`") from error
 
-    class Handler(MetricsHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name is Python's
+    registry = CollectorRegistry()
+    registry.register(_Collector(node))
+    ProcessCollector(registry=registry)
+    try:
+        server = _Server(host, port, _handler(MetricsHandler, node).factory(registry))
+    except OSError as error:
+        raise ConfigError(f"--metrics-port {port} at {host}: {error.strerror}") from error
+    Thread(target=server.serve_forever, name="rqproc-metrics", daemon=True).start()
+
+
+def _handler(base: type[BaseHTTPRequestHandler], node: Observed) -> Any:
+    """Return what answers requests; ``base`` is prometheus-client's, which knows ``/metrics``."""
+
+    class Handler(base):  # type: ignore[valid-type, misc]
+        timeout = SILENCE_S
+
+        def do_HEAD(self) -> None:  # noqa: N802 - the name is Python's
+            self.do_GET()
+
+        def end_headers(self) -> None:
+            super().end_headers()
+            if self.command == "HEAD":  # what follows is the body, which has no place there
+                self.wfile = BytesIO()
+
+        def do_GET(self) -> None:  # noqa: N802
             path = urlsplit(self.path).path
             if path == "/metrics":
                 super().do_GET()
@@ -104,14 +132,7 @@ def serve(host: str, port: int, node: Observed) -> None:
             else:
                 self.send_error(HTTPStatus.NOT_FOUND, "there are /metrics, /healthz and /readyz")
 
-    registry = CollectorRegistry()
-    registry.register(_Collector(node))
-    ProcessCollector(registry=registry)
-    try:
-        server = _Server(host, port, Handler.factory(registry))
-    except OSError as error:
-        raise ConfigError(f"--metrics-port {port} at {host}: {error.strerror}") from error
-    Thread(target=server.serve_forever, name="rqproc-metrics", daemon=True).start()
+    return Handler
 
 
 def _answer(handler: BaseHTTPRequestHandler, status: HTTPStatus, text: str) -> None:
@@ -130,6 +151,11 @@ class _Server(ThreadingHTTPServer):
         found: Any = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)[0]
         self.address_family, *_, address = found
         super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell what went wrong, unless who asked has gone: a log has no use for that."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Collector:

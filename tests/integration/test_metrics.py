@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from integration import kit
@@ -95,6 +96,16 @@ def test_resources_that_callers_make_up_are_one_label(cluster: Cluster) -> None:
 
     kit.eventually(told, every_s=0.05)
     assert "made_up" not in kit.get(port, "/metrics")[1]
+
+
+def test_who_asks_by_head_is_told_all_but_the_body(cluster: Cluster) -> None:
+    port = start(cluster)
+    for path in ("/metrics", "/healthz", "/readyz"):
+        with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as asks:
+            asks.sendall(f"HEAD {path} HTTP/1.0\r\n\r\n".encode())
+            head, _, body = asks.makefile("rb").read().partition(b"\r\n\r\n")
+            assert head.split()[1] == b"200"
+            assert body == b""
 
 
 def test_promtool_has_nothing_to_say_of_the_names(cluster: Cluster, ids: Fresh) -> None:
