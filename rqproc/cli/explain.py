@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 from rqproc.cli.ask import AS_JSON, IDS, RESOURCE, IdsCommand
+from rqproc.cli.output import json_text
 from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.explained import Explanation
@@ -43,10 +43,10 @@ def explain(
     """
     code = 0
     with Client(target.url, namespace=target.namespace) as client:
-        for place, id in enumerate(map(canonical, ids)):
+        for place, id in enumerate([canonical(id) for id in ids]):  # none is told if one is no id
             found = client.explain(id, resource, timeout=timeout)
             if as_json:
-                click.echo(json.dumps(asdict(found)))
+                click.echo(json_text(asdict(found)))
             else:
                 click.echo(("\n" if place else "") + "\n".join(lines(found)))
             code = code or _code(found)

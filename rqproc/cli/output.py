@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import sys
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +22,19 @@ def console(file: IO[str] | None = None) -> Console:
     """Return a console that does not cut tables where the output is no terminal."""
     out = file or sys.stdout
     return Console(file=out, width=None if out.isatty() else WIDE, highlight=False)
+
+
+def json_text(shape: object) -> str:
+    """Return what programs read: a number that JSON does not have, such as infinity, is null."""
+    return json.dumps(_finite(shape), allow_nan=False)
+
+
+def _finite(shape: Any) -> Any:
+    if isinstance(shape, dict):
+        return {name: _finite(value) for name, value in shape.items()}
+    if isinstance(shape, list | tuple):
+        return [_finite(value) for value in shape]
+    return None if isinstance(shape, float) and not math.isfinite(shape) else shape
 
 
 class JsonLines(logging.Formatter):

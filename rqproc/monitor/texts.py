@@ -6,6 +6,7 @@ Pure. Must not know where it is shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 from rqproc.explained import AtNode, EndedRun, Explanation, Kept, RunNow
 from rqproc.model import Location, NodeInfo
@@ -68,7 +69,8 @@ def _facts(found: Explanation) -> Iterator[tuple[str, str]]:
 def _node_text(name: str, info: NodeInfo | None) -> str:
     if info is None:
         return name
-    state = f"{info.state}, lease {info.lease_left_s:.1f} s left"
+    lease = f"lease {info.lease_left_s:.1f} s left" if isfinite(info.lease_left_s) else "no lease"
+    state = f"{info.state}, {lease}"
     return f"{name} ({state}, {info.queued} queued, {info.held} held, pid {info.pid}, {info.host})"
 
 

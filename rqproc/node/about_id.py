@@ -32,8 +32,11 @@ class AboutIds:
         self._unacknowledged = unacknowledged
         self._clock = clock
 
-    def tell(self, key: bytes) -> str:
-        """Return what is known of an address, as ``AtNode.of`` reads it."""
+    def tell(self, key: bytes, *, itself: int = 0) -> str:
+        """Return what is known of an address, as ``AtNode.of`` reads it.
+
+        ``itself``: how many requests the question is, which are not counted.
+        """
         now, scheduler = self._clock(), self._scheduler
         resource = self._resource(key)
         return AtNode(
@@ -44,7 +47,7 @@ class AboutIds:
             timeout_s=resource.timeout_s if resource else None,
             kept=self._kept(key, now),
             run=self._run(key, now),
-            requests=self._unacknowledged.count(key),
+            requests=self._unacknowledged.count(key) - itself,
             behind=scheduler.behind(key),
             lanes_busy=scheduler.lanes_taken,
             lanes=scheduler.lanes,

@@ -129,7 +129,7 @@ class Dispatcher:
         if call.function == codec.INVALIDATE_NAMESPACE:
             self._invalidate_all(taken, b"", ":flushed-all")
         elif call.function == codec.EXPLAIN:  # in local mode, where all comes in here
-            now, told = self._clock(), self._about.tell(taken.key)
+            now, told = self._clock(), self._about.tell(taken.key, itself=1)
             self._outbox.value(taken, Entry(now, now, taken.token, told.encode()), "hit")
         elif resource is None:
             report = answer_codec.unknown_resource_report(request.resource, self._resources)

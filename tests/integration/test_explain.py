@@ -114,6 +114,7 @@ def test_the_kit_and_local_mode_explain_too(where: str) -> None:
         assert (found.told.kept.what, found.told.kept.bytes) == ("value", 2)
         (run,) = found.told.runs
         assert run.error == ""
+        assert found.told.requests == 0, "the question itself is none"
 
 
 def test_asyncio_is_told_the_same(three: Cluster, ids: Fresh) -> None:
