@@ -80,6 +80,7 @@ class Intake:
         about: AboutIds, clock: Clock,
     ) -> None:  # fmt: skip
         self._resources = resources
+        self._refreshes_ahead = any(one.policy.refresh_ahead for one in resources.values())
         self._cache = cache
         self._unacknowledged = unacknowledged
         self._outbox = outbox
@@ -121,7 +122,8 @@ class Intake:
         """
         now = self._clock()
         trusts_entries = now >= self._distrust_until
-        known, get, hit = self._unacknowledged.ids, self._cache.get, self._outbox.hit
+        known, get = self._unacknowledged.ids, self._cache.get
+        hit = self._hit if self._refreshes_ahead else self._outbox.hit
         for place, id in enumerate(ids):
             if id in known:
                 self._take_known(id)
@@ -141,6 +143,19 @@ class Intake:
                 self._take_missing(id, form[2])
             else:  # nor runs: who claims is told what is to be joined no more
                 self._claims[id] = None
+
+    def _hit(self, id: bytes, key: bytes, entry: Entry, now: float) -> None:
+        self._outbox.hit(id, key, self._to_its_end(key, entry, now), now)
+
+    def _to_its_end(self, key: bytes, entry: Entry, now: float) -> Entry:
+        """Return an entry as it is told of: its end is that of its ttl, not the moment from which
+        on a hit has the next value made.
+        """
+        resource = self._resource(key)
+        late = self._cache.late(key, now) if resource and resource.policy.refresh_ahead else None
+        if resource is None or late is None:
+            return entry
+        return entry._replace(expires_at=late.expires_at - resource.policy.late_s)
 
     def _take_known(self, id: bytes) -> None:
         """A job that has ended is claimed when its end is acknowledged, see ``forgotten``."""
@@ -298,6 +313,8 @@ class Intake:
         for place, key in parts:
             entry = self._cache.get(key, now) if trusts_entries else None
             if entry and len(entry.text) <= SHORT_BYTES:
+                if self._refreshes_ahead:
+                    entry = self._to_its_end(key, entry, now)
                 answers.append(self._outbox.part(name, place, key, entry, now))
             else:
                 id = f"{name.replace('-g', '-c', 1)}_{place.decode()}-{key.decode()}"

@@ -13,6 +13,7 @@ from integration.fixtures import both_kinds
 
 from rqproc import App, Cached, current
 from rqproc.errors import HandlerFailed, HandlerTimeout, Overloaded, RateLimited
+from rqproc.model import Reply
 from rqproc.testing import Kit
 
 TTL_S = 1.0
@@ -333,6 +334,17 @@ def test_a_handler_that_keeps_nothing_any_more_takes_the_old_value_away(cluster:
     while (reply := cluster.reply(withdraws, 1)).source == "stale":
         cluster.advance(0.01)
     assert (reply.value, reply.source) == (3, "miss")
+
+
+def test_a_hit_says_until_when_its_entry_lives_and_not_when_the_next_value_is_made(
+    cluster: Kit,
+) -> None:
+    made, hit = cluster.reply(ahead, 5), cluster.reply(ahead, 5)
+    (one,) = cluster.reply_many(ahead, [5]).values()
+    assert isinstance(one, Reply)
+    assert (made.source, hit.source, one.source) == ("miss", "hit", "hit")
+    for reply in (hit, one):
+        assert reply.expires_in_s + reply.age_s == pytest.approx(100 * TTL_S, abs=0.01)
 
 
 # --- bounds ---
