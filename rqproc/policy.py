@@ -289,4 +289,4 @@ def check_own_ttl(ttl: object) -> float:
     """
     if isinstance(ttl, int | float) and not isinstance(ttl, bool) and 0 <= ttl <= MAX_TTL_S:
         return float(ttl)
-    raise ValueError(f"ttl={ttl!r} of a value: seconds from 0 to {MAX_TTL_S:g}")
+    raise ValueError(f"the ttl of a value is 0 to {MAX_TTL_S:g} seconds, not {ttl!r}")

@@ -147,7 +147,7 @@ class Requests:
     ) -> Call:
         """Put a value in the place of an id's. Raises: InvalidId, ConfigError, PayloadTooLarge."""
         try:
-            codec.encode_value(value)
+            codec.encode_value(value, "the value")
             own_ttl_s = None if ttl is None else check_own_ttl(ttl)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{resource}: {error}") from error

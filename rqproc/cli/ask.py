@@ -131,6 +131,8 @@ def request(
     if from_stdin == bool(ids):
         trouble = "IDs or --stdin, not both" if ids else "Missing argument 'ID...', or --stdin"
         raise click.UsageError(trouble)
+    if from_stdin and sys.stdin is None:
+        raise click.UsageError("--stdin: standard input is closed")
     if refresh and on_lost not in (None, "wait"):
         raise click.UsageError("--refresh waits for the owner of an id: leave --on-lost out")
     show = partial(_show, resource=resource, verbose=verbose, as_json=as_json)

@@ -5,6 +5,7 @@ Knows lines, and how progress is shown. Must not know where the answers come fro
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import sys
@@ -114,9 +115,12 @@ def ask_each(source: Input, ask: Ask, show: Show, progress: Progress) -> int:
 
 def _together(source: Input) -> Iterator[tuple[Sequence[str], int]]:
     """Yield lines that are asked for together, and how many bytes were read for them."""
-    rest = b""
+    rest, mark = b"", codecs.BOM_UTF8
     while data := source.read1(READ_BYTES):
-        *lines, rest = (rest + data).split(b"\n")
+        rest += data
+        if mark and len(rest) >= len(mark):  # editors put one before the first line
+            rest, mark = rest.removeprefix(mark), b""
+        *lines, rest = rest.split(b"\n")
         yield from _portions(lines)
     if rest:
         yield from _portions([rest])

@@ -127,3 +127,13 @@ def test_the_ids_of_a_pipe_may_be_asked_for_without_a_server() -> None:
     done = kit.finished("", "t", "--url", "local://", "request", "--stdin", text="1\n2\n1\n")
     assert done.returncode == 0
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["1", "2", "1"]
+
+
+def test_a_standard_input_that_is_closed_is_a_usage_error(shop: str) -> None:
+    done = subprocess.run(
+        ("sh", "-c", 'exec "$@" <&-', "sh", *kit.RQPROC, "request", "--stdin"),
+        env=kit.environ(shop, "shop"), capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input is closed" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -324,7 +324,7 @@ def test_a_handler_says_for_how_long_this_value_is_kept(cluster: Kit) -> None:
 
 
 def test_a_ttl_that_is_none_is_the_handlers_error(cluster: Kit) -> None:
-    with pytest.raises(HandlerFailed, match=r"ttl=-1 of a value: seconds from 0 to 86400"):
+    with pytest.raises(HandlerFailed, match=r"ttl of a value is 0 to 86400 seconds, not -1"):
         cluster.request(own, 2)
 
 

@@ -116,3 +116,10 @@ def test_where_redis_is_lost_it_ends_there() -> None:
     with pytest.raises(RedisUnavailable):
         seen.reads(b"1\n2\n", b"3\n")
     assert [id for id, _ in seen.shown] == [1, 2]
+
+
+@pytest.mark.parametrize("writes", [[b"\xef\xbb\xbf7\n8\n"], [b"\xef", b"\xbb\xbf7\n", b"8\n"]])
+def test_the_mark_that_editors_put_before_a_text_is_no_part_of_an_id(writes: list[bytes]) -> None:
+    seen = Seen()
+    assert seen.reads(*writes) == 0
+    assert [id for id, _ in seen.shown] == [7, 8]

@@ -80,5 +80,5 @@ def test_what_keeps_nothing_may_be_tried_again_and_no_more() -> None:
 @pytest.mark.parametrize("ttl", [-1, 86_401, "5", None, True, float("nan")])
 def test_a_values_own_ttl_has_bounds(ttl: object) -> None:
     assert check_own_ttl(5) == 5.0
-    with pytest.raises(ValueError, match="seconds from 0 to 86400"):
+    with pytest.raises(ValueError, match="is 0 to 86400 seconds, not"):
         check_own_ttl(ttl)
