@@ -81,6 +81,8 @@ def _changes(folder: Path, *, at_first: bool = False) -> Iterator[str]:
     """
     from watchfiles import PythonFilter, watch
 
+    # It tells of each change too, by a line that is no event.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     seen = watch(
         folder, watch_filter=PythonFilter(), yield_on_timeout=at_first, rust_timeout=LOOK_MS
     )

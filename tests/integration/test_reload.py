@@ -63,6 +63,16 @@ def test_a_request_after_a_change_has_the_new_value(
         kit.eventually(lambda: cluster.client.members() == names)
 
 
+def test_a_change_is_told_by_events_alone(cluster: Cluster, tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    with _reloading(cluster, tmp_path, "--json-logs") as running:
+        kit.eventually(lambda: _has(cluster, 1), every_s=0.1)
+        _write(tmp_path, 2)
+        running.says("app_changed")
+        kit.eventually(lambda: _has(cluster, 2), every_s=0.1)
+        assert not running.said('"event": ""', within_s=0.1)
+
+
 def test_an_app_that_breaks_is_told_and_waited_for(cluster: Cluster, tmp_path: Path) -> None:
     _write(tmp_path, 1)
     with _reloading(cluster, tmp_path) as running:
