@@ -76,7 +76,8 @@ def nodes(view: ServerView) -> Findings:
             f"no heartbeat for a while: {listed(late)}",
             "is the process stopped, its machine busy, or the server out of its reach?",
         )
-    yield ok(f"{len(members)} members: {listed(members, most=10)}")
+    some = "member" if len(members) == 1 else "members"
+    yield ok(f"{len(members)} {some}: {listed(members, most=10)}")
 
 
 def alike(view: ServerView) -> Findings:
