@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rqproc import errors as errors
+    from rqproc import tracing as tracing
     from rqproc.aio import AsyncClient as AsyncClient
     from rqproc.app import App as App
     from rqproc.client import Client as Client
@@ -59,12 +60,13 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "asave",
     "errors",
     "request",
+    "tracing",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return import_module("rqproc.errors")
+    if name in ("errors", "tracing"):
+        return import_module(f"rqproc.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'rqproc' has no attribute {name!r}")

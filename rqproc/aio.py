@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from rqproc import tracing
 from rqproc.calls.call import Call
 from rqproc.calls.jobs import JobOptions
 from rqproc.calls.lookup import Nearby
 from rqproc.calls.requests import Many, RequestOptions
+from rqproc.calls.traced import traced
 from rqproc.client import Client
 from rqproc.connect import Backend, BaseClient
 from rqproc.context import ASKING
@@ -307,6 +309,9 @@ class AsyncClient(BaseClient):
 
     async def _ask(self, call: Call) -> Call:
         """Have a call answered. Raises: RedisUnavailable."""
+        if tracing.tracer is not None and call.trace is None and call.left:
+            with traced(call, self.namespace):
+                return await self._ask(call)
         if self._near is None and call.on_lost == "wait" and ASKING.get() is None:
             if call.left:
                 await self._asker.ask(call)

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from rqproc import tracing
 from rqproc.calls.call import Call
 from rqproc.calls.lookup import Nearby
 from rqproc.calls.requests import Many, RequestOptions
+from rqproc.calls.traced import traced
 from rqproc.cluster_client import ClusterClient
 from rqproc.connect import Backend
 from rqproc.context import ASKING
@@ -330,6 +332,9 @@ class Client(ClusterClient):
 
     def _ask(self, call: Call) -> Call:
         """Have a call answered. Raises: RedisUnavailable."""
+        if tracing.tracer is not None and call.trace is None and call.left:
+            with traced(call, self.namespace):
+                return self._ask(call)
         if self._near is None and call.on_lost == "wait" and ASKING.get() is None:
             if call.left:
                 self._asker.ask(call)

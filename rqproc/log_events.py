@@ -47,6 +47,7 @@ EVENTS = {
     "ids_not_asked_for": Event("warning", ("resource",)),
     "task_failed": Event("error", ("error",)),
     "executor_kept": Event("warning"),
+    "tracing_failed": Event("warning", ("error",)),
     "state_late": Event("warning", ("address", "error")),
     "state_lost": Event("error", ("address",)),
     "runner_died": Event("critical", ("error",)),

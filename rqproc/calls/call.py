@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from rqproc.errors import (
     NOT_DONE,
     NOT_HEARD,
     ConfigError,
+    PayloadTooLarge,
     RequestTimeout,
     RqprocError,
 )
@@ -24,6 +26,7 @@ from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.answer_codec import Answer
 from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.protocol.reports import from_remote
+from rqproc.tracing import Carrier
 
 log = logging.getLogger("rqproc.client")
 
@@ -48,6 +51,7 @@ class Call:
         function: what is asked for, as ``codec`` names it.
         timeout_s: seconds that the caller allows; ``deadline`` is when they are over, on its clock.
         parent: address of the handler run that asks and waits; "" where none does.
+        trace: the context of its span, empty where that is not sampled; None where it has none.
         answers: for each id the answer as it came, without its id; read where it is wanted.
         left: how many are missing.
         names: for each id what the cluster knows the call by, once it has been sent; empty where it
@@ -67,7 +71,8 @@ class Call:
     __slots__ = (
         "_data", "_unread", "addresses", "advice", "answers", "args", "carried", "deadline",
         "error", "function", "groups", "heard", "ids", "kind", "kwargs", "left", "names",
-        "no_node_answers", "on_lost", "outage", "parent", "resource", "timeout_s", "unsure", "wake",
+        "no_node_answers", "on_lost", "outage", "parent", "resource", "timeout_s", "trace",
+        "unsure", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +90,7 @@ class Call:
         self.deadline = deadline
         self.on_lost = on_lost
         self.parent = parent
+        self.trace: Carrier | None = None
         self.args = args
         self.kwargs = kwargs
         self.left = len(ids)
@@ -160,11 +166,23 @@ class Call:
             return plain(self.resource, self.ids[place])[2]
         data = self._data if len(self.ids) == 1 else None
         if data is None:
-            data = self._data = codec.encode_request(
-                Request(self.resource, self.ids[place], tuple(self.args), self.kwargs or {}),
-                function=self.function,
-            )
+            data = self._data = self._encoded(place)
         return data
+
+    def _encoded(self, place: int) -> bytes:
+        """A context is left out where there is no room for it."""
+        request = Request(self.resource, self.ids[place], tuple(self.args), self.kwargs or {})
+        if self.trace:
+            with suppress(PayloadTooLarge):
+                return codec.encode_request(request, function=self.function, trace=self.trace)
+        return codec.encode_request(request, function=self.function)
+
+    def take_along(self, trace: Carrier) -> None:
+        """Have the context of its span in the data of its job; before it is sent."""
+        self.trace = trace
+        self._data = None
+        if trace and self.kind == "c":
+            self.kind = "a"
 
     def fetch_error(self) -> Exception | None:
         """Return what the connection failed of since the last time."""
@@ -242,6 +260,12 @@ class Call:
     def outcomes(self, namespace: str) -> dict[Id, Reply | RqprocError]:
         """Return for each id, in the order asked, its reply or its error."""
         return {id: self.outcome(place, namespace) for place, id in enumerate(self.ids)}
+
+    def settled(self, namespace: str) -> list[Reply | RqprocError]:
+        """``outcomes`` in a list, when it is over; whoever asks later has the same."""
+        found = list(self.outcomes(namespace).values())
+        self.answers = list(found)
+        return found
 
     def give_up(self) -> None:
         """Time is over: where nobody lived, last, that is the answer."""

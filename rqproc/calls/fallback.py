@@ -96,6 +96,7 @@ class Fallback:
             call.kind, name, ids, [address(name, id) for id in ids], call.timeout_s, call.deadline,
             args=call.args, kwargs=call.kwargs,
         )  # fmt: skip
+        own.trace = call.trace
         return FallbackCall(resource, own, call, places)
 
 

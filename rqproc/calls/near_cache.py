@@ -17,6 +17,7 @@ from rqproc.errors import ConfigError
 from rqproc.ids import Id
 from rqproc.locks import TryLock
 from rqproc.model import Reply
+from rqproc.protocol import codec
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import renew_after_fork
 from rqproc.transport.connector import Connector
@@ -80,7 +81,8 @@ class NearCache:
 
         Returns None where nothing of it is kept here.
         """
-        if call.kind != "c" or not call.ids or not self._keeps(call.resource):
+        is_plain = call.function == codec.REQUEST and not call.args and not call.kwargs
+        if not is_plain or not call.ids or not self._keeps(call.resource):
             return None
         if not self._subscription.is_started or self._subscription.has_ended:
             self._listen()

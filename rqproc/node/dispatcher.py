@@ -114,6 +114,7 @@ class Dispatcher:
         except codec.Unreadable as error:
             self._outbox.failure(taken, Failed("Unreadable", str(error), ""))
             return
+        taken.trace = call.trace
         if taken.serializer is not None:
             taken.serializer = call.serializer
         if self.scheduler.accepts(taken):

@@ -24,6 +24,7 @@ from rqproc.ids import parse_address
 from rqproc.log_events import tell
 from rqproc.node.calling import Values, call, call_async, pauses
 from rqproc.node.runs import Failed, Outcome, Overdue, Run, Slot, Taken
+from rqproc.node.spans import RunSpans
 from rqproc.objects import OBJECTS, ObjectKeeper
 from rqproc.protocol import answer_codec
 from rqproc.runtime import Runtime, Thread
@@ -75,6 +76,7 @@ class Runner:
         self._cancelled: set[Run] = set()
         self._find_job = find_job
         self._objects = objects
+        self._spans = RunSpans(node, namespace, runtime.suspend_proof)
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
@@ -148,6 +150,8 @@ class Runner:
         self._under_way.discard(run)
         runs = run.made_together
         each = outcomes if len(outcomes) == len(runs) else [outcomes[0]] * len(runs)
+        for one, outcome in zip(runs, each, strict=True):
+            self._spans.end(one, outcome)
         self._report(list(zip(runs, each, strict=True)))
 
     def _run(self, run: Run) -> None:
@@ -263,6 +267,7 @@ class Runner:
         if self._objects is not None and run.resource.idle_s is not None:
             OBJECTS.set(self._objects)
         ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run), by=self))
+        self._spans.begin(run)
 
     def _change_slot(self, run: Run, waits: bool) -> None:
         self._report([(run, "given back" if waits else "wanted again")])

@@ -12,6 +12,7 @@ from rqproc.model import Request
 from rqproc.protocol import answer_codec
 from rqproc.protocol.codec import Serializer
 from rqproc.resource import ResourceSpec
+from rqproc.tracing import Carrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Taken:
         renews: it wants a value that is newer than all that callers keep.
         since: moment, on the dispatcher's clock, at which it was queued, or taken if that is not
             known.
+        trace: the context of its caller's span; None where it brought none.
     """
 
     id: bytes
@@ -127,6 +129,7 @@ class Taken:
     stopped: bool = False
     renews: bool = False
     since: float = 0.0
+    trace: Carrier | None = None
 
     @property
     def name(self) -> str:

@@ -29,6 +29,7 @@ from rqproc.ids import address as address_of
 from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.protocol.pickles import PROTOCOL, JobUnpickler, NamedResource, names_a_resource
 from rqproc.protocol.pickles import Unreadable as Unreadable
+from rqproc.tracing import Carrier, accepted
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_VALUE_BYTES = 1024 * 1024
@@ -63,11 +64,12 @@ class UnservableValue(TypeError):
 
 @dataclass(frozen=True, slots=True)
 class DecodedCall:
-    """What a job asks for."""
+    """What a job asks for. ``trace``: the context of its caller's span, None where it has none."""
 
     function: str
     request: Request
     serializer: Serializer
+    trace: Carrier | None = None
 
 
 def utc() -> str:
@@ -85,8 +87,12 @@ def _utc_second(second: int) -> str:
 # --- requests ---------------------------------------------------------------------------------
 
 
-def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
+def encode_request(
+    request: Request, *, function: str = REQUEST, trace: Carrier | None = None
+) -> bytes:
     """Return the ``data`` of the RQ job that carries a request, in RQ's JSON serializer.
+
+    ``trace``: the context of its caller's span.
 
     Raises:
         ConfigError: the arguments are not JSON.
@@ -97,6 +103,8 @@ def encode_request(request: Request, *, function: str = REQUEST) -> bytes:
         options["args"] = request.args
     if request.kwargs:
         options["kwargs"] = dict(request.kwargs)
+    if trace:
+        options["trace"] = dict(trace)
     try:
         for argument in (*request.args, *request.kwargs.values()):
             _check_readable(argument)
@@ -158,7 +166,8 @@ def decode_call(data: bytes, *, functions: Mapping[str, str]) -> DecodedCall:
     if serializer == "pickle" and names_a_resource([args, kwargs]):
         raise Unreadable("rqproc does not unpickle resources among arguments: pass plain values")
     if function in _ON_REQUEST:
-        return DecodedCall(function, _explicit(list(args), dict(kwargs)), serializer)
+        trace = accepted(kwargs.get("trace"))
+        return DecodedCall(function, _explicit(list(args), dict(kwargs)), serializer, trace)
     if function not in functions:
         raise Unreadable(f"rqproc does not run {function[:200]!r}, only its app's resources")
     return DecodedCall(REQUEST, _direct(functions[function], list(args), dict(kwargs)), serializer)
@@ -187,6 +196,7 @@ def _explicit(args: list[Any], kwargs: dict[str, Any]) -> Request:
     resource = kwargs.pop("resource", DEFAULT_RESOURCE)
     handler_args = kwargs.pop("args", ())
     handler_kwargs = kwargs.pop("kwargs", {})
+    kwargs.pop("trace", None)
     kwargs.pop("timeout", None)
     kwargs.pop("on_lost", None)  # both are for a client, which a stock worker would be
     if len(args) != 1 or kwargs:
