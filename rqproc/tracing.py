@@ -141,14 +141,10 @@ class RunSpan:
 
         context.attach(set_span_in_context(self._span))
 
-    def end(
-        self, attributes: Attributes, *, joined: Iterable[Carrier],
-        error: tuple[str, str, str] | None,
-    ) -> None:  # fmt: skip
+    def end(self, *, joined: Iterable[Carrier], error: tuple[str, str, str] | None) -> None:
         """``joined``: of the requests that have joined it since. ``error``: what the run ended in:
         type, message, traceback.
         """
-        self._span.set_attributes(attributes)
         for carrier in joined:
             if found := _remote(carrier):
                 self._span.add_link(found[1])

@@ -82,7 +82,7 @@ class RunSpans:
         since = [taken for taken in _traced(run) if taken not in found.linked]
         joined = [taken.trace for taken in since if taken.trace]
         try:
-            found.span.end({}, joined=joined, error=_error(outcome))
+            found.span.end(joined=joined, error=_error(outcome))
         except Exception as error:  # noqa: BLE001
             self._failed(error)
 
