@@ -255,7 +255,7 @@ class Ledger:
     """Every request of one example, and the states of stateful ids.
 
     Attributes:
-        takers: by address, the token of the run that made the latest object which took or kept its
+        takers: by address, the token of the latest run which took or kept its
             state.
         kept: by address, the state that was kept last.
         tokens: by address, the highest token that was seen with its state.

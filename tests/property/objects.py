@@ -70,9 +70,9 @@ def keep(stage: Callers, made: SimObject, text: str) -> bool:
     if taker is None:  # a server that has forgotten
         assert kept <= (made.inc in stage.view.leases), "then only who lives may keep it"
     else:
-        assert kept == (made.made >= taker), "a state is kept unless a later run has taken it"
+        assert kept == (made.token >= taker), "a state is kept unless a later run has taken it"
     if kept:
-        ledger.takers[address], ledger.kept[address] = made.made, text
+        ledger.takers[address], ledger.kept[address] = made.token, text
     return kept
 
 
