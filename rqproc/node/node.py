@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import ConfigError
@@ -47,13 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rqproc.node")
 
-T = TypeVar("T")
-
-
-MOST_DERIVED_NAMES = 1000
 STATE_THREADS = 4
-RENEWED_S = 0.1
-"""A lease that ends so much later than was told before has been renewed."""
 
 
 class Node:
