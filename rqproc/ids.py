@@ -112,6 +112,26 @@ def parse_address(text: str) -> tuple[int, str, Id]:
     return int(number), unquote(resource), canonical(unquote(id))
 
 
+def resource_of(address: bytes) -> str:
+    """Return the name of an address's resource; "" where it has none, for anyone may have made the
+    address up.
+    """
+    _, _, rest = address.partition(b"-")
+    try:
+        return unquote(rest.partition(b"-")[0].decode())
+    except ValueError:
+        return ""
+
+
+def is_address(raw: bytes) -> bool:
+    """Whether ``address`` makes such a text, of some id."""
+    try:
+        parse_address(raw.decode())
+    except (ValueError, InvalidId):
+        return False
+    return True
+
+
 def quote(text: str) -> str:
     """Return text as letters, digits and ``_XX`` for all other bytes of its UTF-8."""
     if text.isalnum() and text.isascii():

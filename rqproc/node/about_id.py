@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from rqproc.explained import AtNode, EndedRun, Kept, RunNow
-from rqproc.ids import unquote
+from rqproc.ids import resource_of
 from rqproc.node.cache import Cache
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
@@ -38,7 +38,7 @@ class AboutIds:
         ``itself``: how many requests the question is, which are not counted.
         """
         now, scheduler = self._clock(), self._scheduler
-        resource = self._resource(key)
+        resource = self._resources.get(resource_of(key))
         return AtNode(
             node=self._name,
             owns=self._cache.owns(key),
@@ -53,10 +53,6 @@ class AboutIds:
             lanes=scheduler.lanes,
             runs=self._runs(key, now),
         ).to_json()
-
-    def _resource(self, key: bytes) -> ResourceSpec | None:
-        _, _, rest = key.decode(errors="replace").partition("-")
-        return self._resources.get(unquote(rest.partition("-")[0]))
 
     def _kept(self, key: bytes, now: float) -> Kept | None:
         what: Literal["value", "stale", "error"]

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator
 from heapq import heappush, heappushpop
 from itertools import count
 
-from rqproc.ids import Id, parse_address, unquote
+from rqproc.ids import Id, parse_address, resource_of
 from rqproc.node.hot_ids import BATCH, HotIds
 from rqproc.node.runs import Failed, Failure, Overdue, Run, Taken
 from rqproc.stats import (
@@ -248,7 +248,7 @@ class Counts:
         raw = key.split(b"-", 2)[1]
         name = self._names.get(raw)
         if name is None:
-            name = _unquoted(raw)
+            name = resource_of(key)
             if name not in self._known:
                 name = UNKNOWN
             else:
@@ -264,10 +264,3 @@ class Counts:
         except ValueError:  # anyone may have made it up
             return UNKNOWN, key.decode(errors="replace")[:200]
         return name, id
-
-
-def _unquoted(raw: bytes) -> str:
-    try:
-        return unquote(raw.decode())
-    except ValueError:  # anyone may have made it up
-        return UNKNOWN

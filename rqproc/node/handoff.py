@@ -45,7 +45,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from rqproc.ids import unquote
+from rqproc.ids import resource_of
 from rqproc.log_events import tell
 from rqproc.node.cache import Cache, Moved
 from rqproc.node.entries import Entry
@@ -146,7 +146,8 @@ class Handoff:
         """Seconds that a node which is told to stop does well to wait: of two changes of members at
         once what moved by the first is given by nobody.
         """
-        return max(self.waits_s is not None and 0.001, self._settles_at - self._clock(), 0.0)
+        least_s = 0.0 if self.waits_s is None else 0.001
+        return max(least_s, self._settles_at - self._clock())
 
     @property
     def waits_s(self) -> float | None:
@@ -251,8 +252,7 @@ class Handoff:
         return self._cache.adopt(address, moved, self._clock(), policy.bounds)
 
     def _resource(self, address: bytes) -> ResourceSpec | None:
-        _, _, rest = address.decode(errors="replace").partition("-")
-        return self._resources.get(unquote(rest.partition("-")[0]))
+        return self._resources.get(resource_of(address))
 
 
 def _own(ms: int, now_ms: int, asked_at: float) -> float:

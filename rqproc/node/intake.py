@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rqproc.ids import unquote
+from rqproc.ids import is_address, resource_of
 from rqproc.node.about_id import AboutIds
 from rqproc.node.cache import Cache
 from rqproc.node.entries import Entry
@@ -178,7 +178,7 @@ class Intake:
         """A call with arguments, a change, or a question, which is answered as a hit is: nothing is
         run for it, so nobody need grant it.
         """
-        if form[1] == b"e":
+        if form[1] == b"e" and is_address(form[2]):
             self._outbox.told(id, self._about.tell(form[2]))
         else:
             self._claims[id] = None
@@ -243,8 +243,7 @@ class Intake:
         return resource is not None and resource.ttl_s > 0
 
     def _resource(self, key: bytes) -> ResourceSpec | None:
-        _, _, rest = key.decode(errors="replace").partition("-")
-        return self._resources.get(unquote(rest.partition("-")[0]))
+        return self._resources.get(resource_of(key))
 
     # --- what is asked of the server ---
 

@@ -273,6 +273,11 @@ STRAYS: dict[str, tuple[bytes, Written, str]] = {
     "a call": (CALL, OURS, "queued"),
     "a call with arguments": (CALL.replace(b"-c", b"-a"), OURS, "queued"),
     "an invalidation": (CALL.replace(b"-c", b"-i"), OURS, "queued"),
+    "a question": (CALL.replace(b"-c", b"-e"), OURS, "queued"),
+    "a question about no text": (b"r0dd-e1-1-_ff-1", OURS, "queued"),
+    "a question about an id that is no text": (b"r0dd-e1-1-price-_ff", OURS, "queued"),
+    "a question about an endless slot": (b"r0dd-e1-" + b"9" * 5000 + b"-price-1", OURS, "queued"),
+    "a call of a resource that is no text": (b"r0dd-c1-1-_ff-1", OURS, "queued"),
     "a group": (GROUP, {**OURS, OWN: f"0 {HERE}"}, "queued"),
 }
 """What lies in a node's queue and is not open there, with the status that it has in the end. Jobs

@@ -19,9 +19,11 @@ from rqproc.ids import (
     address,
     canonical,
     check_resource,
+    is_address,
     owner,
     parse_address,
     quote,
+    resource_of,
     slot,
     unquote,
 )
@@ -210,3 +212,11 @@ def test_a_value_of_a_subclass_is_the_plain_one_that_it_equals() -> None:
     assert found == [3, "acme", 7]
     assert [type(id) for id in found] == [int, str, int]
     assert type(check_resource(Tenant.ACME)) is str
+
+
+def test_an_address_that_anyone_has_made_up_is_told_apart() -> None:
+    assert (resource_of(b"1-price-1"), is_address(b"1-price-1")) == ("price", True)
+    assert (resource_of(b"1-my_20price-1"), is_address(b"1-my_20price-1")) == ("my price", True)
+    for bad in (b"1-_ff-1", b"\xff-\xff-\xff", b"", b"9" * 5000 + b"-price-1", b"1-price-_ff"):
+        assert not is_address(bad)
+    assert [resource_of(bad) for bad in (b"1-_ff-1", b"1-\xff-1", b"", b"1")] == [""] * 4
