@@ -225,7 +225,9 @@ class Runner:
             if enter:
                 enter()
             outcomes = await self._awaited(run)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
+            if self._loop and self._loop.is_closed():  # it is thrown away: nobody is there to tell
+                raise
             outcomes = [self._failed(run, error)]
         del self._coroutines[run]
         self._cancelled.discard(run)
@@ -340,6 +342,6 @@ async def _keep_executor(timeout: float | None = None) -> None:
 def _run_on(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
-    except BaseException as error:  # noqa: BLE001 - whoever awaits that task has it too
+    except (SystemExit, KeyboardInterrupt) as error:  # whoever awaits that task has it too
         text = "a task of a handler has raised %r through the event loop"
         tell(log, "task_failed", text, error, error=error)

@@ -264,6 +264,16 @@ def test_a_handler_that_never_ends_is_gone_with_the_cluster(
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
+def test_the_event_loop_of_a_killed_node_ends_with_the_cluster() -> None:
+    before = set(threading.enumerate())
+    with LocalCluster(app) as cluster:
+        cluster.start(waits, 1, timeout=60.0)
+        (looping,) = (new for new in set(threading.enumerate()) - before if "async" in new.name)
+        cluster.kill(cluster.owner(1) or "")
+    looping.join(5.0)
+    assert not looping.is_alive()
+
+
 # --- other ways in ---
 
 

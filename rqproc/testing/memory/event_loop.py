@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable
 from typing import Any
 
 from rqproc.runtime import Runtime
-from rqproc.testing.memory.participants import Ended
 from rqproc.testing.memory.primitives import SimWaker
 from rqproc.testing.memory.simulation import Simulation
 
@@ -22,19 +20,15 @@ RESOLUTION_S = 1e-6
 class _Sleeper(selectors.BaseSelector):
     """In the place of a selector: there are no files, only calls from other threads."""
 
-    def __init__(self, simulation: Simulation, over: Callable[[], None]) -> None:
+    def __init__(self, simulation: Simulation) -> None:
         self._waker = SimWaker(simulation)
-        self._over = over
 
     def wake(self) -> None:
         self._waker.wake()
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None or timeout > 0:
-            try:
-                self._waker.wait(3600.0 if timeout is None else timeout)
-            except Ended:  # whoever runs the loop cancels what is left, as at a node's end
-                self._over()
+            self._waker.wait(3600.0 if timeout is None else timeout)
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
@@ -55,7 +49,7 @@ class SimEventLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, runtime: Runtime, simulation: Simulation) -> None:
         self._runtime = runtime
-        self._sleeper = _Sleeper(simulation, self.stop)
+        self._sleeper = _Sleeper(simulation)
         super().__init__(self._sleeper)
         self._clock_resolution = RESOLUTION_S
 
