@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 from rqproc.calls.functions import connector
 from rqproc.client import Client
@@ -29,6 +29,21 @@ READY_WITHIN_S = 30.0
 READ_WITHIN_S = 5.0
 """After its end: a child of its own may still have its stderr."""
 LOOK_EVERY_S = 0.1
+
+
+class Process(Protocol):
+    """What is used of ``subprocess.Popen``."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> IO[str] | None: ...
+    @property
+    def stderr(self) -> IO[str] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +109,13 @@ class ChildProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        self.process = subprocess.Popen(  # noqa: S603 - our own command line
-            command,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for whoever started it
-        )
+        self.process = self._start(command, env, cwd)
         self.lines: list[str] = []
         self.out: list[str] = []
         self._news = threading.Condition()
         pipes = (self.process.stderr, self.lines), (self.process.stdout, self.out)
         self._readers = [
-            threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes
+            threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes if pipe[0]
         ]
         for reader in self._readers:
             reader.start()
@@ -182,6 +188,20 @@ class ChildProcess:
         """Ask it to end, as SIGTERM does; otherwise as ``wait``."""
         self.signal(signal.SIGTERM)
         return self.wait(within_s=within_s)
+
+    def _start(
+        self, command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None
+    ) -> Process:
+        return subprocess.Popen(  # noqa: S603 - our own command line
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for whoever started it
+        )
 
     def _read(self, pipe: IO[str], lines: list[str]) -> None:
         with pipe:

@@ -12,10 +12,11 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,14 @@ from typing import Any, Self, TypeVar
 
 import pytest
 import redis
+from preloaded import Forked, may_fork
 from rq.job import Job, JobStatus
 
 import rqproc
 from rqproc import Client, cli
 from rqproc.errors import Overloaded
 from rqproc.lab.overlaps import Span, overlaps
-from rqproc.lab.processes import ChildProcess
+from rqproc.lab.processes import ChildProcess, Process
 
 SOURCE = Path(rqproc.__file__).parents[1]
 HERE = Path(__file__).parent
@@ -118,7 +120,28 @@ def ended(job: Job) -> JobStatus:
 
 
 class Running(ChildProcess):
-    """A process of a test's; ``with`` kills it at the end."""
+    """A process of a test's; ``with`` kills it at the end.
+
+    Args:
+        text: what it reads.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None,
+        text: str = "",
+    ) -> None:  # fmt: skip
+        self._text = text
+        super().__init__(command, env=env, cwd=cwd)
+
+    def _start(
+        self, command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None
+    ) -> Process:
+        if env is None or not may_fork(command, env):
+            return super()._start(command, env, cwd)
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(self._text.encode())
+            stdin.seek(0)
+            return Forked(command[3:], env=env, cwd=cwd, stdin=stdin)
 
     def says(self, pattern: str, *, within_s: float = 30.0, since: int = 0) -> re.Match[str]:
         """Wait until a line of stderr matches, looking from line ``since`` on."""
@@ -172,15 +195,9 @@ def finished(
     url: str, namespace: str, *arguments: str, text: str = "", within_s: float = 20.0, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """A ``rqproc`` command that has ended. ``text``: what it reads."""
-    return subprocess.run(
-        (*RQPROC, *arguments),
-        env=environ(url, namespace, **env),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=within_s,
-        check=False,
-    )
+    with Running((*RQPROC, *arguments), env=environ(url, namespace, **env), text=text) as running:
+        code = running.wait(within_s=within_s)
+        return subprocess.CompletedProcess(arguments, code, running.stdout, running.stderr)
 
 
 def script(text: str, url: str, namespace: str, *arguments: str) -> str:
