@@ -30,8 +30,9 @@ from typing import IO, NamedTuple
 MODULES = ("rqproc.cli.serve", "rqproc.node.node", "rqproc.sample", "rqproc.aio", "rich.table")
 """Beside the commands themselves."""
 
-READ_AT_STARTS = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "OTEL_", "_RQPROC")
-"""How variables begin that an interpreter, or a module, reads once; but for the import path."""
+READ_AT_STARTS = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "OTEL_", "_RQPROC", "MARK")
+"""How variables begin that an interpreter, or a module, reads once, or others by /proc; but for the
+import path."""
 
 STARTED_WITHIN_S = 30.0
 LOOK_EVERY_S = 0.01

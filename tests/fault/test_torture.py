@@ -42,9 +42,9 @@ def told(verdict: Verdict) -> str:
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_promise_holds_under_every_kind_of_fault(seed: int) -> None:
-    verdict = judged(TorturePlan(seconds=20, seed=seed))
+    verdict = judged(TorturePlan(seconds=20, rounds=1, seed=seed))
     assert not verdict.violations, told(verdict)
-    assert len(verdict.figures.faults) > len(KINDS) / 2, "a slow machine: not even one round"
+    assert set(verdict.figures.faults) == set(KINDS)
     assert verdict.figures.requests > 500
     assert set(get_args(How)) == set(verdict.figures.ways)
     outcomes = set(verdict.figures.outcomes)

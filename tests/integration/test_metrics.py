@@ -54,8 +54,8 @@ def test_requests_errors_and_durations_are_served_by_resource(cluster: Cluster, 
 
     def all_told() -> Mapping[Sample, float] | None:
         found = samples(port)
-        told = value(found, "rqproc_runs_total", resource="explode")
-        return found if told else None
+        told = any(name == "rqproc_errors_total" for name, _ in found)
+        return found if told and value(found, "rqproc_runs_total", resource="explode") else None
 
     found = kit.eventually(all_told, every_s=0.05)
     assert found

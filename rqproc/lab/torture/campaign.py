@@ -35,9 +35,14 @@ TICK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TorturePlan:
-    """What to do. The lease is short so that much happens."""
+    """What to do. The lease is short so that much happens.
+
+    Attributes:
+        rounds: how often each kind has its turn at least, however long that takes.
+    """
 
     seconds: float = 60.0
+    rounds: int = 0
     nodes: int = 4
     seed: int = 0
     kinds: tuple[Kind, ...] = KINDS
@@ -105,8 +110,9 @@ def _strike(plan: TorturePlan, place: Setup, faults: list[Fault]) -> Iterator[Ac
     nemesis = Nemesis(place, chance)
     planned = schedule(plan.kinds, random.Random(f"{plan.seed}/planned"))  # noqa: S311
     place.recover()
-    began = time.monotonic()
-    while (passed_s := time.monotonic() - began) < plan.seconds:
+    began, left = time.monotonic(), plan.rounds * len(plan.kinds)
+    while (passed_s := time.monotonic() - began) < plan.seconds or left > 0:
+        left -= 1
         for activity in nemesis.strike(next(planned)):
             yield Activity(
                 f"{passed_s:.0f} of {plan.seconds:g} s, {_counted(place)}: {activity.text}"
