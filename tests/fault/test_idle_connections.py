@@ -22,13 +22,15 @@ Stage = Callable[..., tuple[ServerProcess, Cluster, Running]]
 
 @pytest.fixture
 def stage(shop_server: ServerProcess) -> Iterator[Stage]:
-    """A server that closes what has rested for a second, and a node that seldom beats."""
+    """A server that closes what has rested, and a node that seldom beats."""
     with ExitStack() as stack:
 
-        def make(options: Sequence[str] = SELDOM) -> tuple[ServerProcess, Cluster, Running]:
+        def make(
+            options: Sequence[str] = SELDOM, *, closes_after_s: int = 1
+        ) -> tuple[ServerProcess, Cluster, Running]:
             server = stack.enter_context(ServerProcess())
             with server.client() as client:
-                client.config_set("timeout", 1)
+                client.config_set("timeout", closes_after_s)
             cluster = Cluster(stack, server.url, "idle", book_url=shop_server.url)
             (node,) = cluster.start("a", options=options)
             return server, cluster, node
@@ -67,7 +69,7 @@ def test_a_node_that_rests_says_nothing_and_fails_no_heartbeat(stage: Stage, ids
 
 def test_the_next_request_after_a_rest_takes_no_longer(stage: Stage, ids: Fresh) -> None:
     """Of a client that has rested too: an entry, a run, and a job."""
-    server, cluster, node = stage()
+    server, cluster, node = stage(closes_after_s=2)  # none closes again while these are asked for
     kept, fresh, job = ids(3)
     cluster.client.request(kept, "price")
     cluster.client.enqueue(kept, "charge")
