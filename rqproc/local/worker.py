@@ -2,9 +2,8 @@
 
 It serves ``local://``, and it is the fallback of clients whose cluster cannot answer.
 
-Knows dispatcher and runner, and does what route, claim and answer do for a node on a server: it
-refuses what is too much or would close a circle, gives out tokens, and brings each answer to its
-caller. Must not know clients, event loops or processes.
+Knows dispatcher and runner, and the thread in which they work; what a server would do for them,
+``routing`` does. Must not know clients, event loops or processes.
 
 One thread owns all of it; callers and handlers leave messages. So no caller can be interrupted in
 the middle of the dispatcher's work, whatever its signals are.
@@ -12,27 +11,24 @@ the middle of the dispatcher's work, whatever its signals are.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from queue import Empty
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from rqproc.calls.call import Call
-from rqproc.ids import parse_address
+from rqproc.local.routing import AnswerListener, Asked, Routing
 from rqproc.local.states import LocalStates
-from rqproc.local.waits import Waits
 from rqproc.log_events import tell
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
 from rqproc.node.objects import Objects
 from rqproc.node.runner import Heard, Runner
-from rqproc.protocol.messages import Claim, Sent, Tally
-from rqproc.protocol.node_commands import Ending
+from rqproc.protocol.messages import Sent, Tally
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Queue, Runtime, Thread
 from rqproc.settings import NodeSettings
@@ -53,22 +49,6 @@ it.
 
 T = TypeVar("T")
 
-Asked = tuple[Sent, int]
-"""One of a call's ids as it is known here, and its place."""
-
-
-class AnswerListener(Protocol):
-    """Who waits for answers. It is told by the worker's thread, which has no time to lose."""
-
-    def hear(self, place: int, text: str, report: str) -> None:
-        """One has ended: ``text`` is the answer to a call, as it would be published; of a job what
-        RQ would keep of it, and of an error the ``report``.
-        """
-
-    def refuse(self, place: int, report: bytes) -> None: ...
-    def fail(self, error: BaseException) -> None:
-        """There will be no answer."""
-
 
 class Survey(NamedTuple):
     """What a worker says of itself: its counts, the requests that it holds, the calls and jobs that
@@ -79,16 +59,6 @@ class Survey(NamedTuple):
     held: int
     awaited: int
     waiting: int
-
-
-class _Pending(NamedTuple):
-    """A call that has no answer yet: who waits for which of its own, and the address whose run
-    does.
-    """
-
-    listener: AnswerListener
-    place: int
-    parent: str
 
 
 class LocalWorker:
@@ -107,10 +77,6 @@ class LocalWorker:
         self, namespace: str, resources: Mapping[str, ResourceSpec], *, runtime: Runtime,
         settings: NodeSettings, name: str = NAME, is_fallback: bool = False,
     ) -> None:  # fmt: skip
-        self._name = name
-        self._resources = resources
-        self._settings = settings
-        self._is_fallback = is_fallback
         self._clock = clock = runtime.suspend_proof
         cache = Cache(name, settings.max_entries, settings.max_bytes)
         objects = Objects(
@@ -124,10 +90,12 @@ class LocalWorker:
         if not is_fallback:  # which owns nothing, and so keeps nothing
             self._dispatcher.learn(EPOCH, (name,))
         # From the clock, so that a program's later runs have higher ones too.
-        self._tokens = count(int(runtime.now() * 1e6))
+        tokens = count(int(runtime.now() * 1e6))
+        self._routing = Routing(
+            name, resources, self._dispatcher, settings=settings, tokens=tokens,
+            queues=not is_fallback,
+        )  # fmt: skip
         self._numbers = count()
-        self._waits = Waits()
-        self._pending: dict[str, _Pending] = {}
         self._inbox: Queue[Callable[[], object] | None] = runtime.queue()
         self._failure: BaseException | None = None
         self._runtime = runtime
@@ -173,25 +141,21 @@ class LocalWorker:
             left_s: seconds until its caller gives up.
             parent: the address of the run that asks, if this worker runs it.
         """
-        self._post(partial(self._submit, asked, listener, self._clock() + left_s, parent))
+        due, submit = self._clock() + left_s, self._routing.submit
+        self._post(partial(submit, asked, listener, due=due, parent=parent))
 
     def enqueue(self, jobs: Sequence[Sent], listeners: Iterable[AnswerListener]) -> list[bytes]:
         """Take in jobs, each with a listener of its own; return for each b"" or its refusal."""
-        return self._call(
-            lambda: [
-                self._enter(job, "job", _Pending(listener, 0, ""))
-                for job, listener in zip(jobs, listeners, strict=True)
-            ]
-        )
+        return self._call(partial(self._routing.enqueue, jobs, listeners))
 
     def give_up(self, asked: Iterable[Asked]) -> None:
         """Nobody waits any more for what has no answer: it is not begun, if it was not."""
-        self._post(partial(self._give_up, [sent.id for sent, _ in asked]))
+        self._post(partial(self._routing.give_up, [sent.id for sent, _ in asked]))
 
     def survey(self) -> Survey:
-        dispatcher, pending = self._dispatcher, self._pending
+        dispatcher, routing = self._dispatcher, self._routing
         return self._call(
-            lambda: Survey(dispatcher.tally(), dispatcher.held, len(pending), len(self._waits))
+            lambda: Survey(dispatcher.tally(), dispatcher.held, routing.awaited, routing.waiting)
         )
 
     def stats(self) -> NodeStats:
@@ -250,8 +214,7 @@ class LocalWorker:
             text = "what runs handlers in this process has died"
             tell(log, "runner_died", text, exc_info=error, error=error)
             self._failure = error
-            for pending in self._pending.values():
-                pending.listener.fail(error)
+            self._routing.fail(error)
         finally:
             self._over = True
             self.runner.stop()
@@ -285,16 +248,8 @@ class LocalWorker:
             self.runner.start(run)
         endings = dispatcher.collect()
         for ending in endings:
-            self._answer(ending)
+            self._routing.answer(ending)
         dispatcher.acknowledged(endings)
-
-    def _answer(self, ending: Ending) -> None:
-        """Given up, or answered before where a stuck run has ended: then nobody hears it."""
-        how, name, _, text, extra = map(str, ending)
-        if pending := self._pending.pop(name, None):
-            self._waits.end(pending.parent, name)
-            if not how.endswith(":expired"):
-                pending.listener.hear(pending.place, text, extra if how.startswith("job") else "")
 
     def _take_in(self, heard: Sequence[Heard]) -> None:
         for run, news in heard:
@@ -302,69 +257,6 @@ class LocalWorker:
                 self._dispatcher.scheduler.change_slot(run, news)
             else:
                 self._dispatcher.scheduler.complete(run, news)
-
-    def _submit(
-        self, asked: Sequence[Asked], listener: AnswerListener, due: float, parent: str
-    ) -> None:
-        queues = not self._is_fallback or len(asked) > 1
-        for one, place in asked:
-            pending = _Pending(listener, place, parent)
-            if refused := self._enter(one, "call", pending, due=due, queues=queues):
-                listener.refuse(place, refused)
-
-    def _enter(
-        self, sent: Sent, what: Literal["call", "job"], pending: _Pending, *,
-        due: float | None = None, queues: bool = True,
-    ) -> bytes:  # fmt: skip
-        """Give a request to the dispatcher; return b"", or the report of why not.
-
-        ``queues``: it may wait for a lane that is free.
-        """
-        refusal = self._refusal(sent.address, queues=queues) or self._note_wait(
-            sent, pending.parent
-        )
-        if refusal:
-            return json.dumps(refusal).encode()
-        self._pending[sent.id] = pending
-        data = sent.data.encode() if isinstance(sent.data, str) else sent.data
-        claim = Claim(sent.id, what, sent.address, next(self._tokens), 0, data)
-        self._dispatcher.receive(claim, due=due)
-        return b""
-
-    def _refusal(self, address: str, *, queues: bool) -> dict[str, object] | None:
-        """What is too much. A node holds as many requests as may wait for it."""
-        limits, dispatcher = self._settings, self._dispatcher
-        held = dispatcher.held_of(address)
-        if held >= limits.max_waiters:
-            return self._too_many("Crowded", held, limits.max_waiters)
-        waiting = dispatcher.held - dispatcher.scheduler.held_by_paused
-        queued = waiting - limits.max_queue
-        if queued >= limits.max_queue:
-            return self._too_many("Overloaded", queued, limits.max_queue)
-        if not (queues or held or dispatcher.scheduler.room):
-            return self._too_many("LocallyOverloaded", limits.concurrency, limits.concurrency)
-        return None
-
-    def _note_wait(self, sent: Sent, parent: str) -> dict[str, object] | None:
-        """Note whom a run waits for; where that would close a circle, return the refusal."""
-        if parent and (way := self._waits.add(parent, sent.id, sent.address)):
-            return {"type": "RequestCycle", "way": [self._readable(address) for address in way]}
-        return None
-
-    def _too_many(self, type: str, queued: int, limit: int) -> dict[str, object]:
-        return {"type": type, "node": self._name, "queued": queued, "limit": limit}
-
-    def _readable(self, address: str) -> str:
-        _, name, id = parse_address(address)
-        resource = self._resources.get(name)
-        return f"{resource.name if resource else name}:{id}"
-
-    def _give_up(self, names: Iterable[str]) -> None:
-        left = {name for name in names if name in self._pending}
-        for name in left:
-            self._waits.end(self._pending.pop(name).parent, name)
-        if left:
-            self._dispatcher.scheduler.give_up({name.encode() for name in left})
 
 
 def _nothing() -> None:
