@@ -155,11 +155,13 @@ class LocalWorker:
     def survey(self) -> Survey:
         dispatcher, routing = self._dispatcher, self._routing
         return self._call(
-            lambda: Survey(dispatcher.tally(), dispatcher.held, routing.awaited, routing.waiting)
+            lambda: Survey(
+                dispatcher.figures.tally(), dispatcher.held, routing.awaited, routing.waiting
+            )
         )
 
     def stats(self) -> NodeStats:
-        return self._call(self._dispatcher.stats)
+        return self._call(self._dispatcher.figures.stats)
 
     def holds(self, address: str) -> bool:
         """Whether any request of an address is under way."""

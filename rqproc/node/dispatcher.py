@@ -12,6 +12,8 @@ then read::
       │  └───▶ joins a run under way                 ▲
       ▼                                              │
     claim, settle ──▶ server ──▶ receive(claim) ─▶ scheduler ◀──▶ runner
+
+What changes what is kept comes in as a claim, too, and goes to ``changes``.
 """
 
 from __future__ import annotations
@@ -22,24 +24,24 @@ from rqproc.ids import parse_address
 from rqproc.model import Request
 from rqproc.node.about_id import AboutIds
 from rqproc.node.cache import Cache
+from rqproc.node.changes import Changes
 from rqproc.node.counts import Counts
 from rqproc.node.entries import Entry
+from rqproc.node.figures import NodeFigures
 from rqproc.node.handoff import Handoff
 from rqproc.node.intake import Intake
 from rqproc.node.lanes import Lanes
 from rqproc.node.objects import Objects, last_run
 from rqproc.node.outbox import Outbox, node_lost
 from rqproc.node.reader import CALL, Reader, functions
-from rqproc.node.runs import Done, Failed, RefusedRun, Run, Taken
+from rqproc.node.runs import Failed, RefusedRun, Run, Taken
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
-from rqproc.policy import check_own_ttl
 from rqproc.protocol import answer_codec, codec
-from rqproc.protocol.messages import Claim, Known, Tally
-from rqproc.protocol.node_commands import Ending, Outcome
+from rqproc.protocol.messages import Claim, Known
+from rqproc.protocol.node_commands import Ending
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Chance, Clock
-from rqproc.stats import NodeStats
 
 NOTHING: Mapping[bytes, int] = {}
 
@@ -55,6 +57,7 @@ class Dispatcher:
         cache: what is kept here; of all that a dispatcher has, other threads may use this alone.
         objects: those of stateful ids; None where there are none to be.
         handoff: entries of ids that move; None where nothing is given and taken.
+        figures: what is told of all that.
     """
 
     def __init__(
@@ -77,6 +80,11 @@ class Dispatcher:
             name, cache, self._unacknowledged, self._outbox, lanes=lanes, clock=clock,
             max_waiters=max_waiters, chance=chance, counts=counts,
         )  # fmt: skip
+        self.figures = NodeFigures(
+            name, counts, cache=cache, scheduler=self.scheduler, outbox=self._outbox,
+            unacknowledged=self._unacknowledged, objects=objects, handoff=handoff, clock=clock,
+        )  # fmt: skip
+        self._changes = Changes(cache, self.scheduler, self._outbox, clock=clock)
         self._about = AboutIds(
             name, resources, cache=cache, scheduler=self.scheduler,
             unacknowledged=self._unacknowledged, clock=clock,
@@ -128,7 +136,7 @@ class Dispatcher:
         request = call.request
         resource = self._resources.get(request.resource)
         if call.function == codec.INVALIDATE_NAMESPACE:
-            self._invalidate_all(taken, b"", ":flushed-all")
+            self._changes.drop_all(taken, b"", ":flushed-all")
         elif call.function == codec.EXPLAIN:  # in local mode, where all comes in here
             now, told = self._clock(), self._about.tell(taken.key, itself=1)
             self._outbox.value(taken, Entry(now, now, taken.token, told.encode()), "hit")
@@ -137,7 +145,7 @@ class Dispatcher:
             text = f"unknown resource {request.resource!r}\n"
             self._outbox.failure(taken, RefusedRun(report, text))
         elif call.function != codec.REQUEST:
-            self._change(taken, resource, call)
+            self._changes.change(taken, resource, call)
         elif resource.ttl_s > 0 and (request.args or request.kwargs):
             reason = f"{resource.name} keeps its values (ttl={resource.ttl_s:g}): only ids go in"
             self._outbox.failure(taken, Failed("TypeError", reason, ""))
@@ -179,55 +187,6 @@ class Dispatcher:
             self.scheduler.refresh(taken, resource, request)
         return True
 
-    def _change(self, taken: Taken, resource: ResourceSpec, call: codec.DecodedCall) -> None:
-        """Change what is kept."""
-        if call.function == codec.INVALIDATE:
-            self._invalidate(taken)
-        elif call.function == codec.INVALIDATE_ALL:
-            self._invalidate_all(taken, taken.key.split(b"-", 2)[1], ":flushed")
-        else:
-            self._renew(taken, resource, call)
-
-    def _invalidate(self, taken: Taken) -> None:
-        """Drop the entry, and let nobody who comes later join or keep what is being computed."""
-        now = self._clock()
-        had = self.cache.drop(taken.key, now)
-        ran = self.scheduler.joinable.part(taken.key)
-        text = b"true" if had or ran else b"false"
-        self._outbox.value(taken, Entry(now, now, taken.token, text), "miss", ":dropped")
-
-    def _invalidate_all(self, taken: Taken, resource: bytes, outcome: Outcome) -> None:
-        """Drop what was made before. The server tells the other nodes when it has the answer, and
-        this one too: what is begun here until then is not kept, either.
-        """
-        self._flush(resource, taken.token)
-        now = self._clock()
-        self._outbox.value(taken, Entry(now, now, taken.token, b"null"), "miss", outcome)
-
-    def _flush(self, resource: bytes, token: int) -> None:
-        self.cache.flush(resource, token)
-        self.scheduler.joinable.part_all(resource, token)
-
-    def _renew(self, taken: Taken, resource: ResourceSpec, call: codec.DecodedCall) -> None:
-        """Have a value made now, or keep the one that is given, whatever is kept."""
-        name, args = resource.name, call.request.args
-        given = None
-        try:
-            if resource.ttl_s == 0:
-                raise TypeError(f"{name} keeps no values (ttl=0)")
-            if call.function == codec.SET:
-                value, ttl = args
-                given = Done(
-                    codec.encode_value(value), ttl_s=None if ttl is None else check_own_ttl(ttl)
-                )
-        except (TypeError, ValueError) as error:
-            self._outbox.failure(taken, Failed(type(error).__name__, str(error), ""))
-            return
-        if stuck := self.scheduler.stuck.get(taken.key):
-            self._outbox.failure(taken, stuck)
-        else:
-            self.scheduler.renew(taken, resource, Request(name, call.request.id), given)
-
     # --- members and leases ---
 
     def learn(
@@ -244,7 +203,7 @@ class Dispatcher:
         for resource, token in flushed.items():
             if token > self._flushed.get(resource, -1):
                 self._flushed[resource] = token
-                self._flush(resource, token)
+                self._changes.flush(resource, token)
         if members is not None:
             self._counts.epochs += 1
             is_new = epoch != self.cache.epoch
@@ -350,51 +309,6 @@ class Dispatcher:
     def idle_at(self) -> float | None:
         """When, on its clock, an object may have been idle for long enough."""
         return self.objects.due_at if self.objects is not None else None
-
-    def changed_since(self, tally: Tally) -> bool:
-        """Whether anything was answered after a tally was taken, or entries have moved."""
-        outbox, handoff = self._outbox, self.handoff
-        return (
-            outbox.hits != tally.hits
-            or outbox.succeeded + outbox.hits != tally.succeeded
-            or outbox.failed != tally.failed
-            or len(self.scheduler.stuck) != tally.stuck
-            or bool(
-                handoff and handoff.given + handoff.taken != tally.handed_over + tally.taken_over
-            )
-        )
-
-    def tally(self) -> Tally:
-        outbox, scheduler, handoff = self._outbox, self.scheduler, self.handoff
-        return Tally(
-            entries=self.cache.count(self._clock()),
-            hits=outbox.hits,
-            joined=scheduler.joined,
-            misses=scheduler.misses,
-            succeeded=outbox.succeeded + outbox.hits,
-            failed=outbox.failed,
-            stuck=len(scheduler.stuck),
-            handed_over=handoff.given if handoff else 0,
-            taken_over=handoff.taken if handoff else 0,
-        )
-
-    def stats(self) -> NodeStats:
-        """Return what is counted and remembered of the requests, by this clock."""
-        now, counts, scheduler = self._clock(), self._counts, self.scheduler
-        handoff = self.handoff
-        counts.fold()
-        hot, hot_s = counts.hot(now)
-        return NodeStats(
-            now, self._name, up_s=now - counts.began_at,
-            entries=self.cache.count(now), bytes=self.cache.size, evictions=self.cache.evicted,
-            objects=self.objects.count if self.objects is not None else 0,
-            held=self.held, lanes=scheduler.lanes, lanes_busy=scheduler.lanes_taken,
-            epochs=counts.epochs, resources=counts.resources(), hot=hot, hot_s=hot_s,
-            runs=counts.runs(), slowest=counts.slowest(now), errors=counts.errors(),
-            stuck=scheduler.stuck_runs(),
-            handed_over=handoff.given if handoff else 0,
-            taken_over=handoff.taken if handoff else 0,
-        )  # fmt: skip
 
 
 def _lost(deaths: int) -> RefusedRun:

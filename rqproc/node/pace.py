@@ -39,15 +39,15 @@ class Pace:
         self._term = term
         self._clock = clock
         self._counted_at = 0.0
-        self.tally: Tally = dispatcher.tally()
-        self.stats: NodeStats = dispatcher.stats()
+        self.tally: Tally = dispatcher.figures.tally()
+        self.stats: NodeStats = dispatcher.figures.stats()
 
     def count(self) -> None:
         """Publish the counts."""
         now = self._clock()
         if now - self._counted_at >= TALLY_S:
-            dispatcher = self._dispatcher
-            self._counted_at, self.tally, self.stats = now, dispatcher.tally(), dispatcher.stats()
+            figures = self._dispatcher.figures
+            self._counted_at, self.tally, self.stats = now, figures.tally(), figures.stats()
 
     @property
     def most(self) -> int:
@@ -72,7 +72,7 @@ class Pace:
         if (due_at := scheduler.due_at) is not None:
             soonest_s = 0.0 if term.trusted else TALLY_S  # nothing begins before it is
             left_s = min(left_s, max(soonest_s, due_at - now))
-        if self._dispatcher.changed_since(self.tally):
+        if self._dispatcher.figures.changed_since(self.tally):
             left_s = min(left_s, TALLY_S)
         if (trusted_s := term.trusted_until - now) > 0:
             left_s = min(left_s, trusted_s)

@@ -391,7 +391,7 @@ def test_a_value_of_another_owners_id_is_told_and_not_kept(at: Bench) -> None:
     joined = at.ask(2)
     at.done(run)
     assert [end.source for end in at.ends()] == ["miss", "joined"]
-    assert at.dispatcher.tally().entries == 0
+    assert at.dispatcher.figures.tally().entries == 0
     assert at.ask(2) != joined
     assert at.run()
 
@@ -422,7 +422,7 @@ def test_a_lost_lease_leaves_nothing_behind(at: Bench) -> None:
     at.dispatcher.forget()
     assert at.sent() == []
     assert (at.dispatcher.held, at.dispatcher.cache.epoch) == (1, -1)
-    assert at.dispatcher.tally().entries == 0
+    assert at.dispatcher.figures.tally().entries == 0
     assert not at.dispatcher.idle, "a handler still runs"
     assert at.dispatcher.known() == [(f"~{running.token}", running.token, running.address)]
     at.done(running, "9")
@@ -430,7 +430,7 @@ def test_a_lost_lease_leaves_nothing_behind(at: Bench) -> None:
     assert (how, id, where, payload) == ("call:ended", f"~{running.token}", "3-price-3", "")
     at.dispatcher.acknowledged(sent)
     assert at.scheduler.next_run() is None, "what waited is forgotten"
-    assert at.dispatcher.tally().entries == 0
+    assert at.dispatcher.figures.tally().entries == 0
     assert at.dispatcher.idle
 
 
@@ -532,22 +532,22 @@ def test_it_counts_what_it_does(at: Bench) -> None:
     at.done(at.run())
     at.ask(1)
     at.ask(1, "prize")
-    tally = at.dispatcher.tally()
+    tally = at.dispatcher.figures.tally()
     assert (tally.hits, tally.joined, tally.misses) == (1, 1, 1)
     assert (tally.succeeded, tally.failed, tally.entries) == (3, 1, 1)
 
 
 def test_it_tells_whether_it_has_answered_since_a_tally(at: Bench) -> None:
-    before = at.dispatcher.tally()
+    before = at.dispatcher.figures.tally()
     at.ask(1)
     run = at.run()
-    assert not at.dispatcher.changed_since(before)
+    assert not at.dispatcher.figures.changed_since(before)
     at.done(run)
-    assert at.dispatcher.changed_since(before)
-    before = at.dispatcher.tally()
-    assert not at.dispatcher.changed_since(before)
+    assert at.dispatcher.figures.changed_since(before)
+    before = at.dispatcher.figures.tally()
+    assert not at.dispatcher.figures.changed_since(before)
     at.ask(1, "prize")
-    assert at.dispatcher.changed_since(before)
+    assert at.dispatcher.figures.changed_since(before)
 
 
 # --- runs that take too long, and those that wait ---
@@ -574,11 +574,12 @@ def test_a_run_past_its_timeout_is_answered_and_keeps_one_hold(at: Bench) -> Non
     assert [end.error for end in ends] == [report, report]
     assert at.dispatcher.held == 1
     assert at.dispatcher.known() == [(first, run.token, run.address)]
-    assert at.dispatcher.tally().stuck == 1
+    assert at.dispatcher.figures.tally().stuck == 1
     at.done(run, "1")
     (end,) = at.ends()
     assert (end.id, end.how, end.error) == (first, "call:ended", report)
-    assert (at.dispatcher.held, at.dispatcher.tally().stuck, at.dispatcher.idle) == (0, 0, True)
+    assert (at.dispatcher.held, at.dispatcher.figures.tally().stuck) == (0, 0)
+    assert at.dispatcher.idle
 
 
 def test_requests_of_an_id_that_is_stuck_are_refused_until_it_ends(at: Bench) -> None:
@@ -651,7 +652,7 @@ def test_a_value_that_is_heard_of_too_late_is_not_kept(at: Bench) -> None:
     made_at, at.now = at.now, at.now + TTL_S + 1
     at.scheduler.complete(run, Done("7", made_at))
     assert len(at.ends()) == 1
-    assert at.dispatcher.tally().entries == 0
+    assert at.dispatcher.figures.tally().entries == 0
 
 
 # --- values that are made anew, or given ---

@@ -60,7 +60,7 @@ def test_where_all_have_an_entry_they_are_answered_together(at: Bench) -> None:
         (0, answer_codec.Answer("hit", 2.0, 3.0, 1, "b", "one")),
         (1, answer_codec.Answer("hit", 2.0, 3.0, 2, "b", "three")),
     ]
-    assert at.dispatcher.tally().hits == 2
+    assert at.dispatcher.figures.tally().hits == 2
     assert at.dispatcher.idle
 
 

@@ -118,9 +118,9 @@ def test_the_memory_of_runs_is_bounded() -> None:
 def test_a_question_changes_no_count() -> None:
     bench = Bench()
     bench.compute(1)
-    before = bench.dispatcher.tally()
+    before = bench.dispatcher.figures.tally()
     told(bench, 1)
-    assert bench.dispatcher.tally() == before
+    assert bench.dispatcher.figures.tally() == before
 
 
 def test_a_node_of_a_later_version_may_tell_more() -> None:
