@@ -76,7 +76,7 @@ class NodeFigures:
             lanes=scheduler.lanes, lanes_busy=scheduler.lanes_taken,
             epochs=counts.epochs, resources=counts.resources(), hot=hot, hot_s=hot_s,
             runs=counts.runs(), slowest=counts.slowest(now), errors=counts.errors(),
-            stuck=scheduler.stuck_runs(),
+            stuck=scheduler.stuck.told(),
             handed_over=handoff.given if handoff else 0,
             taken_over=handoff.taken if handoff else 0,
         )  # fmt: skip

@@ -17,9 +17,6 @@ from rqproc.runtime import Chance, Clock
 
 log = logging.getLogger("rqproc.node")
 
-STOPPED = "the job was stopped by RQ's command"
-STOPPED_LATE = f"{STOPPED}; its handler, which a thread runs, went on to its end"
-
 
 class Results:
     """Keeps values and errors by their resource's policy, and answers."""
@@ -35,7 +32,6 @@ class Results:
 
     def tell(self, run: Run, outcome: Outcome, overdue: Overdue | None) -> None:
         """Answer everyone who waited for a run; ``overdue``: what they were told before its end."""
-        self._end_stopped(run)
         if run.hold:
             self.release(run.hold, None if run.is_refresh else overdue)
         if isinstance(outcome, Done):
@@ -50,13 +46,6 @@ class Results:
             self._outbox.nothing(hold, ":ended")
         else:
             self._outbox.failure(hold, overdue, ":ended")
-
-    def _end_stopped(self, run: Run) -> None:
-        for taken in run.waiting:
-            if taken.stopped and not taken.ended:
-                how = STOPPED if run.resource.is_async else STOPPED_LATE
-                self._outbox.failure(taken, Failed("Stopped", how, ""), ":stopped")
-        run.waiting = [taken for taken in run.waiting if not taken.ended]
 
     def _answer_all(self, run: Run, done: Done) -> None:
         now, policy = self._clock(), run.resource.policy

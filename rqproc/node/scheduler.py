@@ -5,11 +5,8 @@ Pure: it starts nothing and sends nothing. Used by whoever holds the worker's lo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 
-from rqproc.ids import parse_address
-from rqproc.log_events import tell
 from rqproc.model import Request
 from rqproc.node.batches import Batches
 from rqproc.node.cache import Cache
@@ -19,16 +16,14 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.past_runs import PastRuns
 from rqproc.node.rates import Rates
-from rqproc.node.results import STOPPED, Results
-from rqproc.node.runs import Done, Failed, Outcome, Overdue, RefusedRun, Run, Slot, Taken
-from rqproc.node.timed import Timed
+from rqproc.node.results import Results
+from rqproc.node.runs import Done, Outcome, RefusedRun, Run, Slot, Taken
+from rqproc.node.stops import Stops
+from rqproc.node.stuck import StuckRuns
 from rqproc.node.turns import Turns
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Chance, Clock
-from rqproc.stats import StuckRun
-
-log = logging.getLogger("rqproc.node")
 
 MOST_PAUSED = 1024
 """Handlers that wait for other ids and let others run meanwhile: each keeps a thread."""
@@ -38,7 +33,7 @@ class Scheduler:
     """The runs of one node.
 
     Attributes:
-        stuck: by address, runs that take too long: the address is refused until they end.
+        stuck: runs that take too long: their addresses are refused until they end.
         joinable: runs that whoever asks now may wait for.
         left: ids that waited for a run which is not begun, and must be claimed on their own now.
         past: runs that have ended.
@@ -52,16 +47,16 @@ class Scheduler:
     ) -> None:  # fmt: skip
         self._name = name
         self._max_waiters = max_waiters
-        self._results = Results(name, cache, outbox, clock=clock, chance=chance)
+        self._results = results = Results(name, cache, outbox, clock=clock, chance=chance)
         self._unacknowledged = unacknowledged
         self._outbox = outbox
         self._lanes = lanes
         self._clock = clock
         self.joinable = JoinableRuns()
         self._running: set[Run] = set()
-        self._timed = Timed()
+        self._stops = Stops(name, unacknowledged, outbox)
         self._counts = counts
-        self.stuck: dict[bytes, Overdue] = {}
+        self.stuck = StuckRuns(lanes, self.joinable, outbox, results, counts=counts, clock=clock)
         self.left: list[bytes] = []
         self.turns = Turns(lanes, unacknowledged, outbox, clock)
         self._batches, self._rates = Batches(lanes), Rates(name)
@@ -223,7 +218,7 @@ class Scheduler:
     def _begin(self, run: Run) -> None:
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
         first = run.hold or run.waiting[0]
-        self._take_lowest_token(first)
+        self.turns.take_lowest_token(first)
         run.token = first.token
         if not run.hold and first.serializer is not None and not run.batch:
             run.job = first
@@ -233,35 +228,21 @@ class Scheduler:
             self._counts.begun(run, now)
         self._running.add(run)
         run.began_at = now
-        self._timed.add(run, now)
-
-    def _take_lowest_token(self, first: Taken) -> None:
-        """Tokens rise from one run of an id to the next. A job is claimed when its turn has come,
-        and so after calls that run behind it: of all their tokens it takes the lowest.
-        """
-        behind = (
-            taken
-            for run in self._lanes.behind(first.key)
-            for taken in (run.hold, *run.waiting)
-            if taken and taken.token and not run.closes  # an object's is that of its last call
-        )
-        lowest = min(behind, key=lambda taken: taken.token, default=first)
-        if lowest.token < first.token:
-            lowest.token, first.token = first.token, lowest.token
+        self.stuck.begin(run, now)
 
     def complete(self, run: Run, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered. The first one counts."""
         if run not in self._running:
             return
         self._running.remove(run)
-        self._timed.discard(run)
-        overdue = self.stuck.pop(run.key, None)
+        overdue = self.stuck.end(run)
         if run.given is None:
             self._count(run, outcome, told=overdue is not None)
         self._lanes.done(run.key)
         self.joinable.close(run)
         run.batch = ()
         self.past.note(run, outcome, self._clock())
+        self._stops.run_ended(run)
         self._results.tell(run, outcome, overdue)
 
     def _count(self, run: Run, outcome: Outcome, *, told: bool) -> None:
@@ -278,27 +259,9 @@ class Scheduler:
         """End a job, as RQ was told: at once where it waits, else when its run ends.
 
         Returns:
-            the run that is to be ended: a coroutine's, that nobody else waits for.
+            the run that is to be cancelled: a coroutine's, that nobody else waits for.
         """
-        taken = self._unacknowledged.get(id)
-        if taken is None or taken.ended:
-            text = "%s: told to stop the job %r, which is not here"
-            tell(log, "job_unknown", text, self._name, id, job=id.decode(errors="replace"))
-            return None
-        taken.stopped = True
-        run = next((run for run in self._running if taken in run.waiting), None)
-        if run is None:
-            self._outbox.failure(taken, Failed("Stopped", STOPPED, ""), ":stopped")
-            return None
-        together = run.made_together
-        if run.resource.is_async and all(o.stopped for one in together for o in one.waiting):
-            name = taken.name
-            tell(log, "job_stopped", "%s: stopping the job %s", self._name, name, job=name)
-            return together[0]
-        why = "others wait for its value" if run.resource.is_async else "a thread cannot be ended"
-        text = "%s: the job %s is to stop, but %s: it is stopped when its handler returns"
-        tell(log, "job_runs_on", text, self._name, taken.name, why, job=taken.name, reason=why)
-        return None
+        return self._stops.stop(id, self._running)
 
     # --- runs that take long ---
 
@@ -316,40 +279,12 @@ class Scheduler:
 
     def mind_the_time(self) -> None:
         """Answer for runs that take too long. They go on, and keep their ids from all others."""
-        for run in self._timed.take(self._clock):
-            self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True))
-
-    def _give_up_on(self, run: Run, overdue: Overdue) -> None:
-        """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
-        about = run.about
-        self.stuck[run.key] = overdue
-        run.keeps = False
-        self.joinable.close(run)
-        self._lanes.pause(run.key)
-        told = list(run.waiting)
-        if told and not run.hold:
-            run.hold = told.pop(0)
-            run.hold.holds = True
-            self._outbox.failure(run.hold, overdue, ":stuck")
-        for other in self._lanes.drop(run.key):
-            told += other.waiting
-            if other.closes:  # the object is there until that run has ended
-                self._lanes.add(run.key, other)
-            elif other.hold:
-                self._results.release(other.hold, None)
-        for taken in told:
-            self._outbox.failure(taken, overdue)
-        run.waiting.clear()
-        self._counts.remember(run, overdue, self._clock())
-        tell(
-            log, "handler_stuck", "%s is stuck: it runs for more than %g s", run.address,
-            overdue.timeout_s, **about, timeout_s=overdue.timeout_s,
-        )  # fmt: skip
+        self.stuck.mind_the_time()
 
     @property
     def due_at(self) -> float | None:
         """When, on its clock, a run will have taken too long, or is to begin; None for never."""
-        moments = self._batches.begins_at, self._rates.due_at, self._timed.overdue_at
+        moments = self._batches.begins_at, self._rates.due_at, self.stuck.overdue_at
         return min((at for at in moments if at is not None), default=None)
 
     # --- leases ---
@@ -393,13 +328,6 @@ class Scheduler:
         """How many requests wait for runs that do nothing: they ask others, or are stuck."""
         paused = self._lanes.paused
         return sum(map(self._unacknowledged.count, paused)) if paused else 0
-
-    def stuck_runs(self) -> tuple[StuckRun, ...]:
-        """Return those that take too long, the oldest first."""
-        runs = sorted(
-            (run for run in self._running if run.key in self.stuck), key=lambda run: run.began_at
-        )
-        return tuple(StuckRun(*parse_address(run.address)[1:], run.began_at) for run in runs)
 
     @property
     def lanes(self) -> int:

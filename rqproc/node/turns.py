@@ -10,7 +10,7 @@ from collections import deque
 
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox
-from rqproc.node.runs import RefusedRun, Run
+from rqproc.node.runs import RefusedRun, Run, Taken
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.runtime import Clock
 
@@ -62,6 +62,20 @@ class Turns:
                 self.unclaimed[other.id] = run
                 return
         self._ready.append(run)
+
+    def take_lowest_token(self, first: Taken) -> None:
+        """Tokens rise from one run of an id to the next. A job is claimed when its turn has come,
+        and so after calls that run behind it: of all their tokens it takes the lowest.
+        """
+        behind = (
+            taken
+            for run in self._lanes.behind(first.key)
+            for taken in (run.hold, *run.waiting)
+            if taken and taken.token and not run.closes  # an object's is that of its last call
+        )
+        lowest = min(behind, key=lambda taken: taken.token, default=first)
+        if lowest.token < first.token:
+            lowest.token, first.token = first.token, lowest.token
 
     def let_expire(self, run: Run) -> None:
         """Leave out who has given up by now."""
