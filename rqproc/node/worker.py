@@ -1,6 +1,6 @@
 """The worker: serves a node's queue from its first term to its end.
 
-Knows terms, sessions and the runner. It is in one of these states::
+Knows terms, ``sessions`` and the runner. It is in one of these states::
 
             ┌──────────── joins anew ◀── lease lost ──┐
             ▼                                         │
@@ -20,38 +20,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from rqproc.errors import RedisUnavailable
 from rqproc.log_events import tell
-from rqproc.node.connections import Connections
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.executor import Executor
 from rqproc.node.handoff import GIVE_S
 from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
-from rqproc.node.outage import Outage
 from rqproc.node.pace import TALLY_S, Pace
 from rqproc.node.runner import Enter, Heard, Runner
 from rqproc.node.runs import Run, Taken
 from rqproc.node.session import ACKNOWLEDGED_S, Session
+from rqproc.node.sessions import FAILURES, Sessions
 from rqproc.node.watchdog import Watch
 from rqproc.protocol.commands import Commands
-from rqproc.protocol.messages import LeaseLost, SessionSuperseded, Settling, Tally
+from rqproc.protocol.messages import LeaseLost, Settling, Tally
 from rqproc.settings import NodeSettings
 from rqproc.stats import NodeStats
 from rqproc.transport.backoff import Backoff
-from rqproc.transport.connection import ConnectionLost, Refused
+from rqproc.transport.connection import ConnectionLost
 from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
 
 HAND_OVER_S = GIVE_S + 0.5
 """A drain takes no longer for the entries that it gives away."""
-
-DISTRUST_S = 10.0
-"""For so long after a lost connection a pop of it may still come late, and take a mark with it."""
-
-FAILURES = (ConnectionLost, Refused, RedisUnavailable, SessionSuperseded)
-"""After these a new session begins."""
 
 
 class Worker:
@@ -71,33 +63,28 @@ class Worker:
         ended: Callable[[Sequence[str]], None], watch: Watch,
         find_job: Callable[[Taken], Enter | None],
     ) -> None:  # fmt: skip
-        self._connector = connector
         runtime = connector.runtime
         self._monotonic = runtime.monotonic
-        self._commands = commands
         self._dispatcher = dispatcher
         self._join = join
-        self._ended = ended
-        self._name = node
         self._drain_s = settings.drain_s
-        self._leaders = Leaders(
-            runtime, serve=self._serve, work_off=self._work_off, close=self._close_session
+        self._leaders = leaders = Leaders(
+            runtime, serve=self._serve, work_off=self._work_off, close=self._close
         )
+        self._sessions = Sessions(
+            connector, commands, dispatcher, node=node, ended=ended, waker=leaders.waker,
+            lock=leaders.lock,
+        )  # fmt: skip
         runner = Runner(
             node, commands.keys.namespace, runtime=runtime, report=self._report, logs=True,
             find_job=find_job, objects=dispatcher.objects,
         )  # fmt: skip
-        self._leaders.runner = runner
-        self._waker = self._leaders.waker
+        leaders.runner = runner
+        self._waker = leaders.waker
         self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
         self._stop_by: float | None = None
         self._hand_over_by: float | None = None
-        self._session: Session | None = None
-        self._sessions = 0
         self._rejoined = False
-        self._bare = False
-        self._moved = False
-        self._outage = Outage(log, "connection to Redis", clock=runtime.monotonic)
         self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=runtime.chance)
         self._pace = Pace(
             dispatcher, settings.max_queue, term=lambda: self.term, clock=self._monotonic
@@ -118,8 +105,7 @@ class Worker:
         """Begin a new session: the server may be somewhere else by now, or has lost what was on its
         way here. ``bare``: it was found without functions.
         """
-        self._bare = self._bare or bare
-        self._moved = True
+        self._sessions.renew(bare=bare)
         self._waker.wake()
 
     def stop_job(self, id: bytes) -> None:
@@ -139,7 +125,7 @@ class Worker:
         """Return the most that this node may have known to be taken at once since it was asked
         last: with what came at once, as much may have been on its way back.
         """
-        session = self._session
+        session = self._sessions.current
         return self._dispatcher.held + (2 * session.take_most_popped() if session else 0)
 
     def fail(self, error: Exception) -> None:
@@ -166,7 +152,7 @@ class Worker:
 
     def _work_off(self) -> bool:
         """Answer what a handler has come to; return whether nothing is left to do at once."""
-        session = self._session
+        session = self._sessions.current
         if session is None:
             return False
         try:
@@ -179,8 +165,7 @@ class Worker:
         except LeaseLost:
             return False
         except FAILURES as error:
-            self._moved = True
-            self._bare = self._bare or _lacks_functions(error)
+            self._sessions.broken(error)
             return False
         self._executor.mind_the_time()
         settled = session.is_popping and not self._dispatcher.intake.has_asks
@@ -201,13 +186,16 @@ class Worker:
                     if self._is_over():
                         break
                     self._begin_term()
-                run = self._serve_session(self._session or self._open_session())
+                session = self._sessions.current
+                run = self._serve_session(
+                    session or self._sessions.open(self.term, rejoined=self._rejoined)
+                )
                 if run:
                     return run
             except LeaseLost:
                 self._end_term()
             except Settling:  # a new session tells what runs here
-                self._close_session()
+                self._sessions.close()
             except FAILURES as error:
                 self._outside(error)
         return None
@@ -234,8 +222,11 @@ class Worker:
         self._hand_over_by = self._hand_over_by or now + HAND_OVER_S
         return now < self._hand_over_by and self._dispatcher.has_entries_to_give
 
+    def _close(self) -> None:
+        self._sessions.close()
+
     def _end_term(self) -> None:
-        self._close_session()
+        self._sessions.close()
         self._dispatcher.forget()
         self.term.over = True
         if self._draining:
@@ -250,46 +241,15 @@ class Worker:
 
     def _outside(self, error: Exception) -> None:
         """A connection is lost: pause, take in outcomes, and forget entries in time."""
-        self._bare = self._bare or _lacks_functions(error)
-        self._outage.goes_on(error)
-        self._close_session()
-        self._moved = False
+        self._sessions.lost(error)
         left_s = self._backoff.next_s()
         end = self._monotonic() + left_s
-        while left_s > 0 and not (self._leaders.failure or self._moved):
+        while left_s > 0 and not (self._leaders.failure or self._sessions.is_due):
             self._waker.wait(left_s)
             left_s = end - self._monotonic()
             self._executor.mind_the_time()
             if not self.term.trusted:
                 self._dispatcher.forget_entries()
-
-    def _open_session(self) -> Session:
-        self._moved = False
-        self._sessions += 1
-        leaders, inc = self._leaders, self.term.incarnation
-        connections = Connections(
-            self._connector, self._commands, node=self._name, incarnation=inc,
-            number=self._sessions, waker=leaders.waker, lock=leaders.lock,
-        )  # fmt: skip
-        session = self._session = Session(
-            connections, self._commands, self._dispatcher, self.term, clock=self._monotonic,
-            ended=self._ended,
-        )  # fmt: skip
-        if self._sessions > 1:
-            self._dispatcher.intake.distrust_entries(DISTRUST_S)
-        bare, self._bare = self._bare, False
-        try:
-            session.open(rejoined=self._rejoined, bare=bare)
-        except BaseException:
-            self._bare = self._bare or bare
-            raise
-        self._outage.is_over()
-        return session
-
-    def _close_session(self) -> None:
-        if self._session:
-            self._session.close()
-            self._session = None
 
     # --- the leader: one session ---
 
@@ -297,7 +257,7 @@ class Worker:
         """Serve until over or the connection breaks, or until there is a run for this thread."""
         # The lease comes first: who is not sure of it starts nothing, who has lost it must end.
         while not self._is_over():
-            if self._moved:
+            if self._sessions.is_due:
                 raise ConnectionLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
             if self._draining:
@@ -385,7 +345,3 @@ class Worker:
             raise LeaseLost
         if not self.term.trusted:
             self._dispatcher.forget_entries()
-
-
-def _lacks_functions(error: Exception) -> bool:
-    return isinstance(error, Refused) and error.code == "NOFUNCTION"
