@@ -21,7 +21,7 @@ class EndedRun:
 
     Attributes:
         ago_s: float, seconds since it ended.
-        queued_s, ran_s: float, how long it waited at its node, and how long it took.
+        queued_s, ran_s: float, how long it had to wait before, and how long it took.
         error: str, type of what the handler raised; "" where it returned a value.
         message, traceback: str; a traceback is kept of a node's latest errors alone.
     """

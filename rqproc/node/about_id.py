@@ -76,9 +76,6 @@ class AboutIds:
 
     def _runs(self, key: bytes, now: float) -> tuple[EndedRun, ...]:
         return tuple(
-            EndedRun(
-                now - past.ended_at, past.began_at - past.queued_at, past.ended_at - past.began_at,
-                past.error, past.message, traceback,
-            )
-            for past, traceback in self._scheduler.past.of(key)
-        )  # fmt: skip
+            EndedRun(now - past.at_s, past.queued_s, past.run_s, past.error, message, traceback)
+            for past, message, traceback in self._scheduler.past.of(key)
+        )

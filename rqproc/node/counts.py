@@ -1,4 +1,4 @@
-"""What a node counts and remembers of its requests: by resource, hot ids, past runs and errors.
+"""What a node counts of its requests: by resource, and which ids are hot.
 
 Pure: every moment is given, on the node's clock. All of it has a bound. Used by whoever holds the
 worker's lock; what others read is what ``resources`` and the like have returned.
@@ -9,23 +9,13 @@ for what is hot, is worked out for many at once, by ``fold``.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Container, Iterator
-from heapq import heappush, heappushpop
-from itertools import count
 
 from rqproc.ids import Id, parse_address, resource_of
 from rqproc.node.hot_ids import BATCH, HotIds
-from rqproc.node.runs import Failed, Failure, Overdue, Run, Taken
-from rqproc.stats import (
-    BOUNDS_S,
-    Histogram,
-    HotId,
-    PastError,
-    PastRun,
-    ResourceStats,
-    bucket,
-)
+from rqproc.node.runs import Failure, Run, Taken
+from rqproc.stats import BOUNDS_S, Histogram, HotId, ResourceStats, bucket
 
 UNKNOWN = "(unknown)"
 """The name for all resources that callers have made up."""
@@ -35,13 +25,7 @@ MOST_TYPES = 16
 """Types of errors that are told apart, of one resource."""
 
 MOST_HOT = 24
-MOST_RUNS = 32
-MOST_SLOW = 12
-MOST_ERRORS = 16
-SLOW_WINDOW_S = 150.0
-MESSAGE_CHARS = 200
 TYPE_CHARS = 60
-TRACEBACK_CHARS = 1500
 
 
 class _Durations:
@@ -88,31 +72,6 @@ class _Resource:
         )  # fmt: skip
 
 
-class _Slowest:
-    """The slowest runs of the present window and the one before it."""
-
-    def __init__(self, now: float) -> None:
-        self._numbers = count()  # what is as slow is not compared further
-        self._runs: list[tuple[float, int, PastRun]] = []
-        self._before: list[tuple[float, int, PastRun]] = []
-        self._began_at = now
-
-    def add(self, past: PastRun) -> None:
-        self._turn(past.at_s)
-        push = heappush if len(self._runs) < MOST_SLOW else heappushpop
-        push(self._runs, (past.run_s, next(self._numbers), past))
-
-    def taken(self, now: float) -> tuple[PastRun, ...]:
-        self._turn(now)
-        both = sorted((*self._runs, *self._before), reverse=True)
-        return tuple(past for _, _, past in both[:MOST_SLOW])
-
-    def _turn(self, now: float) -> None:
-        if (lasted_s := now - self._began_at) >= SLOW_WINDOW_S:
-            self._before = self._runs if lasted_s < 2 * SLOW_WINDOW_S else []
-            self._runs, self._began_at = [], now
-
-
 class Counts:
     """Counts from a moment on.
 
@@ -135,9 +94,6 @@ class Counts:
         self._resources: dict[str, _Resource] = {}
         self._names: dict[bytes, str] = {}
         self._hot = HotIds(now)
-        self._runs: deque[PastRun] = deque(maxlen=MOST_RUNS)
-        self._errors: deque[PastError] = deque(maxlen=MOST_ERRORS)
-        self._slow = _Slowest(now)
 
     # --- requests ---
 
@@ -192,31 +148,9 @@ class Counts:
         for taken in run.waiting:
             resource.queueing.add(now - taken.since)
 
-    def ended(self, run: Run, failure: Failure | None, ended_at: float) -> None:
+    def ended(self, run: Run, ended_at: float) -> None:
         """A handler has returned, or raised."""
-        run_s = max(0.0, ended_at - run.began_at)
-        self._of(run.key).run.add(run_s)
-        since = min((taken.since for taken in run.waiting), default=run.began_at)
-        name, id = self._names_of(run.key)
-        error = failure.kind if failure else ""
-        past = PastRun(name, id, ended_at, max(0.0, run.began_at - since), run_s, error)
-        self._runs.appendleft(past)
-        self._slow.add(past)
-
-    def remember(self, run: Run, failure: Failure, now: float) -> None:
-        """Keep an error of a handler, for people to look at."""
-        name, id = self._names_of(run.key)
-        message, traceback = "", ""
-        if isinstance(failure, Failed):
-            message, traceback = failure.reason, failure.traceback
-        elif isinstance(failure, Overdue):
-            message = failure.text.strip()
-        self._errors.appendleft(
-            PastError(
-                name, id, now, failure.kind[:TYPE_CHARS], message[:MESSAGE_CHARS],
-                traceback[-TRACEBACK_CHARS:],
-            )
-        )  # fmt: skip
+        self._of(run.key).run.add(max(0.0, ended_at - run.began_at))
 
     # --- what is told of it ---
 
@@ -232,15 +166,6 @@ class Counts:
         for address, times, over in self._hot.top(MOST_HOT):
             name, id = self._names_of(address)
             yield HotId(name, id, times, over)
-
-    def runs(self) -> tuple[PastRun, ...]:
-        return tuple(self._runs)
-
-    def slowest(self, now: float) -> tuple[PastRun, ...]:
-        return self._slow.taken(now)
-
-    def errors(self) -> tuple[PastError, ...]:
-        return tuple(self._errors)
 
     # --- names ---
 

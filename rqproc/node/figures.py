@@ -65,7 +65,7 @@ class NodeFigures:
     def stats(self) -> NodeStats:
         """Return what is counted and remembered of the requests, by this clock."""
         now, counts, scheduler = self._clock(), self._counts, self._scheduler
-        handoff = self._handoff
+        past, handoff = scheduler.past, self._handoff
         counts.fold()
         hot, hot_s = counts.hot(now)
         return NodeStats(
@@ -75,7 +75,7 @@ class NodeFigures:
             held=len(self._unacknowledged.ids),
             lanes=scheduler.lanes, lanes_busy=scheduler.lanes_taken,
             epochs=counts.epochs, resources=counts.resources(), hot=hot, hot_s=hot_s,
-            runs=counts.runs(), slowest=counts.slowest(now), errors=counts.errors(),
+            runs=past.latest(), slowest=past.slowest(now), errors=past.errors(),
             stuck=scheduler.stuck.told(),
             handed_over=handoff.given if handoff else 0,
             taken_over=handoff.taken if handoff else 0,

@@ -74,8 +74,17 @@ class Overdue:
         return answer_codec.overdue_report(self.timeout_s, stuck=self.stuck)
 
     @property
+    def reason(self) -> str:
+        return f"not done after {self.timeout_s:g} s"
+
+    @property
+    def traceback(self) -> str:
+        """It has not raised."""
+        return ""
+
+    @property
     def text(self) -> str:
-        return f"HandlerTimeout: not done after {self.timeout_s:g} s\n"
+        return f"{self.kind}: {self.reason}\n"
 
 
 @dataclass(frozen=True, slots=True)

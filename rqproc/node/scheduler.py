@@ -56,11 +56,11 @@ class Scheduler:
         self._running: set[Run] = set()
         self._stops = Stops(name, unacknowledged, outbox)
         self._counts = counts
-        self.stuck = StuckRuns(lanes, self.joinable, outbox, results, counts=counts, clock=clock)
+        self.past = past = PastRuns(clock())
+        self.stuck = StuckRuns(lanes, self.joinable, outbox, results, past=past, clock=clock)
         self.left: list[bytes] = []
         self.turns = Turns(lanes, unacknowledged, outbox, clock)
         self._batches, self._rates = Batches(lanes), Rates(name)
-        self.past = PastRuns()
         self.joined = self.misses = 0
 
     # --- who waits ---
@@ -237,23 +237,21 @@ class Scheduler:
         self._running.remove(run)
         overdue = self.stuck.end(run)
         if run.given is None:
-            self._count(run, outcome, told=overdue is not None)
+            self._remember(run, outcome, told=overdue is not None)
         self._lanes.done(run.key)
         self.joinable.close(run)
         run.batch = ()
-        self.past.note(run, outcome, self._clock())
         self._stops.run_ended(run)
         self._results.tell(run, outcome, overdue)
 
-    def _count(self, run: Run, outcome: Outcome, *, told: bool) -> None:
-        """Count a run that has ended; ``told``: as an error it was remembered before."""
+    def _remember(self, run: Run, outcome: Outcome, *, told: bool) -> None:
+        """Count a run that has ended, and remember it; ``told``: as an error it was before."""
         now = self._clock()
-        if isinstance(outcome, Done):
-            self._counts.ended(run, None, min(now, outcome.at))
-            return
-        self._counts.ended(run, outcome, now)
-        if not told:
-            self._counts.remember(run, outcome, now)
+        ended_at = min(now, outcome.at) if isinstance(outcome, Done) else now
+        self._counts.ended(run, ended_at)
+        self.past.ended(run, outcome, ended_at)
+        if not (told or isinstance(outcome, Done)):
+            self.past.failed(run, outcome, now)
 
     def stop(self, id: bytes) -> Run | None:
         """End a job, as RQ was told: at once where it waits, else when its run ends.

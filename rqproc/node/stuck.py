@@ -10,10 +10,10 @@ import logging
 
 from rqproc.ids import parse_address
 from rqproc.log_events import tell
-from rqproc.node.counts import Counts
 from rqproc.node.joinable import JoinableRuns
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox
+from rqproc.node.past_runs import PastRuns
 from rqproc.node.results import Results
 from rqproc.node.runs import Overdue, Run
 from rqproc.runtime import Clock
@@ -30,13 +30,13 @@ class StuckRuns:
 
     def __init__(
         self, lanes: Lanes[Run], joinable: JoinableRuns, outbox: Outbox, results: Results, *,
-        counts: Counts, clock: Clock,
+        past: PastRuns, clock: Clock,
     ) -> None:  # fmt: skip
         self._lanes = lanes
         self._joinable = joinable
         self._outbox = outbox
         self._results = results
-        self._counts = counts
+        self._past = past
         self._clock = clock
         self._until: dict[Run, float] = {}
         self._stuck: dict[bytes, tuple[Run, Overdue]] = {}
@@ -93,7 +93,7 @@ class StuckRuns:
         for taken in told:
             self._outbox.failure(taken, overdue)
         run.waiting.clear()
-        self._counts.remember(run, overdue, now)
+        self._past.failed(run, overdue, now)
         tell(
             log, "handler_stuck", "%s is stuck: it runs for more than %g s", run.address,
             overdue.timeout_s, **about, timeout_s=overdue.timeout_s,
