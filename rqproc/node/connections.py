@@ -45,7 +45,6 @@ REST_S = 0.9
 """No server closes a connection that has rested for less: its ``timeout`` is in whole seconds."""
 PATIENCE_S = BLOCK_S + GRACE_S
 
-
 PORTION_BYTES = 1024 * 1024
 PORTION = 256
 """Endings that are longer together, or more, are sent apart: others need the server meanwhile."""

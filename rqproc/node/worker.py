@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 
 from rqproc.log_events import tell
 from rqproc.node.dispatcher import Dispatcher
+from rqproc.node.drain import NodeDrain
 from rqproc.node.executor import Executor
-from rqproc.node.handoff import GIVE_S
 from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
 from rqproc.node.pace import TALLY_S, Pace
@@ -41,9 +41,6 @@ from rqproc.transport.connection import ConnectionLost
 from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
-
-HAND_OVER_S = GIVE_S + 0.5
-"""A drain takes no longer for the entries that it gives away."""
 
 
 class Worker:
@@ -67,7 +64,6 @@ class Worker:
         self._monotonic = runtime.monotonic
         self._dispatcher = dispatcher
         self._join = join
-        self._drain_s = settings.drain_s
         self._leaders = leaders = Leaders(
             runtime, serve=self._serve, work_off=self._work_off, close=self._close
         )
@@ -82,8 +78,9 @@ class Worker:
         leaders.runner = runner
         self._waker = leaders.waker
         self._executor = Executor(dispatcher.scheduler, runner, watch, term=lambda: self.term)
-        self._stop_by: float | None = None
-        self._hand_over_by: float | None = None
+        self._drain = NodeDrain(
+            dispatcher, self._executor, most_s=settings.drain_s, clock=runtime.monotonic
+        )
         self._rejoined = False
         self._backoff = Backoff(shortest_s=0.02, longest_s=1.0, chance=runtime.chance)
         self._pace = Pace(
@@ -98,7 +95,7 @@ class Worker:
 
     def stop(self, *, within_s: float) -> None:
         """Finish what is held, then end; give up what is not finished in ``within_s`` seconds."""
-        self._stop_by = self._monotonic() + within_s
+        self._drain.stop(within_s=within_s)
         self._waker.wake()
 
     def reconnect(self, *, bare: bool = False) -> None:
@@ -169,7 +166,7 @@ class Worker:
             return False
         self._executor.mind_the_time()
         settled = session.is_popping and not self._dispatcher.intake.has_asks
-        return settled and not self._draining
+        return settled and not self._drain.is_on(self.term)
 
     # --- the leader: terms and sessions ---
 
@@ -202,25 +199,7 @@ class Worker:
 
     def _is_over(self) -> bool:
         self._leaders.check()
-        if not self._draining:
-            return False
-        if self._stop_by is None:  # by a word from elsewhere
-            self._stop_by = self._monotonic() + self._drain_s
-        if self._monotonic() >= self._stop_by:
-            return True
-        return (
-            self._dispatcher.idle and not self._executor.has_news and not self._has_to_hand_over()
-        )
-
-    def _has_to_hand_over(self) -> bool:
-        """Whether entries are left for the next owners, and time; before it is said that this node
-        drains, all are.
-        """
-        if self._dispatcher.handoff is None:
-            return False
-        now = self._monotonic()
-        self._hand_over_by = self._hand_over_by or now + HAND_OVER_S
-        return now < self._hand_over_by and self._dispatcher.has_entries_to_give
+        return self._drain.is_on(self.term) and self._drain.is_over
 
     def _close(self) -> None:
         self._sessions.close()
@@ -229,8 +208,8 @@ class Worker:
         self._sessions.close()
         self._dispatcher.forget()
         self.term.over = True
-        if self._draining:
-            self._stop_by = self._monotonic()  # what was held is others' by now
+        if self._drain.is_on(self.term):
+            self._drain.stop(within_s=0.0)  # what was held is others' by now
         self._executor.mind_the_time()  # what still runs may meet others' from now on
 
     def _begin_term(self) -> None:
@@ -260,9 +239,10 @@ class Worker:
             if self._sessions.is_due:
                 raise ConnectionLost("a new one is made, as for the heartbeat")
             self._mind_the_lease()
-            if self._draining:
+            drains = self._drain.is_on(self.term)
+            if drains:
                 session.drain()
-            self._dispatcher.close_objects(every=self._draining)
+            self._dispatcher.close_objects(every=drains)
             self._executor.mind_the_time()
             if run := self._advance(session):
                 return run
@@ -302,39 +282,20 @@ class Worker:
 
     @property
     def _most(self) -> int:
-        return 0 if self._draining else self._pace.most
-
-    @property
-    def _draining(self) -> bool:
-        return self.term.draining or (self._stop_by is not None and not self._lingers)
-
-    @property
-    def _lingers(self) -> bool:
-        """Whether it is told to stop, but entries are on their way since the last change of
-        members: until then it serves as it did.
-        """
-        handoff, stop_by = self._dispatcher.handoff, self._stop_by
-        if handoff is None or stop_by is None or self._monotonic() >= stop_by:
-            return False
-        return handoff.settles_s > 0
+        return 0 if self._drain.is_on(self.term) else self._pace.most
 
     def _look_again(self, session: Session) -> tuple[float, float]:
         """Return when something must be looked at even if nothing happens: as a moment of the
         term's clock, and in seconds.
         """
         now = self.term.clock()
-        left_s = self._pace.look_again_s(now)
+        left_s = min(self._pace.look_again_s(now), self._drain.look_again_s)
         if (settles_in_s := session.settles_in_s) is not None:
             left_s = min(left_s, settles_in_s)
-        handoff = self._dispatcher.handoff
-        if handoff is not None:
-            left_s = min(left_s, handoff.look_again_s(is_stopping=self._stop_by is not None))
         if (idle_at := self._dispatcher.idle_at) is not None:
             left_s = min(left_s, max(0.0, idle_at - now))
-        if self._draining:  # it ends as soon as all is acknowledged
+        if self._drain.is_on(self.term):  # it ends as soon as all is acknowledged
             left_s = min(left_s, ACKNOWLEDGED_S)
-        if self._stop_by is not None:
-            left_s = min(left_s, max(0.0, self._stop_by - self._monotonic()))
         patience_s = min(left_s, ACKNOWLEDGED_S) if session.has_unacknowledged else left_s
         return now + min(left_s, TALLY_S), patience_s
 
