@@ -61,7 +61,7 @@ def patched_by(*makers: object) -> str:
     return ""
 
 
-class Event(Protocol):
+class ThreadEvent(Protocol):
     def set(self) -> None: ...
     def is_set(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> bool: ...
@@ -216,7 +216,7 @@ class Runtime:
         """One that threads wait for each other with. What is held for microseconds needs none."""
         return threading.Lock()
 
-    def event(self) -> Event:
+    def event(self) -> ThreadEvent:
         return Latch()
 
     def queue(self) -> Queue[Any]:

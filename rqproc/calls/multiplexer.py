@@ -31,7 +31,7 @@ import hiredis
 
 from rqproc.calls.call import Call
 from rqproc.calls.client_names import ClientNames
-from rqproc.calls.pending import Pending, Place, portions
+from rqproc.calls.pending import PendingCalls, Place, portions
 from rqproc.calls.stored_answers import CLOSINGS
 from rqproc.errors import RqprocError
 from rqproc.protocol import answer_codec, codec
@@ -64,7 +64,7 @@ class Multiplexer:
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
-        self.pending = Pending(commands.keys)
+        self.pending = PendingCalls(commands.keys)
         self.expected: deque[ReplyHandler] = deque()
         self._names = ClientNames()
         self._numbers = count()

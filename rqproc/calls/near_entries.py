@@ -45,7 +45,7 @@ _canonical = lru_cache(maxsize=4096)(canonical)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class NearEntry:
     """A reply, when it was asked for and when it is gone, in seconds of the clock.
 
     Attributes:
@@ -76,10 +76,10 @@ class EntrySlot:
     __slots__ = ("kept", "used")
 
     def __init__(self) -> None:
-        self.kept: Kept | None = None
+        self.kept: NearEntry | None = None
         self.used = False
 
-    def put(self, kept: Kept) -> None:
+    def put(self, kept: NearEntry) -> None:
         """The later run's reply stays, in whatever order they come."""
         if self.kept is None or self.kept.reply.token <= kept.reply.token:
             self.kept = kept
@@ -106,7 +106,7 @@ class Near:
 
     # --- what callers ask ---
 
-    def find(self, id: object, resource: str) -> Kept | None:
+    def find(self, id: object, resource: str) -> NearEntry | None:
         """Return what may be served now, None where the owner must be asked.
 
         Raises:
@@ -225,7 +225,7 @@ class Expected:
             else:
                 self.near.discard(self.resource, id, place)
 
-    def _kept(self, outcome: object) -> Kept | None:
+    def _kept(self, outcome: object) -> NearEntry | None:
         """The owner answered after it was asked: its entry lives as much longer than ours."""
         if not isinstance(outcome, Reply) or outcome.expires_in_s <= ROUNDED_S:
             return None
@@ -234,7 +234,7 @@ class Expected:
         except ValueError:  # deeper than marshal goes
             return None
         expires_at = self.asked_at + outcome.expires_in_s - ROUNDED_S
-        return Kept(outcome, self.asked_at, expires_at, value)
+        return NearEntry(outcome, self.asked_at, expires_at, value)
 
 
 def _maker(value: Any) -> Callable[[], Any]:

@@ -27,7 +27,7 @@ def portions(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
     return (places[i : i + MOST_TOGETHER] for i in range(0, len(places), MOST_TOGETHER))
 
 
-class Pending:
+class PendingCalls:
     """The calls of one client.
 
     Attributes:

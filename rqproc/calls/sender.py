@@ -29,7 +29,7 @@ from rqproc.transport.connection import (
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
 
-class Line(NamedTuple):
+class OpenConnection(NamedTuple):
     """A connection, and what is done with the replies to come over it."""
 
     connection: Connection
@@ -52,7 +52,7 @@ class Sender:
     def __init__(
         self, core: Multiplexer, connector: Connector, *, retire: Callable[[Connection], None]
     ) -> None:
-        self.line: Line | None = None
+        self.line: OpenConnection | None = None
         self.outbox: dict[Call, Look] = {}
         self.sent_at = 0.0
         self.silent_since = 0.0
@@ -165,7 +165,7 @@ class Sender:
             core.pending.leave(call)  # it has gone meanwhile
         return commands
 
-    def _connect(self) -> Line:
+    def _connect(self) -> OpenConnection:
         """Raises: ConnectionLost, Refused, RqprocError."""
         looks = tuple(self.outbox.values())
         within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
@@ -175,7 +175,7 @@ class Sender:
         except BaseException:
             connection.close()
             raise
-        line = self.line = Line(connection, self._core.expected)
+        line = self.line = OpenConnection(connection, self._core.expected)
         return line
 
     def _give_up_lost(self) -> None:

@@ -25,7 +25,7 @@ from rqproc.calls.call import Call
 from rqproc.calls.drive import drive
 from rqproc.calls.multiplexer import Multiplexer
 from rqproc.calls.retry import NUDGE_S, Look, Pause, first_look, persevere
-from rqproc.calls.sender import Line, Sender
+from rqproc.calls.sender import OpenConnection, Sender
 from rqproc.locks import TryLock, has_ended, opener
 from rqproc.protocol.commands import Commands
 from rqproc.runtime import Runtime, renew_after_fork
@@ -233,7 +233,7 @@ class Threads:
                 self._core.pending.calls[call] = core.pending.calls[call]
                 call.error = ConnectionLost("it is the parent's")
 
-    def _take(self, line: Line, wait_s: float, grace_s: float) -> None:
+    def _take(self, line: OpenConnection, wait_s: float, grace_s: float) -> None:
         """Take in what comes within so long. Raises: ConnectionLost, Refused."""
         (connection, expected), sender = line, self._sender
         patience_s = min(wait_s, grace_s) if expected else wait_s

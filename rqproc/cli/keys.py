@@ -18,14 +18,14 @@ ESCAPE, ENTER, BACKSPACE = "esc", "enter", "backspace"
 _NAMES = {"\x1b": ESCAPE, "\r": ENTER, "\n": ENTER, "\x7f": BACKSPACE, "\x08": BACKSPACE}
 
 
-class Keys:
+class KeyReader:
     """Reads keys in ``with``: they are not echoed, and come without Enter; Ctrl-C stays Ctrl-C."""
 
     def __init__(self, source: IO[str] | None = None) -> None:
         self._fd = (source or sys.stdin).fileno()
         self._rest = b""
 
-    def __enter__(self) -> Keys:
+    def __enter__(self) -> KeyReader:
         self._before = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd, termios.TCSADRAIN)
         return self

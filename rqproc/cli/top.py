@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from rqproc.cli.keys import Keys
+from rqproc.cli.keys import KeyReader
 from rqproc.cli.output import console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
 from rqproc.cli.top_state import Action, Drain, LookUp, State, press
@@ -105,7 +105,7 @@ class _Screen:
         looking = threading.Thread(target=self._look, name="rqproc-top", daemon=True)
         looking.start()
         try:
-            with Keys() as keys, Live(console=out, screen=True, auto_refresh=False) as live:
+            with KeyReader() as keys, Live(console=out, screen=True, auto_refresh=False) as live:
                 self._serve(keys, live, out)
         except EOFError:  # the terminal is gone
             return
@@ -122,7 +122,7 @@ class _Screen:
                 self._failure = error
                 return
 
-    def _serve(self, keys: Keys, live: Live, out: Console) -> None:
+    def _serve(self, keys: KeyReader, live: Live, out: Console) -> None:
         shown: object = None
         while self._failure is None:
             now = (self._monitor.seen, self._state, out.size)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rqproc.cli.top_state import State
-from rqproc.monitor.overview import Event, IdRow, NodeRow, Overview, Rates, ResourceRow
+from rqproc.monitor.overview import ClusterEvent, IdRow, NodeRow, Overview, RecentRates, ResourceRow
 from rqproc.monitor.texts import duration
 
 T = TypeVar("T")
@@ -56,8 +56,8 @@ def seconds(value: float | None) -> str:
     return NONE if value is None else duration(value)
 
 
-def _rates(row: NodeRow) -> Rates:
-    return row.rates or Rates()
+def _rates(row: NodeRow) -> RecentRates:
+    return row.rates or RecentRates()
 
 
 NODES: Sequence[Column[NodeRow]] = (
@@ -194,7 +194,7 @@ def sections(seen: Overview, state: State, width: int) -> Iterator[tuple[int, Ta
             yield len(shown), table(columns, shown, width, style)
 
 
-def event_lines(events: Sequence[Event]) -> Iterator[Text]:
+def event_lines(events: Sequence[ClusterEvent]) -> Iterator[Text]:
     """Yield a line for each event."""
     for event in events:
         at = time.strftime("%H:%M:%S", time.localtime(event.at_s))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rqproc.node.held import Held
+from rqproc.node.held import HeldId
 
 
 class LocalStates:
@@ -13,14 +13,14 @@ class LocalStates:
     def __init__(self) -> None:
         self._kept: dict[str, str] = {}
 
-    def take(self, held: Held, token: int) -> str:
+    def take(self, held: HeldId, token: int) -> str:
         return self._kept.get(held.address, "")
 
-    def keep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+    def keep(self, held: HeldId, text: str, *, for_s: float = 0.0) -> None:
         self._kept[held.address] = text
 
-    async def atake(self, held: Held, token: int) -> str:
+    async def atake(self, held: HeldId, token: int) -> str:
         return self.take(held, token)
 
-    async def akeep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+    async def akeep(self, held: HeldId, text: str, *, for_s: float = 0.0) -> None:
         self.keep(held, text)

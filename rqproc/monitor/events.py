@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rqproc.model import Membership, NodeInfo
-from rqproc.monitor.overview import Event
+from rqproc.monitor.overview import ClusterEvent
 
 SPARE_S = 0.5
 """A lease that was to run out so soon counts as run out: clocks and looks are not that exact."""
@@ -16,7 +16,7 @@ SPARE_S = 0.5
 
 def changes(
     before: Membership | None, now: Membership, *, at_s: float, passed_s: float
-) -> Iterator[Event]:
+) -> Iterator[ClusterEvent]:
     """Yield what has changed.
 
     Args:
@@ -32,20 +32,20 @@ def changes(
             yield _gone(info, at_s, passed_s)
         elif info.state != are[incarnation].state:
             text = f"{info.name} drains: it owns nothing any more"
-            yield Event(at_s, "drains", text, info.name)
+            yield ClusterEvent(at_s, "drains", text, info.name)
     for incarnation, info in are.items():
         if incarnation not in were:
-            yield Event(
+            yield ClusterEvent(
                 at_s, "joined", f"{info.name} joined, pid {info.pid} on {info.host}", info.name
             )
     if before.members != now.members:
         names = ", ".join(now.members) or "none"
         text = f"ids moved: members are {names} (epoch {now.epoch})"
-        yield Event(at_s, "moved", text)
+        yield ClusterEvent(at_s, "moved", text)
 
 
-def _gone(info: NodeInfo, at_s: float, passed_s: float) -> Event:
+def _gone(info: NodeInfo, at_s: float, passed_s: float) -> ClusterEvent:
     """A node that was not draining, and whose lease has run out, has died."""
     if info.state == "member" and info.lease_left_s - passed_s <= SPARE_S:
-        return Event(at_s, "died", f"{info.name} died: its lease ran out", info.name)
-    return Event(at_s, "left", f"{info.name} left", info.name)
+        return ClusterEvent(at_s, "died", f"{info.name} died: its lease ran out", info.name)
+    return ClusterEvent(at_s, "left", f"{info.name} left", info.name)

@@ -36,7 +36,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 
-class Refused(NamedTuple):
+class Denial(NamedTuple):
     """Why a request is not served."""
 
     status: int
@@ -70,26 +70,26 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._token = token.encode() if token else None
 
-    def refusal(self, asked: Asked) -> Refused | None:
+    def refusal(self, asked: Asked) -> Denial | None:
         """Return why a request must not be served; None where it may."""
         host = asked.headers.get("host", "")
         if self._hosts and host_name(host) not in self._hosts:
-            return Refused(421, f"this page has another name than {host[:100]!r}")
+            return Denial(421, f"this page has another name than {host[:100]!r}")
         if self._token and not self._knows_token(asked):
-            return Refused(401, "it needs the token: open /?token=TOKEN, or send it as a bearer")
+            return Denial(401, "it needs the token: open /?token=TOKEN, or send it as a bearer")
         if asked.method in ("GET", "HEAD"):
             return None
         return self._cross_site(asked, host)
 
     @staticmethod
-    def _cross_site(asked: Asked, host: str) -> Refused | None:
+    def _cross_site(asked: Asked, host: str) -> Denial | None:
         if asked.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            return Refused(403, "it comes from another site")
+            return Denial(403, "it comes from another site")
         origin = asked.headers.get("origin")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            return Refused(403, "it comes from another origin")
+            return Denial(403, "it comes from another origin")
         if asked.headers.get(HEADER) is None:
-            return Refused(403, f"it has no header {HEADER}")
+            return Denial(403, f"it has no header {HEADER}")
         return None
 
     def _knows_token(self, asked: Asked) -> bool:

@@ -16,7 +16,7 @@ from rqproc.errors import RedisUnavailable
 from rqproc.model import Membership
 from rqproc.monitor.events import changes
 from rqproc.monitor.overview import (
-    Event,
+    ClusterEvent,
     NodeRow,
     Overview,
     Point,
@@ -59,7 +59,7 @@ class Monitor:
         self._client = client
         self._before: Membership | None = None
         self._told: dict[str, deque[NodeStats]] = {}
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[ClusterEvent] = deque(maxlen=MOST_EVENTS)
         self._looked_at = 0.0
         self._is_lost = False
         self.history: Sequence[Point] = ()
@@ -77,7 +77,9 @@ class Monitor:
             if self._before is None:
                 raise
             if not self._is_lost:
-                self._events.appendleft(Event(time.time(), "lost", f"the server is lost: {error}"))
+                self._events.appendleft(
+                    ClusterEvent(time.time(), "lost", f"the server is lost: {error}")
+                )
             self._is_lost = True
             self.fail(str(error))
             return self.seen
@@ -116,7 +118,7 @@ class Monitor:
     def _note(self, membership: Membership, at_s: float) -> None:
         """Note what has changed since the last look."""
         if self._is_lost:
-            self._events.appendleft(Event(at_s, "back", "the server is back"))
+            self._events.appendleft(ClusterEvent(at_s, "back", "the server is back"))
             self._is_lost = False
         now = time.monotonic()
         passed_s, self._looked_at = now - self._looked_at, now

@@ -17,7 +17,7 @@ MOST_ROWS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class RecentRates:
     """What was done in the last seconds.
 
     Attributes:
@@ -34,11 +34,11 @@ class Rates:
     p99_s: float | None = None
 
 
-def rates(done: ResourceStats, seconds: float) -> Rates:
+def rates(done: ResourceStats, seconds: float) -> RecentRates:
     """Return the rates of what was done in so many seconds."""
     if seconds <= 0:
-        return Rates()
-    return Rates(
+        return RecentRates()
+    return RecentRates(
         done.requests / seconds,
         done.failed / seconds,
         done.hit_rate,
@@ -61,7 +61,7 @@ class NodeRow:
     """
 
     info: NodeInfo
-    rates: Rates | None
+    rates: RecentRates | None
     share: float
     bytes: int = 0
     lanes: int = 0
@@ -74,7 +74,7 @@ class ResourceRow:
     """A resource, on all nodes together."""
 
     name: str
-    rates: Rates
+    rates: RecentRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class IdRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ClusterEvent:
     """What has changed between two looks.
 
     Attributes:
@@ -120,7 +120,7 @@ class Point:
     """The whole cluster at one moment of its history."""
 
     at_s: float
-    rates: Rates
+    rates: RecentRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +140,14 @@ class Overview:
     epoch: int = 0
     placement: str = "modulo"
     trouble: str = ""
-    total: Rates = Rates()
+    total: RecentRates = RecentRates()
     nodes: tuple[NodeRow, ...] = ()
     resources: tuple[ResourceRow, ...] = ()
     hot: tuple[IdRow, ...] = ()
     slow: tuple[IdRow, ...] = ()
     errors: tuple[IdRow, ...] = ()
     stuck: tuple[IdRow, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[ClusterEvent, ...] = ()
 
 
 def node_rows(membership: Membership, recent: Mapping[str, NodeStats]) -> tuple[NodeRow, ...]:
@@ -184,12 +184,12 @@ def resource_rows(recent: Iterable[NodeStats]) -> tuple[ResourceRow, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.rates.requests_per_s, row.name)))
 
 
-def total_rates(recent: Sequence[NodeStats]) -> Rates:
+def total_rates(recent: Sequence[NodeStats]) -> RecentRates:
     """Return those of the whole cluster."""
     return _summed([(node.total, node.up_s) for node in recent])
 
 
-def _summed(parts: Sequence[tuple[ResourceStats, float]]) -> Rates:
+def _summed(parts: Sequence[tuple[ResourceStats, float]]) -> RecentRates:
     all_done = total(tuple(done for done, _ in parts))
     each = [rates(done, seconds) for done, seconds in parts]
     shared = rates(all_done, 1.0)
@@ -197,7 +197,7 @@ def _summed(parts: Sequence[tuple[ResourceStats, float]]) -> Rates:
         sum(one.requests_per_s for one in each),
         sum(one.errors_per_s for one in each),
     )
-    return Rates(requests, errors, shared.hit_rate, shared.p50_s, shared.p99_s)
+    return RecentRates(requests, errors, shared.hit_rate, shared.p50_s, shared.p99_s)
 
 
 def hot_rows(stats: ClusterStats) -> tuple[IdRow, ...]:

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rqproc.node.lanes import Lanes
-from rqproc.node.runs import Run
+from rqproc.node.runs import HandlerRun
 from rqproc.resource import ResourceSpec
 
 
@@ -39,13 +39,13 @@ class Gathering:
 
     resource: ResourceSpec
     begins_at: float
-    runs: list[Run]
+    runs: list[HandlerRun]
 
     @property
     def room(self) -> int:
         return self.resource.policy.batch - len(self.runs)
 
-    def suits(self, run: Run) -> bool:
+    def suits(self, run: HandlerRun) -> bool:
         """Whether a run that waits for its turn may go along."""
         return run.resource is self.resource and (run.hold is not None or run.unclaimed is None)
 
@@ -53,12 +53,12 @@ class Gathering:
 class Batches:
     """What is gathered, of each resource one batch, and those that are full."""
 
-    def __init__(self, lanes: Lanes[Run]) -> None:
+    def __init__(self, lanes: Lanes[HandlerRun]) -> None:
         self._lanes = lanes
         self._gathering: dict[ResourceSpec, Gathering] = {}
         self._full: list[Gathering] = []
 
-    def add(self, run: Run, now: float) -> bool:
+    def add(self, run: HandlerRun, now: float) -> bool:
         """Have a run begin with others, for which it has its turn; return whether that has left a
         place to another.
         """
@@ -74,7 +74,7 @@ class Batches:
         self._lanes.share(run.key)
         return True
 
-    def take(self, now: float) -> list[Run]:
+    def take(self, now: float) -> list[HandlerRun]:
         """Return runs that are to begin together now, once; none where there are none."""
         for gathering in list(self._gathering.values()):
             for run in self._lanes.next_sharing(gathering.room, gathering.suits):
@@ -86,7 +86,7 @@ class Batches:
                 return self._gathering.pop(gathering.resource).runs
         return []
 
-    def begin(self, runs: Sequence[Run]) -> None:
+    def begin(self, runs: Sequence[HandlerRun]) -> None:
         """They do: those of them that are still wanted."""
         for run in runs:
             run.batch = runs
@@ -97,7 +97,7 @@ class Batches:
         """When the next of them begins at the latest; None where there is none."""
         return min((one.begins_at for one in self._gathering.values()), default=None)
 
-    def clear(self) -> Iterable[Run]:
+    def clear(self) -> Iterable[HandlerRun]:
         """Forget all; return what was to begin."""
         left = [run for one in (*self._full, *self._gathering.values()) for run in one.runs]
         self._full.clear()

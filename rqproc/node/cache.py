@@ -18,7 +18,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from rqproc.ids import owner
-from rqproc.node.entries import Entry, Values
+from rqproc.node.entries import Entries, Entry
 from rqproc.placement import has
 from rqproc.policy import UNBOUNDED, Bounds
 
@@ -89,7 +89,7 @@ class Cache:
         self._moved: dict[bytes, Moved] = {}
         self._floors: dict[bytes, int] = {}
         self._values, self._late, self._errors = (
-            Values(max_entries, math.inf if max_bytes is None else max_bytes) for _ in range(3)
+            Entries(max_entries, math.inf if max_bytes is None else max_bytes) for _ in range(3)
         )
         self._lock = Lock()
         self._view = self._shown = BLIND
@@ -146,7 +146,7 @@ class Cache:
         return all(view.gives(address, self._name) for view in views if view.epoch > epoch)
 
     @property
-    def _kinds(self) -> Sequence[Values]:
+    def _kinds(self) -> Sequence[Entries]:
         return self._values, self._late, self._errors
 
     @property

@@ -36,7 +36,7 @@ from rqproc.context import CURRENT
 from rqproc.errors import InvalidId
 from rqproc.ids import Id, canonical
 from rqproc.log_events import tell
-from rqproc.node.runs import Done, Failed, Outcome, Run
+from rqproc.node.runs import Done, Failed, HandlerRun, Outcome
 from rqproc.policy import LONGEST_BACKOFF_S, Cached, Policy, check_own_ttl
 from rqproc.protocol import answer_codec, codec
 from rqproc.resource import Around, ResourceSpec
@@ -53,7 +53,7 @@ MISSING = (
 NO_DICT = "a batch handler returns a dict of the values by id, not"
 
 
-def call(run: Run) -> Any:
+def call(run: HandlerRun) -> Any:
     """Call the handler of a run, or of several that one call makes; return what it returns, None
     where an error was swallowed around it.
     """
@@ -67,7 +67,7 @@ def call(run: Run) -> Any:
         return _handler(run)
 
 
-async def call_async(run: Run) -> Any:
+async def call_async(run: HandlerRun) -> Any:
     """``call`` for a coroutine function."""
     if not run.resource.around:
         return await _handler(run)
@@ -89,7 +89,7 @@ def _made(enter: Around) -> AbstractContextManager[Any] | AbstractAsyncContextMa
     raise TypeError(f"{enter!r}, of App.around, made no context manager but {scope!r}")
 
 
-def _handler(run: Run) -> Any:
+def _handler(run: HandlerRun) -> Any:
     if run.resource.policy.batch:
         return run.resource.handler([one.request.id for one in run.made_together])
     return run.resource.handler(run.request.id, *run.request.args, **run.request.kwargs)
@@ -100,13 +100,13 @@ def pauses(policy: Policy, chance: Chance) -> Backoff:
     return Backoff(shortest_s=policy.backoff_s, longest_s=LONGEST_BACKOFF_S, chance=chance)
 
 
-class Values:
+class ReturnedValues:
     """What runs come to by what their handlers return. From any thread."""
 
     def __init__(self) -> None:
         self._warned: set[ResourceSpec] = set()
 
-    def outcomes(self, run: Run, value: Any, at: float) -> Sequence[Outcome]:
+    def outcomes(self, run: HandlerRun, value: Any, at: float) -> Sequence[Outcome]:
         """Return what each of the runs that one call made comes to.
 
         Args:
@@ -145,7 +145,7 @@ def _by_id(value: Mapping[Any, Any]) -> dict[Any, Any]:
     return found
 
 
-def _outcome_of_one(run: Run, by_id: Mapping[Id, Any], at: float) -> Outcome:
+def _outcome_of_one(run: HandlerRun, by_id: Mapping[Id, Any], at: float) -> Outcome:
     value, policy = by_id.get(run.request.id, _MISSING), run.resource.policy
     try:
         if value is _MISSING:

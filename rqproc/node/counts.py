@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator
 
 from rqproc.ids import Id, parse_address, resource_of
 from rqproc.node.hot_ids import BATCH, HotIds
-from rqproc.node.runs import Failure, Run, Taken
+from rqproc.node.runs import Failure, HandlerRun, Taken
 from rqproc.stats import BOUNDS_S, Histogram, HotId, ResourceStats, bucket
 
 UNKNOWN = "(unknown)"
@@ -140,7 +140,7 @@ class Counts:
 
     # --- runs ---
 
-    def begun(self, run: Run, now: float) -> None:
+    def begun(self, run: HandlerRun, now: float) -> None:
         """A handler is about to be called."""
         run.began_at = now
         resource = self._of(run.key)
@@ -148,7 +148,7 @@ class Counts:
         for taken in run.waiting:
             resource.queueing.add(now - taken.since)
 
-    def ended(self, run: Run, ended_at: float) -> None:
+    def ended(self, run: HandlerRun, ended_at: float) -> None:
         """A handler has returned, or raised."""
         self._of(run.key).run.add(max(0.0, ended_at - run.began_at))
 

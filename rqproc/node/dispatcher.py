@@ -34,7 +34,7 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.objects import Objects, last_run
 from rqproc.node.outbox import Outbox, node_lost
 from rqproc.node.reader import CALL, Reader, functions
-from rqproc.node.runs import Failed, RefusedRun, Run, Taken
+from rqproc.node.runs import Failed, HandlerRun, RefusedRun, Taken
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.protocol import answer_codec, codec
@@ -62,7 +62,7 @@ class Dispatcher:
 
     def __init__(
         self, name: str, resources: Mapping[str, ResourceSpec], *, cache: Cache,
-        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance,
+        lanes: Lanes[HandlerRun], clock: Clock, max_waiters: int, chance: Chance,
         objects: Objects | None = None, handoff: Handoff | None = None,
     ) -> None:  # fmt: skip
         self._name = name

@@ -69,7 +69,7 @@ class Share:
         return self.count + count <= bounds.max_entries and self.size + size <= bounds.max_bytes
 
 
-class Values:
+class Entries:
     """Entries by address.
 
     An entry is kept as one ``bytes``, and its expiry in a list for the second in which it comes: a

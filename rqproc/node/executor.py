@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from rqproc.node.lease import Term
 from rqproc.node.runner import Heard, Runner
-from rqproc.node.runs import Run
+from rqproc.node.runs import HandlerRun
 from rqproc.node.scheduler import Scheduler
 from rqproc.node.watchdog import Watch
 
@@ -33,13 +33,13 @@ class Executor:
         self._news: deque[Heard] = deque()
         self._stops: deque[bytes] = deque()
 
-    def start_runs(self, *, leave_one: bool = False) -> Run | None:
+    def start_runs(self, *, leave_one: bool = False) -> HandlerRun | None:
         """Start what may run while the lease may be relied on.
 
         Returns:
             the last one, where it is to ``leave_one`` for the calling thread.
         """
-        last: Run | None = None
+        last: HandlerRun | None = None
         term, scheduler = self._term(), self._scheduler
         while term.trusted and (run := scheduler.next_run()):
             # Before it starts: it may never let go of the interpreter.

@@ -22,18 +22,18 @@ class States(Protocol):
     def incarnation(self) -> str:
         """Who takes and keeps at this moment."""
 
-    def take(self, held: Held, token: int) -> str:
+    def take(self, held: HeldId, token: int) -> str:
         """Raises: StateSuperseded, RedisUnavailable."""
 
-    async def atake(self, held: Held, token: int) -> str: ...
+    async def atake(self, held: HeldId, token: int) -> str: ...
 
-    def keep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+    def keep(self, held: HeldId, text: str, *, for_s: float = 0.0) -> None:
         """``for_s``: seconds for which it is tried. Raises: StateSuperseded, RedisUnavailable."""
 
-    async def akeep(self, held: Held, text: str, *, for_s: float = 0.0) -> None: ...
+    async def akeep(self, held: HeldId, text: str, *, for_s: float = 0.0) -> None: ...
 
 
-class Held:
+class HeldId:
     """An id that is held here for its object, from just before its state is taken.
 
     Attributes:
@@ -77,7 +77,7 @@ class Held:
 class Saving:
     """What ``rqproc.save`` does, in one run of an object."""
 
-    def __init__(self, states: States, held: Held) -> None:
+    def __init__(self, states: States, held: HeldId) -> None:
         self._states = states
         self._held = held
 

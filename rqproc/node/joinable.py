@@ -5,26 +5,26 @@ Pure.
 
 from __future__ import annotations
 
-from rqproc.node.runs import Run
+from rqproc.node.runs import HandlerRun
 
 
 class JoinableRuns:
     """One run of each address, from when it is asked for to its end."""
 
     def __init__(self) -> None:
-        self._runs: dict[bytes, Run] = {}
+        self._runs: dict[bytes, HandlerRun] = {}
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._runs
 
-    def get(self, key: bytes) -> Run | None:
+    def get(self, key: bytes) -> HandlerRun | None:
         return self._runs.get(key)
 
-    def add(self, run: Run) -> None:
+    def add(self, run: HandlerRun) -> None:
         """It may be joined, and no other of its address any more."""
         self._runs[run.key] = run
 
-    def close(self, run: Run) -> None:
+    def close(self, run: HandlerRun) -> None:
         """It has ended, or is answered already."""
         if self._runs.get(run.key) is run:
             del self._runs[run.key]

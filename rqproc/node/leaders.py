@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rqproc.node.runner import Runner
-from rqproc.node.runs import Run
+from rqproc.node.runs import HandlerRun
 from rqproc.runtime import Runtime
 
 SIGNAL_S = 1.0
@@ -41,8 +41,8 @@ class Leaders:
     runner: Runner
 
     def __init__(
-        self, runtime: Runtime, *, serve: Callable[[], Run | None], work_off: Callable[[], bool],
-        close: Callable[[], None],
+        self, runtime: Runtime, *, serve: Callable[[], HandlerRun | None],
+        work_off: Callable[[], bool], close: Callable[[], None],
     ) -> None:  # fmt: skip
         self._serve = serve
         self._work_off = work_off
@@ -98,7 +98,7 @@ class Leaders:
             self.lock.release()
 
     def _lead(self) -> None:
-        run: Run | None = None
+        run: HandlerRun | None = None
         self.lock.acquire()
         try:
             run = self._serve()

@@ -22,7 +22,7 @@ from rqproc.node.lease import Term
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import check_node_name
 from rqproc.protocol.messages import Joined, Limits, OtherBuild
-from rqproc.runtime import Event
+from rqproc.runtime import ThreadEvent
 from rqproc.settings import NodeSettings
 from rqproc.transport.connection import Command, Connection
 from rqproc.transport.connector import Connector
@@ -48,7 +48,8 @@ class NodeMembership:
 
     def __init__(
         self, connector: Connector, functions: FunctionCalls, commands: Commands,
-        settings: NodeSettings, *, name: str | None, parent: int | None, code: str, stopping: Event,
+        settings: NodeSettings, *, name: str | None, parent: int | None, code: str,
+        stopping: ThreadEvent,
     ) -> None:  # fmt: skip
         self._runtime = connector.runtime
         self._functions = functions

@@ -29,7 +29,7 @@ from rqproc.node.own_entries import OwnEntries
 from rqproc.node.reader import functions
 from rqproc.node.recycling import Recycling
 from rqproc.node.rq_commands import obey
-from rqproc.node.runs import Run
+from rqproc.node.runs import HandlerRun
 from rqproc.node.states import ServerStates
 from rqproc.node.watchdog import NoWatch, Watch, Watchdog
 from rqproc.node.worker import Worker
@@ -213,7 +213,7 @@ class Node:
             name,
             self._resources,
             cache=cache,
-            lanes=Lanes[Run](settings.concurrency),
+            lanes=Lanes[HandlerRun](settings.concurrency),
             clock=clock,
             max_waiters=settings.max_waiters,
             chance=self._runtime.chance,

@@ -47,8 +47,8 @@ from rqproc.context import ASKING, CURRENT
 from rqproc.ids import Id
 from rqproc.log_events import tell
 from rqproc.model import Request
-from rqproc.node.held import Held, Saving, States, state_text
-from rqproc.node.runs import Run, Taken
+from rqproc.node.held import HeldId, Saving, States, state_text
+from rqproc.node.runs import HandlerRun, Taken
 from rqproc.objects import CLOSE, SAVING, StatefulClass
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
@@ -82,9 +82,9 @@ class Objects:
         self._most = most
         self._wake = wake
         self._lock = Lock()
-        self._of: dict[str, OrderedDict[str, Held]] = {}
+        self._of: dict[str, OrderedDict[str, HeldId]] = {}
         self._idle_s: dict[str, float] = {}
-        self._leaving: dict[str, Held] = {}
+        self._leaving: dict[str, HeldId] = {}
         self._all_leave = False
         self.opened = 0
 
@@ -99,7 +99,7 @@ class Objects:
         Raises:
             what the method does; StateSuperseded, RedisUnavailable: there is no state to be had.
         """
-        closes = method == CLOSE or isinstance(method, Held)
+        closes = method == CLOSE or isinstance(method, HeldId)
         with self._used(kind, method) as held:
             if held is None or (closes and held.instance is None):
                 return None
@@ -118,7 +118,7 @@ class Objects:
         self, kind: StatefulClass, method: object, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """The same for a class with coroutines."""
-        closes = method == CLOSE or isinstance(method, Held)
+        closes = method == CLOSE or isinstance(method, HeldId)
         with self._used(kind, method) as held:
             if held is None or (closes and held.instance is None):
                 return None
@@ -140,7 +140,7 @@ class Objects:
             return state
 
     @contextmanager
-    def _used(self, kind: StatefulClass, method: object) -> Iterator[Held | None]:
+    def _used(self, kind: StatefulClass, method: object) -> Iterator[HeldId | None]:
         """What is held for the run's id while the run uses it; None where it is closed already."""
         held = self._find(kind, method)
         try:
@@ -149,31 +149,31 @@ class Objects:
             if held:
                 self._release(kind.name, held, for_good=method is held)
 
-    def _find(self, kind: StatefulClass, method: object) -> Held | None:
+    def _find(self, kind: StatefulClass, method: object) -> HeldId | None:
         address, token = ASKING.get().address, CURRENT.get().token  # type: ignore[union-attr]
         with self._lock:
             of = self._of.setdefault(kind.name, OrderedDict())
             self._idle_s[kind.name] = kind.idle_s
             held = of.get(address)
-            if isinstance(method, Held) and held is not method:
+            if isinstance(method, HeldId) and held is not method:
                 return None
             if held is None:
                 if method == CLOSE:
                     return None
-                held = of[address] = Held(address, token, self._states.incarnation)
+                held = of[address] = HeldId(address, token, self._states.incarnation)
                 self.opened += 1
                 self._crowd_out(of)
             held.busy = True
             held.hold.token = max(held.hold.token, token)
             return held
 
-    def _crowd_out(self, of: OrderedDict[str, Held]) -> None:
+    def _crowd_out(self, of: OrderedDict[str, HeldId]) -> None:
         if len(of) > self._most:
             address = next((at for at, held in of.items() if not (held.busy or held.closing)), None)
             if address is not None:
                 self._leaving[address] = of[address]
 
-    def _release(self, name: str, held: Held, *, for_good: bool) -> None:
+    def _release(self, name: str, held: HeldId, *, for_good: bool) -> None:
         with self._lock:
             of = self._of[name]
             is_new = not held.used_at
@@ -234,7 +234,7 @@ class Objects:
                     held.closing = False
                     self._leaving[address] = held
 
-    def to_close(self) -> list[Held]:
+    def to_close(self) -> list[HeldId]:
         """Return those whose last runs are to be added to their lanes, once."""
         if not self._of:
             return []
@@ -249,7 +249,7 @@ class Objects:
         return found
 
     @staticmethod
-    def _idle(of: OrderedDict[str, Held], since: float) -> list[Held]:
+    def _idle(of: OrderedDict[str, HeldId], since: float) -> list[HeldId]:
         found = []
         for held in of.values():
             if held.used_at > since:
@@ -259,7 +259,7 @@ class Objects:
         return found
 
 
-def last_run(held: Held, resource: ResourceSpec, id: Id) -> Run:
+def last_run(held: HeldId, resource: ResourceSpec, id: Id) -> HandlerRun:
     """Return the run that closes an object and lets go of its id."""
     closing = ResourceSpec(
         resource.handler, name=resource.name, ttl_s=0.0, timeout_s=resource.timeout_s or CLOSE_S
@@ -268,12 +268,12 @@ def last_run(held: Held, resource: ResourceSpec, id: Id) -> Run:
     closing.idle_s = resource.idle_s
     request = Request(resource.name, id, (held,))
     hold = held.hold
-    return Run(
+    return HandlerRun(
         held.address, hold.key, closing, request, hold.token, keeps=False, hold=hold, closes=True
     )
 
 
-def _first(of: OrderedDict[str, Held]) -> Held | None:
+def _first(of: OrderedDict[str, HeldId]) -> HeldId | None:
     """The one that is idle for longest; one that is busy where all are that stay."""
     busy = None
     for held in of.values():

@@ -14,7 +14,7 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from rqproc.ids import parse_address
-from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run
+from rqproc.node.runs import Done, Failed, HandlerRun, Outcome, Overdue
 from rqproc.stats import PastError, PastRun
 
 MOST_RUNS = 2048
@@ -74,7 +74,7 @@ class PastRuns:
         self._slowest = _Slowest(now)
         self._errors: deque[PastError] = deque(maxlen=MOST_ERRORS)
 
-    def ended(self, run: Run, outcome: Outcome, ended_at: float) -> None:
+    def ended(self, run: HandlerRun, outcome: Outcome, ended_at: float) -> None:
         """A handler has returned, or raised; a run that closes an object is left out."""
         if run.closes:
             return
@@ -88,7 +88,7 @@ class PastRuns:
         if failure:
             self._tracebacks.append((past, failure.traceback[-TRACEBACK_CHARS:]))
 
-    def failed(self, run: Run, failure: Failed | Overdue, now: float) -> None:
+    def failed(self, run: HandlerRun, failure: Failed | Overdue, now: float) -> None:
         """Callers are told of an error of a handler, be it that the run has not ended in time."""
         _, name, id = parse_address(run.address)
         self._errors.appendleft(

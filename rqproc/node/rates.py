@@ -26,14 +26,14 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
-from rqproc.node.runs import RefusedRun, Run
+from rqproc.node.runs import HandlerRun, RefusedRun
 from rqproc.resource import ResourceSpec
 from rqproc.runtime import Clock
 
 SPARE = 1024
 """So many ids that have rested are remembered before they are cleared away."""
 
-_Place = tuple[float, int, Run, bool, bool]
+_Place = tuple[float, int, HandlerRun, bool, bool]
 _Rate = tuple[tuple[str, bytes], float]
 
 
@@ -47,7 +47,9 @@ class Rates:
         self._waiting: list[_Place] = []
         self._numbers = count()
 
-    def admit(self, run: Run, now: float, *, due: float | None, first: bool) -> RefusedRun | None:
+    def admit(
+        self, run: HandlerRun, now: float, *, due: float | None, first: bool
+    ) -> RefusedRun | None:
         """Have a run wait until it may begin; or return why it may not, within its time.
 
         Args:
@@ -65,7 +67,7 @@ class Rates:
         self._wait(at if has_share else id_at, run, first, has_share)
         return None
 
-    def _wait(self, at: float, run: Run, first: bool, has_share: bool) -> None:
+    def _wait(self, at: float, run: HandlerRun, first: bool, has_share: bool) -> None:
         heappush(self._waiting, (at, next(self._numbers), run, first, has_share))
 
     def admits_now(self, resource: ResourceSpec, key: bytes, now: float) -> bool:
@@ -79,7 +81,7 @@ class Rates:
         self._spend(rates, now)
         return True
 
-    def take(self, clock: Clock) -> Iterator[tuple[Run, bool]]:
+    def take(self, clock: Clock) -> Iterator[tuple[HandlerRun, bool]]:
         """Return what may begin by now, once, in order."""
         now = clock() if self._waiting else 0.0
         while self._waiting and self._waiting[0][0] <= now:
@@ -98,7 +100,7 @@ class Rates:
         """When the next one may begin; None where none waits."""
         return self._waiting[0][0] if self._waiting else None
 
-    def waiting(self) -> Iterator[Run]:
+    def waiting(self) -> Iterator[HandlerRun]:
         return (run for _, _, run, *_ in self._waiting)
 
     def clear(self) -> None:
@@ -140,5 +142,5 @@ def _rates(resource: ResourceSpec, key: bytes) -> tuple[Sequence[_Rate], Sequenc
     return of_id, [((name, b""), policy.rate)] if policy.rate else []
 
 
-def _is_given_up(run: Run, now: float) -> bool:
+def _is_given_up(run: HandlerRun, now: float) -> bool:
     return all(taken.due is not None and taken.due <= now for taken in run.waiting)

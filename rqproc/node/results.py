@@ -11,7 +11,7 @@ from rqproc.log_events import tell
 from rqproc.node.cache import Cache
 from rqproc.node.entries import Entry
 from rqproc.node.outbox import Outbox
-from rqproc.node.runs import Done, Failed, Outcome, Overdue, Run, Taken
+from rqproc.node.runs import Done, Failed, HandlerRun, Outcome, Overdue, Taken
 from rqproc.protocol import answer_codec
 from rqproc.runtime import Chance, Clock
 
@@ -30,7 +30,7 @@ class Results:
         self._clock = clock
         self._chance = chance
 
-    def tell(self, run: Run, outcome: Outcome, overdue: Overdue | None) -> None:
+    def tell(self, run: HandlerRun, outcome: Outcome, overdue: Overdue | None) -> None:
         """Answer everyone who waited for a run; ``overdue``: what they were told before its end."""
         if run.hold:
             self.release(run.hold, None if run.is_refresh else overdue)
@@ -47,7 +47,7 @@ class Results:
         else:
             self._outbox.failure(hold, overdue, ":ended")
 
-    def _answer_all(self, run: Run, done: Done) -> None:
+    def _answer_all(self, run: HandlerRun, done: Done) -> None:
         now, policy = self._clock(), run.resource.policy
         made_at = min(done.at, now)
         ttl_s = policy.ttl_of(done.text, done.ttl_s, self._chance) if run.keeps else 0.0
@@ -69,7 +69,7 @@ class Results:
             else:
                 self._outbox.value(taken, entry, "joined" if place or run.hold else "miss")
 
-    def _fail_all(self, run: Run, failure: Failed | Overdue) -> None:
+    def _fail_all(self, run: HandlerRun, failure: Failed | Overdue) -> None:
         """Tell everyone of a failure; or the old value, where one answers then."""
         now, policy = self._clock(), run.resource.policy
         old = self._cache.late(run.key, now) if run.keeps and policy.on_error_s else None

@@ -22,8 +22,8 @@ from rqproc.context import ASKING, CURRENT, Asking, Current
 from rqproc.errors import ConfigError
 from rqproc.ids import parse_address
 from rqproc.log_events import tell
-from rqproc.node.calling import Values, call, call_async, pauses
-from rqproc.node.runs import Failed, Outcome, Overdue, Run, Slot, Taken
+from rqproc.node.calling import ReturnedValues, call, call_async, pauses
+from rqproc.node.runs import Failed, HandlerRun, Outcome, Overdue, Slot, Taken
 from rqproc.node.spans import RunSpans
 from rqproc.objects import OBJECTS, ObjectKeeper
 from rqproc.protocol import answer_codec
@@ -31,7 +31,7 @@ from rqproc.runtime import Runtime, Thread
 
 log = logging.getLogger("rqproc.node")
 
-Heard = tuple[Run, Outcome | Slot]
+Heard = tuple[HandlerRun, Outcome | Slot]
 Report = Callable[[Sequence[Heard]], None]
 Enter = Callable[[], object]
 """Changes the context that it is called in."""
@@ -72,33 +72,33 @@ class Runner:
         self._report = report
         self._has_tokens = has_tokens
         self._logs = logs
-        self._values = Values()
-        self._cancelled: set[Run] = set()
+        self._values = ReturnedValues()
+        self._cancelled: set[HandlerRun] = set()
         self._find_job = find_job
         self._objects = objects
         self._spans = RunSpans(node, namespace, runtime.suspend_proof)
         self._threads = runtime.threads(MOST_THREADS, name="rqproc-handler")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looping: Thread | None = None
-        self._under_way: set[Run] = set()
+        self._under_way: set[HandlerRun] = set()
         self._pid = os.getpid()
         self._stopping = False
         self._tasks: set[Future[None]] = set()  # a loop alone does not keep its tasks alive
-        self._coroutines: dict[Run, asyncio.Task[Any] | None] = {}
+        self._coroutines: dict[HandlerRun, asyncio.Task[Any] | None] = {}
 
     def submit(self, work: Callable[[], None]) -> None:
         """Have a thread do something else than a run."""
         self._threads.submit(work)
 
-    def expect(self, run: Run) -> None:
+    def expect(self, run: HandlerRun) -> None:
         """It is about to be run by ``run``, in the calling thread."""
         self._under_way.add(run)
 
-    def run(self, run: Run) -> None:
+    def run(self, run: HandlerRun) -> None:
         """Run a plain function, in the calling thread."""
         self._run(run)
 
-    def start(self, run: Run) -> None:
+    def start(self, run: HandlerRun) -> None:
         """Have a run begun by another thread, or by the event loop."""
         self._under_way.add(run)
         if not run.resource.is_async:
@@ -110,19 +110,19 @@ class Runner:
         else:
             self._begin(run, self._event_loop())
 
-    def _begin(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self, run: HandlerRun, loop: asyncio.AbstractEventLoop) -> None:
         """Have a coroutine begin."""
         enter = self._find_job(run.job) if run.job else None
         task = asyncio.run_coroutine_threadsafe(self._run_async(run, enter), loop)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def cancel(self, run: Run) -> None:
+    def cancel(self, run: HandlerRun) -> None:
         """Cancel a coroutine's run, soon."""
         if self._loop:
             self._loop.call_soon_threadsafe(self._cancel, run)
 
-    def _cancel(self, run: Run) -> None:
+    def _cancel(self, run: HandlerRun) -> None:
         if task := self._coroutines.get(run):
             self._cancelled.add(run)
             task.cancel()
@@ -144,7 +144,7 @@ class Runner:
         self._stopping = True
         loop.stop()
 
-    def _end(self, run: Run, outcomes: Sequence[Outcome]) -> None:
+    def _end(self, run: HandlerRun, outcomes: Sequence[Outcome]) -> None:
         """``outcomes``: of each of those that one call has made, or one that is all of theirs."""
         self._leave_child(None)
         self._under_way.discard(run)
@@ -154,7 +154,7 @@ class Runner:
             self._spans.end(one, outcome)
         self._report(list(zip(runs, each, strict=True)))
 
-    def _run(self, run: Run) -> None:
+    def _run(self, run: HandlerRun) -> None:
         """What limits a handler's time by an exception from another thread may be late with it: it
         comes here then, and must not keep the run from being reported.
         """
@@ -168,7 +168,7 @@ class Runner:
             self._end(run, outcomes)  # the first report counts
             raise
 
-    def _outcomes_of(self, run: Run) -> Sequence[Outcome]:
+    def _outcomes_of(self, run: HandlerRun) -> Sequence[Outcome]:
         context = contextvars.copy_context()
         try:
             context.run(self._enter, run)
@@ -179,7 +179,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             return [self._failed(run, error)]
 
-    def _try(self, run: Run) -> Any:
+    def _try(self, run: HandlerRun) -> Any:
         """Call the handler, again where it raises what its resource has tried again."""
         policy = run.resource.policy
         if not policy.retries:
@@ -195,7 +195,7 @@ class Runner:
             tried += 1
             self._runtime.sleep(waits.next_s())
 
-    async def _awaited(self, run: Run) -> Sequence[Outcome]:
+    async def _awaited(self, run: HandlerRun) -> Sequence[Outcome]:
         try:
             async with asyncio.timeout(run.resource.timeout_s) as limit:
                 value = await self._try_async(run)
@@ -205,7 +205,7 @@ class Runner:
                 raise
             return [Overdue(run.resource.timeout_s or 0.0, stuck=False)]
 
-    async def _try_async(self, run: Run) -> Any:
+    async def _try_async(self, run: HandlerRun) -> Any:
         policy = run.resource.policy
         waits, tried = pauses(policy, self._runtime.chance), 0
         while True:
@@ -218,7 +218,7 @@ class Runner:
             tried += 1
             await asyncio.sleep(waits.next_s())
 
-    async def _run_async(self, run: Run, enter: Enter | None) -> None:
+    async def _run_async(self, run: HandlerRun, enter: Enter | None) -> None:
         self._coroutines[run] = asyncio.current_task()
         try:
             self._enter(run)  # in the context of this task alone
@@ -233,7 +233,7 @@ class Runner:
         self._cancelled.discard(run)
         self._end(run, outcomes)
 
-    def _failed(self, run: Run, error: BaseException) -> Failed:
+    def _failed(self, run: HandlerRun, error: BaseException) -> Failed:
         """Log what a handler has raised, once, for people and for those who report errors."""
         self._leave_child(error)
         policy, others = run.resource.policy, len(run.made_together) - 1
@@ -264,17 +264,17 @@ class Runner:
             stream.flush()
         os._exit(code)
 
-    def _enter(self, run: Run) -> None:
+    def _enter(self, run: HandlerRun) -> None:
         CURRENT.set(self._current(run))
         if self._objects is not None and run.resource.idle_s is not None:
             OBJECTS.set(self._objects)
         ASKING.set(Asking(self._namespace, run.address, partial(self._change_slot, run), by=self))
         self._spans.begin(run)
 
-    def _change_slot(self, run: Run, waits: bool) -> None:
+    def _change_slot(self, run: HandlerRun, waits: bool) -> None:
         self._report([(run, "given back" if waits else "wanted again")])
 
-    def _current(self, run: Run) -> Current:
+    def _current(self, run: HandlerRun) -> Current:
         one = self._current_of_one(run)
         if not run.resource.policy.batch:
             return one
@@ -284,7 +284,7 @@ class Runner:
         latest = max(known) if len(known) == len(deadlines) else None
         return replace(one, deadline=latest, batch=batch)
 
-    def _current_of_one(self, run: Run) -> Current:
+    def _current_of_one(self, run: HandlerRun) -> Current:
         due, runtime = run.deadline, self._runtime
         return Current(
             id=parse_address(run.address)[2],

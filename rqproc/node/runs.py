@@ -147,7 +147,7 @@ class Taken:
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class HandlerRun:
     """One run of a handler, and everyone who waits for it; the first of them caused it.
 
     Attributes:
@@ -176,7 +176,7 @@ class Run:
     asks: int = 0
     is_refresh: bool = False
     closes: bool = False
-    batch: Sequence[Run] = ()
+    batch: Sequence[HandlerRun] = ()
     given: Done | None = None
     queued_at: float = 0.0
     began_at: float = 0.0
@@ -193,7 +193,7 @@ class Run:
         }
 
     @property
-    def made_together(self) -> Sequence[Run]:
+    def made_together(self) -> Sequence[HandlerRun]:
         """The runs that one call makes, be it this one alone."""
         return self.batch or (self,)
 

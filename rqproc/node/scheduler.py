@@ -17,7 +17,7 @@ from rqproc.node.outbox import Outbox, crowded
 from rqproc.node.past_runs import PastRuns
 from rqproc.node.rates import Rates
 from rqproc.node.results import Results
-from rqproc.node.runs import Done, Outcome, RefusedRun, Run, Slot, Taken
+from rqproc.node.runs import Done, HandlerRun, Outcome, RefusedRun, Slot, Taken
 from rqproc.node.stops import Stops
 from rqproc.node.stuck import StuckRuns
 from rqproc.node.turns import Turns
@@ -43,7 +43,7 @@ class Scheduler:
 
     def __init__(
         self, name: str, cache: Cache, unacknowledged: Unacknowledged, outbox: Outbox, *,
-        lanes: Lanes[Run], clock: Clock, max_waiters: int, chance: Chance, counts: Counts,
+        lanes: Lanes[HandlerRun], clock: Clock, max_waiters: int, chance: Chance, counts: Counts,
     ) -> None:  # fmt: skip
         self._name = name
         self._max_waiters = max_waiters
@@ -53,7 +53,7 @@ class Scheduler:
         self._lanes = lanes
         self._clock = clock
         self.joinable = JoinableRuns()
-        self._running: set[Run] = set()
+        self._running: set[HandlerRun] = set()
         self._stops = Stops(name, unacknowledged, outbox)
         self._counts = counts
         self.past = past = PastRuns(clock())
@@ -95,7 +95,7 @@ class Scheduler:
                 the first of these is not.
             given: what it comes to, without its handler.
         """
-        run = Run(
+        run = HandlerRun(
             taken.address, taken.key, resource, request, taken.token, [taken], keeps, given=given,
             queued_at=self._clock(),
         )  # fmt: skip
@@ -117,7 +117,7 @@ class Scheduler:
         for run, first in self._rates.take(self._clock):
             self._line_up(run, first=first)
 
-    def _line_up(self, run: Run, *, first: bool) -> None:
+    def _line_up(self, run: HandlerRun, *, first: bool) -> None:
         (taken, *_) = run.waiting
         head = self._lanes.head(run.key) if taken.token and taken.serializer else None
         passes = head is not None and head.unclaimed is not None
@@ -148,14 +148,14 @@ class Scheduler:
         for the run.
         """
         taken.holds = True
-        run = Run(
+        run = HandlerRun(
             taken.address, taken.key, resource, request, taken.token, hold=taken, is_refresh=True,
             queued_at=self._clock(),
         )  # fmt: skip
         self.joinable.add(run)
         self._lanes.add(run.key, run)
 
-    def close(self, run: Run) -> None:
+    def close(self, run: HandlerRun) -> None:
         """Have an object closed, behind all that waits for its id."""
         if run.hold and run.hold.id not in self._unacknowledged.ids:
             self._unacknowledged.add(run.hold)
@@ -171,7 +171,7 @@ class Scheduler:
 
     # --- what starts and what ends ---
 
-    def next_run(self) -> Run | None:
+    def next_run(self) -> HandlerRun | None:
         """Return a run to start now, None if there is none; where others are made with it, see
         ``batches``, the first of them.
 
@@ -192,7 +192,7 @@ class Scheduler:
             self.complete(begun[0], begun[0].given)
         return None
 
-    def _next_runs(self) -> list[Run]:
+    def _next_runs(self) -> list[HandlerRun]:
         """Return what is to be made by one call, if there is anything."""
         self._let_in()
         self.turns.give()
@@ -203,7 +203,7 @@ class Scheduler:
                 self.turns.give()
         return self._batches.take(self._clock())
 
-    def _is_wanted(self, run: Run) -> bool:
+    def _is_wanted(self, run: HandlerRun) -> bool:
         """Let those go who do not wait any more, and the run, where nobody is left."""
         self.turns.let_expire(run)
         if run.hold or any(taken.token for taken in run.waiting):
@@ -215,7 +215,7 @@ class Scheduler:
             self.left.append(taken.id)
         return False
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: HandlerRun) -> None:
         run.waiting.sort(key=lambda taken: not taken.token)  # those with a claim come first
         first = run.hold or run.waiting[0]
         self.turns.take_lowest_token(first)
@@ -230,7 +230,7 @@ class Scheduler:
         run.began_at = now
         self.stuck.begin(run, now)
 
-    def complete(self, run: Run, outcome: Outcome) -> None:
+    def complete(self, run: HandlerRun, outcome: Outcome) -> None:
         """Take in a run's outcome: everyone who waited for it is answered. The first one counts."""
         if run not in self._running:
             return
@@ -244,7 +244,7 @@ class Scheduler:
         self._stops.run_ended(run)
         self._results.tell(run, outcome, overdue)
 
-    def _remember(self, run: Run, outcome: Outcome, *, told: bool) -> None:
+    def _remember(self, run: HandlerRun, outcome: Outcome, *, told: bool) -> None:
         """Count a run that has ended, and remember it; ``told``: as an error it was before."""
         now = self._clock()
         ended_at = min(now, outcome.at) if isinstance(outcome, Done) else now
@@ -253,7 +253,7 @@ class Scheduler:
         if not (told or isinstance(outcome, Done)):
             self.past.failed(run, outcome, now)
 
-    def stop(self, id: bytes) -> Run | None:
+    def stop(self, id: bytes) -> HandlerRun | None:
         """End a job, as RQ was told: at once where it waits, else when its run ends.
 
         Returns:
@@ -263,7 +263,7 @@ class Scheduler:
 
     # --- runs that take long ---
 
-    def change_slot(self, run: Run, slot: Slot) -> None:
+    def change_slot(self, run: HandlerRun, slot: Slot) -> None:
         """A handler waits for another id, or has its answer: meanwhile another may run."""
         if run not in self._running or run.key in self.stuck:
             return
@@ -307,7 +307,7 @@ class Scheduler:
         """Whether any handler runs, be it for nobody."""
         return bool(self._running)
 
-    def run_of(self, key: bytes) -> Run | None:
+    def run_of(self, key: bytes) -> HandlerRun | None:
         """Return the run of an address that has begun and not ended."""
         return next((run for run in self._running if run.key == key), None)
 

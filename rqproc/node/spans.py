@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rqproc import tracing
 from rqproc.ids import parse_address
 from rqproc.log_events import tell
-from rqproc.node.runs import Done, Failed, Outcome, Run, Taken
+from rqproc.node.runs import Done, Failed, HandlerRun, Outcome, Taken
 from rqproc.runtime import Clock
 
 log = logging.getLogger("rqproc.node")
@@ -38,9 +38,9 @@ class RunSpans:
         self._node = node
         self._namespace = namespace
         self._clock = clock
-        self._open: dict[Run, _Open] = {}
+        self._open: dict[HandlerRun, _Open] = {}
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: HandlerRun) -> None:
         """Start a span for each of the runs that one call makes, where any is wanted, and make the
         first of them the current one of the calling context.
         """
@@ -50,7 +50,7 @@ class RunSpans:
         if started:
             self._open[started[0]].span.attach()
 
-    def _start(self, run: Run, waiting: list[Taken]) -> bool:
+    def _start(self, run: HandlerRun, waiting: list[Taken]) -> bool:
         first = waiting[0]
         attributes = self._attributes(run)
         carriers = [taken.trace for taken in waiting if taken.trace]
@@ -66,7 +66,7 @@ class RunSpans:
         self._open[run] = _Open(span, set(waiting))
         return True
 
-    def _attributes(self, run: Run) -> tracing.Attributes:
+    def _attributes(self, run: HandlerRun) -> tracing.Attributes:
         attributes = tracing.about(
             self._namespace, run.resource.name, id=str(parse_address(run.address)[2]),
             node=self._node, token=run.token,
@@ -74,7 +74,7 @@ class RunSpans:
         request = str(run.about["request"])
         return attributes | {"messaging.operation.type": "process", "messaging.message.id": request}
 
-    def end(self, run: Run, outcome: Outcome) -> None:
+    def end(self, run: HandlerRun, outcome: Outcome) -> None:
         """End a run's span, if it has one: once."""
         found = self._open.pop(run, None)
         if found is None:
@@ -90,7 +90,7 @@ class RunSpans:
         tell(log, "tracing_failed", "%s: no span of a run: %r", self._node, error, error=error)
 
 
-def _traced(run: Run) -> list[Taken]:
+def _traced(run: HandlerRun) -> list[Taken]:
     """Return those who wait for it and brought a context: the one that began it first."""
     waiting = (*((run.hold,) if run.hold else ()), *run.waiting)
     return [taken for taken in waiting if taken.trace]

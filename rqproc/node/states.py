@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import RedisUnavailable, StateSuperseded
 from rqproc.log_events import tell
-from rqproc.node.held import Held
+from rqproc.node.held import HeldId
 from rqproc.protocol.commands import Commands
 from rqproc.runtime import Runtime
 
@@ -45,13 +45,13 @@ class ServerStates:
     def incarnation(self) -> str:
         return self._current()
 
-    def take(self, held: Held, token: int) -> str:
+    def take(self, held: HeldId, token: int) -> str:
         command = self._commands.take_state(
             held.incarnation, held.address, token=token, made=held.made
         )
         return self._commands.read_state(self._functions.run(command))
 
-    def keep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+    def keep(self, held: HeldId, text: str, *, for_s: float = 0.0) -> None:
         command = self._commands.keep_state(
             held.incarnation, held.address, text, token=held.hold.token
         )
@@ -71,8 +71,8 @@ class ServerStates:
         if not kept:
             raise StateSuperseded
 
-    async def atake(self, held: Held, token: int) -> str:
+    async def atake(self, held: HeldId, token: int) -> str:
         return await asyncio.wrap_future(self._threads().submit(self.take, held, token))
 
-    async def akeep(self, held: Held, text: str, *, for_s: float = 0.0) -> None:
+    async def akeep(self, held: HeldId, text: str, *, for_s: float = 0.0) -> None:
         await asyncio.wrap_future(self._threads().submit(self.keep, held, text, for_s=for_s))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from rqproc.log_events import tell
 from rqproc.node.outbox import Outbox
-from rqproc.node.runs import Failed, Run
+from rqproc.node.runs import Failed, HandlerRun
 from rqproc.node.unacknowledged import Unacknowledged
 
 log = logging.getLogger("rqproc.node")
@@ -27,7 +27,7 @@ class Stops:
         self._unacknowledged = unacknowledged
         self._outbox = outbox
 
-    def stop(self, id: bytes, running: Iterable[Run]) -> Run | None:
+    def stop(self, id: bytes, running: Iterable[HandlerRun]) -> HandlerRun | None:
         """End a job: at once where it waits, else when its run ends.
 
         Args:
@@ -56,7 +56,7 @@ class Stops:
         tell(log, "job_runs_on", text, self._node, taken.name, why, job=taken.name, reason=why)
         return None
 
-    def run_ended(self, run: Run) -> None:
+    def run_ended(self, run: HandlerRun) -> None:
         """End the jobs that were to stop and whose run has ended, whatever that came to."""
         for taken in run.waiting:
             if taken.stopped and not taken.ended:

@@ -15,7 +15,7 @@ from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox
 from rqproc.node.past_runs import PastRuns
 from rqproc.node.results import Results
-from rqproc.node.runs import Overdue, Run
+from rqproc.node.runs import HandlerRun, Overdue
 from rqproc.runtime import Clock
 from rqproc.stats import StuckRun
 
@@ -29,7 +29,7 @@ class StuckRuns:
     """Those of one node, by address, which is refused until they end; ``len`` tells how many."""
 
     def __init__(
-        self, lanes: Lanes[Run], joinable: JoinableRuns, outbox: Outbox, results: Results, *,
+        self, lanes: Lanes[HandlerRun], joinable: JoinableRuns, outbox: Outbox, results: Results, *,
         past: PastRuns, clock: Clock,
     ) -> None:  # fmt: skip
         self._lanes = lanes
@@ -38,8 +38,8 @@ class StuckRuns:
         self._results = results
         self._past = past
         self._clock = clock
-        self._until: dict[Run, float] = {}
-        self._stuck: dict[bytes, tuple[Run, Overdue]] = {}
+        self._until: dict[HandlerRun, float] = {}
+        self._stuck: dict[bytes, tuple[HandlerRun, Overdue]] = {}
 
     def __len__(self) -> int:
         return len(self._stuck)
@@ -52,12 +52,12 @@ class StuckRuns:
         _, overdue = self._stuck.get(key, (None, None))
         return overdue
 
-    def begin(self, run: Run, now: float) -> None:
+    def begin(self, run: HandlerRun, now: float) -> None:
         """A run begins; one that may take as long as it wants is left alone."""
         if run.resource.timeout_s is not None:
             self._until[run] = now + run.resource.timeout_s + STUCK_AFTER_S
 
-    def end(self, run: Run) -> Overdue | None:
+    def end(self, run: HandlerRun) -> Overdue | None:
         """It has ended; return what was told of it before, None where it was in time."""
         self._until.pop(run, None)
         _, overdue = self._stuck.pop(run.key, (None, None))
@@ -72,7 +72,7 @@ class StuckRuns:
             del self._until[run]
             self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True), now)
 
-    def _give_up_on(self, run: Run, overdue: Overdue, now: float) -> None:
+    def _give_up_on(self, run: HandlerRun, overdue: Overdue, now: float) -> None:
         """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
         about = run.about
         self._stuck[run.key] = run, overdue

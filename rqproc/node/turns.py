@@ -10,7 +10,7 @@ from collections import deque
 
 from rqproc.node.lanes import Lanes
 from rqproc.node.outbox import Outbox
-from rqproc.node.runs import RefusedRun, Run, Taken
+from rqproc.node.runs import HandlerRun, RefusedRun, Taken
 from rqproc.node.unacknowledged import Unacknowledged
 from rqproc.runtime import Clock
 
@@ -23,14 +23,14 @@ class Turns:
     """
 
     def __init__(
-        self, lanes: Lanes[Run], unacknowledged: Unacknowledged, outbox: Outbox, clock: Clock
+        self, lanes: Lanes[HandlerRun], unacknowledged: Unacknowledged, outbox: Outbox, clock: Clock
     ) -> None:
         self._lanes = lanes
         self._unacknowledged = unacknowledged
         self._outbox = outbox
         self._clock = clock
-        self._ready: deque[Run] = deque()
-        self.unclaimed: dict[bytes, Run] = {}
+        self._ready: deque[HandlerRun] = deque()
+        self.unclaimed: dict[bytes, HandlerRun] = {}
 
     def give(self) -> None:
         """Give lanes to the runs that may begin; those of jobs do when these are claimed."""
@@ -41,7 +41,7 @@ class Turns:
             else:
                 self._ready.append(run)
 
-    def take(self) -> Run | None:
+    def take(self) -> HandlerRun | None:
         """Return a run that may begin, once, None if there is none."""
         return self._ready.popleft() if self._ready else None
 
@@ -77,7 +77,7 @@ class Turns:
         if lowest.token < first.token:
             lowest.token, first.token = first.token, lowest.token
 
-    def let_expire(self, run: Run) -> None:
+    def let_expire(self, run: HandlerRun) -> None:
         """Leave out who has given up by now."""
         now = self._clock()
         for taken in run.waiting:
@@ -85,7 +85,7 @@ class Turns:
                 self._outbox.nothing(taken, ":expired")
         run.waiting = [taken for taken in run.waiting if not taken.ended]
 
-    def clear(self) -> list[Run]:
+    def clear(self) -> list[HandlerRun]:
         """Forget all; return what had its turn."""
         left = [*self._ready, *self.unclaimed.values()]
         self._ready.clear()

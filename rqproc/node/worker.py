@@ -28,7 +28,7 @@ from rqproc.node.leaders import Leaders
 from rqproc.node.lease import Term
 from rqproc.node.pace import TALLY_S, Pace
 from rqproc.node.runner import Enter, Heard, Runner
-from rqproc.node.runs import Run, Taken
+from rqproc.node.runs import HandlerRun, Taken
 from rqproc.node.session import ACKNOWLEDGED_S, Session
 from rqproc.node.sessions import FAILURES, Sessions
 from rqproc.node.watchdog import Watch
@@ -170,7 +170,7 @@ class Worker:
 
     # --- the leader: terms and sessions ---
 
-    def _serve(self) -> Run | None:
+    def _serve(self) -> HandlerRun | None:
         """Serve; return a run for this thread, None when it is over.
 
         Raises:
@@ -232,7 +232,7 @@ class Worker:
 
     # --- the leader: one session ---
 
-    def _serve_session(self, session: Session) -> Run | None:
+    def _serve_session(self, session: Session) -> HandlerRun | None:
         """Serve until over or the connection breaks, or until there is a run for this thread."""
         # The lease comes first: who is not sure of it starts nothing, who has lost it must end.
         while not self._is_over():
@@ -252,7 +252,7 @@ class Worker:
         session.finish()
         return None
 
-    def _advance(self, session: Session) -> Run | None:
+    def _advance(self, session: Session) -> HandlerRun | None:
         """Send what has ended, start what may run, and ask for more; return what this thread is to
         run.
         """

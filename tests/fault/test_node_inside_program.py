@@ -17,7 +17,7 @@ from watch import Watch
 from rqproc.errors import RedisUnavailable, RequestTimeout
 from rqproc.lab.servers import ServerProcess
 from rqproc.node.executor import Executor
-from rqproc.node.runs import Run
+from rqproc.node.runs import HandlerRun
 from rqproc.node.session import Session
 from rqproc.transport.connection import ConnectionLost
 
@@ -106,7 +106,7 @@ def test_what_has_begun_runs_though_its_connection_breaks_at_that_moment(
     left, broken = threading.Event(), threading.Event()
     start_runs, pop = Executor.start_runs, Session.pop
 
-    def leave_one(executor: Executor, **options: bool) -> Run | None:
+    def leave_one(executor: Executor, **options: bool) -> HandlerRun | None:
         run = start_runs(executor, **options)
         if run:
             left.set()

@@ -15,7 +15,7 @@ from rqproc.model import DEFAULT_RESOURCE, Request
 from rqproc.node.cache import Cache
 from rqproc.node.dispatcher import Dispatcher
 from rqproc.node.lanes import Lanes
-from rqproc.node.runs import Done, Run
+from rqproc.node.runs import Done, HandlerRun
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.messages import Claim
 from rqproc.protocol.node_commands import Ending
@@ -109,7 +109,7 @@ class Bench:
 
     def __init__(self, *, max_waiters: int = 1000, max_entries: int = 100) -> None:
         self.now = 100.0
-        self.lanes = Lanes[Run](10)
+        self.lanes = Lanes[HandlerRun](10)
         self.dispatcher = Dispatcher(
             "b", shop().resources, cache=Cache("b", max_entries), lanes=self.lanes,
             clock=lambda: self.now, max_waiters=max_waiters, chance=lambda: 0.0,
@@ -198,12 +198,12 @@ class Bench:
 
     # --- runs ---
 
-    def run(self) -> Run:
+    def run(self) -> HandlerRun:
         run = self.scheduler.next_run()
         assert run
         return run
 
-    def done(self, run: Run, text: str = "7") -> None:
+    def done(self, run: HandlerRun, text: str = "7") -> None:
         self.scheduler.complete(run, Done(text))
 
     def compute(self, id: int, value: object = 7) -> list[End]:

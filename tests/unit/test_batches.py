@@ -12,8 +12,8 @@ from dispatching import Bench, told
 from rqproc import App, Cached
 from rqproc.errors import ConfigError
 from rqproc.model import Request
-from rqproc.node.calling import Values
-from rqproc.node.runs import Done, Failed, Run
+from rqproc.node.calling import ReturnedValues
+from rqproc.node.runs import Done, Failed, HandlerRun
 from rqproc.protocol.codec import UnservableValue
 
 IDS = (1, 3, 5)
@@ -24,7 +24,7 @@ def at() -> Bench:
     return Bench()
 
 
-def ids_of(run: Run | None) -> list[Any]:
+def ids_of(run: HandlerRun | None) -> list[Any]:
     assert run
     return [one.request.id for one in run.made_together]
 
@@ -169,11 +169,12 @@ def negative(ids: list[int]) -> dict[int, int]:
 
 def come_to(value: Any, resource: Any = plain) -> list[Any]:
     runs = [
-        Run(f"{id}-plain-{id}", b"%d" % id, resource, Request(resource.name, id), 1) for id in IDS
+        HandlerRun(f"{id}-plain-{id}", b"%d" % id, resource, Request(resource.name, id), 1)
+        for id in IDS
     ]
     for run in runs:
         run.batch = runs
-    return list(Values().outcomes(runs[0], value, 7.0))
+    return list(ReturnedValues().outcomes(runs[0], value, 7.0))
 
 
 def test_each_id_comes_to_its_own_value() -> None:
@@ -208,8 +209,8 @@ def test_what_is_no_dict_is_refused(value: object) -> None:
 
 
 def test_of_ids_that_were_not_asked_for_is_warned_once(caplog: pytest.LogCaptureFixture) -> None:
-    values = Values()
-    run = Run("1-plain-1", b"1", plain, Request("plain", 1), 1)
+    values = ReturnedValues()
+    run = HandlerRun("1-plain-1", b"1", plain, Request("plain", 1), 1)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert values.outcomes(run, {1: 1, 9: 9, None: 0}, 7.0) == [Done("1", 7.0)]

@@ -10,7 +10,7 @@ from rqproc import App
 from rqproc.errors import ConfigError
 from rqproc.ids import address
 from rqproc.node.cache import Cache
-from rqproc.node.entries import CHANCES, ENTRY_BYTES, SPARE_EXPIRIES, Entry, Values
+from rqproc.node.entries import CHANCES, ENTRY_BYTES, SPARE_EXPIRIES, Entries, Entry
 from rqproc.policy import UNBOUNDED, Bounds, policy_of
 from rqproc.settings import NodeSettings
 
@@ -22,24 +22,24 @@ def entry(size: int = 1, ttl_s: float = 50.0) -> Entry:
 
 
 def put(
-    values: Values, resource: str, *ids: int, bounds: Bounds = UNBOUNDED, size: int = 1
+    values: Entries, resource: str, *ids: int, bounds: Bounds = UNBOUNDED, size: int = 1
 ) -> None:
     for id in ids:
         values.put(address(resource, id).encode(), entry(size), NOW, bounds)
 
 
-def kept(values: Values, resource: str) -> list[int]:
+def kept(values: Entries, resource: str) -> list[int]:
     prefix = f"-{resource}-".encode()
     return sorted(int(one.split(b"-")[0]) for one in values.addresses() if prefix in one)
 
 
-def use(values: Values, resource: str, *ids: int) -> None:
+def use(values: Entries, resource: str, *ids: int) -> None:
     for id in ids:
         assert values.get(address(resource, id).encode(), NOW)
 
 
 def test_a_resource_has_a_bound_of_its_own_and_takes_no_others_place() -> None:
-    values, two = Values(100), Bounds(max_entries=2)
+    values, two = Entries(100), Bounds(max_entries=2)
     put(values, "a", 1, 2, 3)
     put(values, "b", 1, 2, bounds=two)
     use(values, "b", 1)
@@ -49,7 +49,7 @@ def test_a_resource_has_a_bound_of_its_own_and_takes_no_others_place() -> None:
 
 
 def test_a_bound_of_bytes_counts_what_an_entry_takes_beside_its_value() -> None:
-    values, bounds = Values(100), Bounds(max_bytes=3 * (ENTRY_BYTES + 100))
+    values, bounds = Entries(100), Bounds(max_bytes=3 * (ENTRY_BYTES + 100))
     put(values, "a", 1, 2, 3, 4, bounds=bounds, size=100)
     assert kept(values, "a") == [2, 3, 4]
     put(values, "a", 5, bounds=bounds, size=ENTRY_BYTES + 200)
@@ -57,7 +57,7 @@ def test_a_bound_of_bytes_counts_what_an_entry_takes_beside_its_value() -> None:
 
 
 def test_a_node_has_a_bound_of_bytes_over_all_resources() -> None:
-    values = Values(100, 3 * (ENTRY_BYTES + 1))
+    values = Entries(100, 3 * (ENTRY_BYTES + 1))
     put(values, "a", 1, 2)
     put(values, "b", 1, bounds=Bounds(max_entries=5))
     use(values, "a", 1)
@@ -68,7 +68,7 @@ def test_a_node_has_a_bound_of_bytes_over_all_resources() -> None:
 
 
 def test_a_value_that_is_alone_too_large_is_not_kept_and_none_goes_for_it() -> None:
-    values, bounds = Values(100), Bounds(max_bytes=2 * (ENTRY_BYTES + 1))
+    values, bounds = Entries(100), Bounds(max_bytes=2 * (ENTRY_BYTES + 1))
     put(values, "a", 1, 2, bounds=bounds)
     put(values, "a", 3, bounds=bounds, size=1000)
     assert kept(values, "a") == [1, 2]
@@ -77,7 +77,7 @@ def test_a_value_that_is_alone_too_large_is_not_kept_and_none_goes_for_it() -> N
 
 
 def test_what_is_computed_anew_counts_once_and_by_its_new_size() -> None:
-    values, bounds = Values(100), Bounds(max_bytes=2 * (ENTRY_BYTES + 100))
+    values, bounds = Entries(100), Bounds(max_bytes=2 * (ENTRY_BYTES + 100))
     put(values, "a", 1, bounds=bounds, size=190)
     put(values, "a", 1, bounds=bounds, size=100)
     put(values, "a", 2, bounds=bounds, size=100)
@@ -86,7 +86,7 @@ def test_what_is_computed_anew_counts_once_and_by_its_new_size() -> None:
 
 @pytest.mark.parametrize("goes", ["expires", "is dropped", "is another's"])
 def test_what_is_gone_makes_room(goes: str) -> None:
-    values, bounds = Values(100), Bounds(2, 2 * (ENTRY_BYTES + 1))
+    values, bounds = Entries(100), Bounds(2, 2 * (ENTRY_BYTES + 1))
     first = address("a", 1).encode()
     values.put(first, entry(ttl_s=1.0), NOW, bounds)
     put(values, "a", 2, bounds=bounds)
@@ -101,7 +101,7 @@ def test_what_is_gone_makes_room(goes: str) -> None:
 
 
 def test_after_all_was_cleared_the_bounds_are_as_before() -> None:
-    values, bounds = Values(100), Bounds(2, 2 * (ENTRY_BYTES + 1))
+    values, bounds = Entries(100), Bounds(2, 2 * (ENTRY_BYTES + 1))
     put(values, "a", 1, 2, bounds=bounds)
     values.clear()
     put(values, "a", 3, 4, 5, bounds=bounds)
@@ -109,7 +109,7 @@ def test_after_all_was_cleared_the_bounds_are_as_before() -> None:
 
 
 def test_a_mark_is_worth_one_chance_and_not_for_ever() -> None:
-    values, bounds = Values(100), Bounds(max_entries=3)
+    values, bounds = Entries(100), Bounds(max_entries=3)
     put(values, "a", 1, 2, 3, bounds=bounds)
     use(values, "a", 1)
     put(values, "a", 4, bounds=bounds)
@@ -119,7 +119,7 @@ def test_a_mark_is_worth_one_chance_and_not_for_ever() -> None:
 
 
 def test_where_all_are_used_no_more_than_some_are_passed_over() -> None:
-    values, most = Values(100_000), 10 * CHANCES
+    values, most = Entries(100_000), 10 * CHANCES
     bounds = Bounds(max_entries=most)
     put(values, "a", *range(most), bounds=bounds)
     use(values, "a", *range(most))
@@ -130,7 +130,7 @@ def test_where_all_are_used_no_more_than_some_are_passed_over() -> None:
 
 
 def test_a_new_value_is_not_what_goes_where_all_others_are_used() -> None:
-    values, bounds = Values(100), Bounds(max_entries=2)
+    values, bounds = Entries(100), Bounds(max_entries=2)
     put(values, "a", 1, 2, bounds=bounds)
     use(values, "a", 1, 2)
     put(values, "a", 3, bounds=bounds)
@@ -138,7 +138,7 @@ def test_a_new_value_is_not_what_goes_where_all_others_are_used() -> None:
 
 
 def test_places_of_what_is_gone_do_not_pile_up() -> None:
-    values, bounds = Values(10), Bounds(max_entries=5)
+    values, bounds = Entries(10), Bounds(max_entries=5)
     for _ in range(5 * SPARE_EXPIRIES):
         put(values, "a", 1, bounds=bounds)
         values.drop(address("a", 1).encode(), NOW)
@@ -147,7 +147,7 @@ def test_places_of_what_is_gone_do_not_pile_up() -> None:
 
 
 def test_sums_hold_whatever_comes_and_goes() -> None:
-    values, chance = Values(40, 60 * ENTRY_BYTES), random.Random(7)
+    values, chance = Entries(40, 60 * ENTRY_BYTES), random.Random(7)
     bounds = {"a": UNBOUNDED, "b": Bounds(10), "c": Bounds(20, 5 * ENTRY_BYTES)}
     for turn in range(5000):
         resource, id = chance.choice("abc"), chance.randrange(30)

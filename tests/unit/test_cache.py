@@ -9,7 +9,7 @@ import pytest
 
 from rqproc.ids import address
 from rqproc.node.cache import Cache
-from rqproc.node.entries import SPARE_EXPIRIES, Entry, Values
+from rqproc.node.entries import SPARE_EXPIRIES, Entries, Entry
 
 NOW = 100.0
 
@@ -18,19 +18,19 @@ def entry(text: str = "1", *, at: float = NOW, ttl_s: float = 5.0, token: int = 
     return Entry(at, at + ttl_s, token, text.encode())
 
 
-def kept(values: Values, names: str, now: float = NOW) -> str:
+def kept(values: Entries, names: str, now: float = NOW) -> str:
     return "".join(name for name in names if values.get(name.encode(), now))
 
 
 def test_an_entry_comes_back_as_it_was_kept() -> None:
-    values = Values(10)
+    values = Entries(10)
     one = Entry(NOW + 1 / 3, NOW + 7 / 3, 2**53 + 1, b'{"a":1}')
     values.put(b"1-r-1", one, NOW)
     assert values.get(b"1-r-1", NOW) == one
 
 
 def test_an_entry_is_gone_at_exactly_its_expiry() -> None:
-    values = Values(10)
+    values = Entries(10)
     values.put(b"1-r-1", entry(), NOW)
     assert values.get(b"1-r-1", 104.999)
     assert values.get(b"1-r-1", 105.0) is None
@@ -38,7 +38,7 @@ def test_an_entry_is_gone_at_exactly_its_expiry() -> None:
 
 
 def test_each_entry_has_an_expiry_of_its_own() -> None:
-    values = Values(10)
+    values = Entries(10)
     values.put(b"long", entry(ttl_s=9), NOW)
     values.put(b"short", entry(ttl_s=1), NOW)
     assert values.count(102.0) == 1
@@ -46,7 +46,7 @@ def test_each_entry_has_an_expiry_of_its_own() -> None:
 
 
 def test_an_entry_put_again_has_the_new_expiry() -> None:
-    values = Values(10)
+    values = Entries(10)
     values.put(b"a", entry("old", ttl_s=1), NOW)
     values.put(b"a", entry("new", ttl_s=9), NOW)
     assert values.count(105.0) == 1
@@ -56,7 +56,7 @@ def test_an_entry_put_again_has_the_new_expiry() -> None:
 
 
 def test_past_the_bound_the_least_recently_used_goes() -> None:
-    values = Values(3)
+    values = Entries(3)
     for name in b"a", b"b", b"c":
         values.put(name, entry(), NOW)
     values.get(b"a", NOW)
@@ -66,7 +66,7 @@ def test_past_the_bound_the_least_recently_used_goes() -> None:
 
 
 def test_what_is_expired_makes_room_first() -> None:
-    values = Values(2)
+    values = Entries(2)
     values.put(b"k", entry(ttl_s=50), NOW)
     values.put(b"s", entry(ttl_s=1), NOW)
     values.get(b"s", NOW)
@@ -75,7 +75,7 @@ def test_what_is_expired_makes_room_first() -> None:
 
 
 def test_what_is_flushed_is_found_no_more_and_what_is_later_is() -> None:
-    values = Values(10)
+    values = Entries(10)
     for token, at in enumerate((b"1-r-1", b"2-r-2", b"3-s-3", b"4-r-4"), 1):
         values.put(at, Entry(NOW, NOW + 5, token, b"7"), NOW)
     values.flush(b"r", 2)
@@ -88,7 +88,7 @@ def test_what_is_flushed_is_found_no_more_and_what_is_later_is() -> None:
 
 
 def test_drop_tells_whether_there_was_one() -> None:
-    values = Values(2)
+    values = Entries(2)
     values.put(b"a", entry(), NOW)
     assert values.drop(b"a", NOW)
     assert not values.drop(b"a", NOW)
@@ -97,7 +97,7 @@ def test_drop_tells_whether_there_was_one() -> None:
 
 
 def test_clear_leaves_nothing() -> None:
-    values = Values(5)
+    values = Entries(5)
     values.put(b"a", entry(), NOW)
     values.clear()
     assert values.get(b"a", NOW) is None
@@ -106,7 +106,7 @@ def test_clear_leaves_nothing() -> None:
 
 def test_expiries_of_entries_that_are_computed_again_and_again_do_not_pile_up() -> None:
     """Each value that is dropped before its time leaves its expiry behind."""
-    values = Values(10)
+    values = Entries(10)
     for turn in range(20 * SPARE_EXPIRIES):
         values.put(b"a", entry(at=NOW + turn, ttl_s=86_400), NOW + turn)
         values.drop(b"a", NOW + turn)
@@ -115,7 +115,7 @@ def test_expiries_of_entries_that_are_computed_again_and_again_do_not_pile_up() 
 
 
 def test_after_the_expiries_were_sorted_anew_entries_still_expire() -> None:
-    values = Values(10)
+    values = Entries(10)
     values.put(b"b", entry(ttl_s=1), NOW)
     for _ in range(2 * SPARE_EXPIRIES):
         values.put(b"a", entry(ttl_s=60), NOW)
@@ -128,7 +128,7 @@ def test_a_small_value_takes_at_most_350_bytes() -> None:
     names = [address("price", n) for n in range(count)]
     tracemalloc.start()
     try:
-        values = Values(count)
+        values = Entries(count)
         before = tracemalloc.get_traced_memory()[0]
         for n, name in enumerate(names):
             values.put(name.encode(), entry('{"n":1234}', ttl_s=n % 3600), NOW)

@@ -10,7 +10,7 @@ from dispatching import KNOWN, TTL_S, Bench, End, told
 
 from rqproc.ids import address
 from rqproc.model import DEFAULT_RESOURCE, Request
-from rqproc.node.runs import Done, Failed, Run
+from rqproc.node.runs import Done, Failed, HandlerRun
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.messages import Claim
 
@@ -553,7 +553,7 @@ def test_it_tells_whether_it_has_answered_since_a_tally(at: Bench) -> None:
 # --- runs that take too long, and those that wait ---
 
 
-def overdue(at: Bench, id: int, *callers: int) -> tuple[Run, list[str]]:
+def overdue(at: Bench, id: int, *callers: int) -> tuple[HandlerRun, list[str]]:
     """A run of a resource with a timeout that has passed, and its callers' calls."""
     ids = [at.ask(id, "brisk", caller) for caller in callers or (1,)]
     run = at.run()

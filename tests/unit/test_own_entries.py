@@ -15,7 +15,7 @@ from rqproc.errors import InvalidId
 from rqproc.ids import address, canonical
 from rqproc.model import Reply
 from rqproc.node.cache import Cache
-from rqproc.node.entries import Entry, Values
+from rqproc.node.entries import Entries, Entry
 from rqproc.node.lease import Term
 from rqproc.node.own_entries import OwnEntries
 from rqproc.policy import UNBOUNDED, Bounds
@@ -35,7 +35,7 @@ class Interrupted(Cache):
         return entry
 
 
-class Alone(Values):
+class Alone(Entries):
     """Entries that find out whether they are used by one at a time."""
 
     def __init__(self, max_entries: int) -> None:

@@ -15,7 +15,7 @@ from rqproc.calls.call import Call
 from rqproc.errors import ConfigError
 from rqproc.ids import address
 from rqproc.model import Request
-from rqproc.node.runs import Done, Run, Taken
+from rqproc.node.runs import Done, HandlerRun, Taken
 from rqproc.node.spans import RunSpans
 from rqproc.protocol import codec
 from rqproc.resource import ResourceSpec
@@ -119,7 +119,7 @@ def test_an_sdk_that_fails_is_told_of_and_harms_no_run(
     place = address("price", 7)
     taken = Taken(b"rab-a0-" + place.encode(), place, place.encode(), 1, trace=CARRIER)
     resource = ResourceSpec(lambda id: id, name="price", ttl_s=60)
-    run = Run(place, place.encode(), resource, Request("price", 7), 1, [taken])
+    run = HandlerRun(place, place.encode(), resource, Request("price", 7), 1, [taken])
     spans = RunSpans("a", "default", lambda: 1.0)
     spans.begin(run)
     spans.end(run, Done("7"))

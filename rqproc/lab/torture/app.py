@@ -165,7 +165,7 @@ async def book(id: Id, tag: str = "", hold_s: float = 0.0) -> dict[str, Any]:
 
 
 @app.stateful(idle=IDLE_S, name="tally")
-class Tally:
+class CallCounter:
     """Counts its calls; the count is kept before a call is answered."""
 
     def __init__(self, id: Id, count: int | None = None) -> None:
@@ -186,7 +186,7 @@ class Tally:
 
 
 @app.stateful(idle=IDLE_S, name="atally")
-class AsyncTally:
+class AsyncCallCounter:
     """The same on the event loop."""
 
     def __init__(self, id: Id, count: int | None = None) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from rqproc.locks import Lock
-from rqproc.runtime import Event, Poller, Queue, Readable, Runtime, Thread, Waker
+from rqproc.runtime import Poller, Queue, Readable, Runtime, Thread, ThreadEvent, Waker
 from rqproc.testing.memory.event_loop import SimEventLoop
 from rqproc.testing.memory.primitives import (
     SimEvent,
@@ -42,7 +42,7 @@ class SimRuntime(Runtime):
     def lock(self) -> Lock:
         return SimLock(self._simulation)
 
-    def event(self) -> Event:
+    def event(self) -> ThreadEvent:
         return SimEvent(self._simulation)
 
     def queue(self) -> Queue[Any]:
