@@ -299,7 +299,11 @@ class Ledger:
     # --- deaths ---
 
     def died(self, view: View, inc: str, now: int) -> None:
-        """A node died that ran these, oldest first: it may have been the first of some ids."""
+        """A node died that ran these, oldest first: it may have been the first of some ids.
+
+        It counts for what is owed, wherever that is open: what a server has forgotten, and is asked
+        for again, comes to its owner, while who runs it still does.
+        """
         ran: dict[str, str] = {}
         for id, (_, address) in view.claims[inc].items():
             if len(ran) < LANES and not is_of_object(id):
@@ -310,7 +314,7 @@ class Ledger:
                 deaths, first = 0, now
             self.deaths[address] = (deaths + 1, first, now)
             wanted = self.by_id.get(id)
-            if wanted and id in view.open[inc] and view.about[id].status in ("queued", "started"):
+            if wanted and view.about[id].status in ("queued", "started"):
                 wanted.lost += 1
 
     def refuse(self, view: View, inc: str, since: int) -> None:

@@ -58,6 +58,7 @@ class Serving(Stage):
         for id, claim in node.zombies.items():
             free = (self.before.holder(claim.address) or node.inc) == node.inc
             assert not free or id in self.view.claims[node.inc], "what still runs is held again"
+        self._expect_held_again(node)
         assert (told.epoch, told.members) == (self.view.epoch, self.names or None), "members"
         assert told.slots == self.slots_of(node), "and its own slots"
         assert not told.claims
@@ -68,6 +69,23 @@ class Serving(Stage):
         if node.drained:  # which a server may have forgotten
             self.drain(node.name, node.inc)
         self._say_again(node)
+
+    def _expect_held_again(self, node: SimNode) -> None:
+        """What it runs and is owed is open at it, wherever a server's copy had it."""
+        for id in self.view.claims[node.inc].keys() - self.before.claims[node.inc].keys():
+            wanted = self.ledger.by_id.get(id)
+            if not wanted or not self.view.about[id].status:
+                continue
+            assert id in self.view.open[node.inc], "who runs it may end it"
+            if wanted.foreign:
+                wanted.adrift = False
+                self._expect_ttl(wanted)
+
+    def _expect_ttl(self, wanted: Wanted) -> None:
+        """A job of another application has its ttl from when it was routed."""
+        key = job_key(wanted.id)
+        wanted.deadline_ms = int(self.world.run(("HGET", key, "rqproc_deadline")))
+        assert 0 <= wanted.deadline_ms <= self.now + wanted.ttl_s * 1000, "its ttl"
 
     def _say_again(self, node: SimNode) -> None:
         """What the server may not have had is sent once more."""
@@ -421,8 +439,7 @@ class Serving(Stage):
             wanted.tell("no", "answered")
         elif acts:
             wanted.adrift = False
-            wanted.deadline_ms = int(self.world.run(("HGET", job_key(id), "rqproc_deadline")))
-            assert 0 <= wanted.deadline_ms <= self.now + wanted.ttl_s * 1000, "its ttl"
+            self._expect_ttl(wanted)
 
 
 def sent(wanted: Wanted) -> Sent:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import test_clock_facts as clock
+import test_forgotten_facts as forgotten
 import test_function_facts as facts
 import test_group_facts as group_facts
 import test_handoff_facts as handoff
@@ -95,16 +96,16 @@ MUTANTS = {
         "  if changes > 0 then epoch_changed(changes) end\n  table.sort(open, function(a, b)"
         " return tonumber(a.moment) < tonumber(b.moment) end)\n"
         "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
-        "  end\n  send_on(open, ran, since)\n",
+        "  end\n  send_on(open, since)\n",
         "  table.sort(open, function(a, b)"
         " return tonumber(a.moment) < tonumber(b.moment) end)\n"
         "  for i = #open, 1, -1 do\n    if started[open[i].id] then wait_again(open[i].id) end\n"
-        "  end\n  send_on(open, ran, since)\n"
+        "  end\n  send_on(open, since)\n"
         "  if changes > 0 then epoch_changed(changes) end\n"),
     "the dead keep their holds": Mutation("recovery",
         "seen[address] = true\n      call('HDEL', K.holders, address)\n", "seen[address] = true\n"),
     "the dead keep what was open": Mutation("recovery",
-        "      recover(entry, ran[entry.id])\n", ""),
+        "      recover(entry)\n", ""),
     "the dead keep their records": Mutation("recovery",
         "call('DEL', K.open .. inc, K.claims .. inc)", ""),
     "the dead keep their queues": Mutation("recovery",
@@ -117,7 +118,7 @@ MUTANTS = {
         "if not seen[address] then", "if true then"),
     "more is blamed than could run": Mutation("recovery", "if lanes > 0 then", "if true then"),
     "attempts are not counted": Mutation("recovery",
-        "if ran then add(K.job .. id, 'rqproc_lost', 1) end", ""),
+        "        count_death(claim.id)\n", ""),
     "a recovered job stays started": Mutation("jobs",
         "  call('HSET', K.job .. id, 'status', 'queued')\n", ""),
     "a recovered job waits nowhere": Mutation("jobs",
@@ -287,7 +288,7 @@ MUTANTS = {
         "~= server then return false", "== false then return false"),
     "all never speak": Mutation("sessions", "    call('DEL', K.settling)\n", ""),
     "the execution of a lost claim stays": Mutation("sessions",
-        "        hide_execution(inc, id, flat[i + 1])\n", ""),
+        "    hide_execution(inc, id, claimed)\n", ""),
     "what still runs is not held": Mutation("sessions",
         "call('HSET', K.holders, address, inc .. ' ' .. (count + 1))", ""),
     "what still runs is taken from its holder": Mutation("sessions",
@@ -361,6 +362,14 @@ def told_again(stage: Callers) -> None:
     )
 
 
+def open_elsewhere(stage: Callers) -> None:
+    forgotten.test_a_death_counts_though_what_it_ran_is_open_elsewhere(stage, False)
+
+
+def moved_job(stage: Callers) -> None:
+    forgotten.test_what_has_moved_since_is_ended_or_sent_on_by_who_runs_it(stage, "job", "ends")
+
+
 def expired(stage: Callers) -> None:
     clock.test_a_run_is_answered_though_its_hash_has_expired_while_it_ran(stage, False)
 
@@ -414,6 +423,19 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
         facts.test_what_a_server_has_forgotten_the_end_of_is_taken_over_by_who_runs_it,
         Mutation("sessions",
         "if not is_outdated(holder, address, token) then return end", "do return end")),
+    "a death counts where it is open alone": (
+        open_elsewhere,
+        Mutation("recovery",
+        "if status == 'queued' or", "if not has_node(id) and status == 'queued' or")),
+    "what is held again stays open elsewhere": (
+        moved_job,
+        Mutation("sessions", "  open_again(inc, id, address, now, moment)\n", "")),
+    "a job that is held again is open nowhere": (
+        forgotten.test_a_job_that_lay_in_the_list_is_ended_by_who_runs_it,
+        Mutation("sessions", "  call('ZADD', K.open .. inc, moment, id)\n", "")),
+    "a job whose end was forgotten stays started": (
+        forgotten.test_a_job_whose_end_is_forgotten_waits_when_another_runs_its_id,
+        Mutation("sessions", "    wait_again(id)\n", "")),
     "what comes to a group is not queued": (
         group_facts.test_what_comes_to_a_group_while_it_is_answered_is_queued_and_answered_later,
         Mutation("answering",
@@ -511,7 +533,7 @@ BY_FACTS: dict[str, tuple[Callable[[Callers], None], Mutation]] = {
     "a lost claim is released in part": (
         facts.test_a_claim_whose_reply_was_lost_is_released_and_given_again,
         Mutation("sessions",
-        "      release(address, inc)\n", "")),
+        "  release(string.match(claimed, ' (.*)$'), inc)\n", "")),
     "time runs back": (
         clock.test_the_last_node_that_dies_is_known_to_be_dead_though_the_clock_was_set_back,
         Mutation("clock", "  if ms + K.ahead < before then K.ahead = before - ms end\n", "")),

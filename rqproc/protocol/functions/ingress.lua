@@ -93,13 +93,7 @@ local function adopt(args)
   if address == '' then
     return conclude(id, false, args[5], args[4], '', args[6]) and 1 or 0
   end
-  local left = call('PTTL', job) -- of the ttl that RQ gives a job to be started in
-  call('PERSIST', job)
-  if call('HDEL', job, 'rqproc_given_up') == 1 then -- and requeued by someone who knows why
-    call('HDEL', K.suspects, address)
-  end
-  call('HSET', job, 'rqproc_address', address, 'rqproc_deadline', left > 0 and now + left or 0,
-    'origin', K.ingress)
+  make_ours(id, address, now)
   if is_front then
     call('HSET', job, 'rqproc_front', 1)
   else

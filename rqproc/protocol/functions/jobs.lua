@@ -25,6 +25,18 @@ local function has_node(id)
   return false
 end
 
+-- A job of any application has an address from now on, and no other end than ours.
+local function make_ours(id, address, now)
+  local job = K.job .. id
+  local left = call('PTTL', job) -- of the ttl that RQ gives a job to be started in
+  call('PERSIST', job)
+  if call('HDEL', job, 'rqproc_given_up') == 1 then -- and requeued by someone who knows why
+    call('HDEL', K.suspects, address)
+  end
+  call('HSET', job, 'rqproc_address', address, 'rqproc_deadline', left > 0 and now + left or 0,
+    'origin', K.ingress)
+end
+
 local function take_off(id) return call('LREM', K.ingress_queue, 1, id) == 1 end
 
 -- Puts a job that was found elsewhere where it is looked into like any other.

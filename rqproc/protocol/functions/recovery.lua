@@ -29,10 +29,17 @@ local function remove(inc)
   return open, claims, was_member
 end
 
--- Releases what a node ran, and notes what may have run where it died: the oldest of each address, in
+-- A node has died on a call or job. Where that is still owed it counts, wherever it is open: what a server
+-- has forgotten and is asked for again comes to its owner, while another node runs it.
+local function count_death(id)
+  local status = redis.pcall('HGET', K.job .. id, 'status')
+  if status == 'queued' or status == 'started' then add(K.job .. id, 'rqproc_lost', 1) end
+end
+
+-- Releases what a node ran, and counts what may have run where it died: the oldest of each address, in
 -- as many lanes as it had. What waited for another id had given back its lane, and an object has none.
 local function release_all(claims, lanes, now)
-  local seen, ran = {}, {}
+  local seen = {}
   for _, claim in ipairs(claims) do
     local address = claim.address
     if is_of_object(claim.id) then
@@ -42,18 +49,17 @@ local function release_all(claims, lanes, now)
       call('HDEL', K.holders, address)
       local waited = call('DEL', K.waits .. address) == 1
       if lanes > 0 then
-        ran[claim.id] = true
+        count_death(claim.id)
         suspect(address, now)
         if not waited then lanes = lanes - 1 end
       end
     end
   end
-  return ran
 end
 
 -- Sends what was open at a node that is gone to where it belongs now. One that too many nodes have
 -- died on goes there too: its claim is refused.
-local function recover(entry, ran)
+local function recover(entry)
   local id = entry.id
   if is_group(id) then
     place_parts_again(entry.inc, id, entry.moment)
@@ -66,7 +72,6 @@ local function recover(entry, ran)
   end
   local address = address_in(address_of_call(id) or fields[2])
   if not address then return end -- such a job is looked into where any job may lie
-  if ran then add(K.job .. id, 'rqproc_lost', 1) end
   place(id, address, entry.moment)
 end
 
@@ -94,13 +99,13 @@ end
 
 -- Sends on what was open at nodes that are gone, in its order. `since`: when they were put on trial, in
 -- ms; what came after that is refused if nobody is left; nil where they were not.
-local function send_on(open, ran, since)
+local function send_on(open, since)
   local unserved = since and call('ZCARD', K.members) == 0
   for _, entry in ipairs(open) do
     if unserved and tonumber(entry.moment) >= since * 1000 and not is_id_of_job(entry.id) then
       refuse(entry)
     else
-      recover(entry, ran[entry.id])
+      recover(entry)
     end
   end
 end
@@ -109,13 +114,13 @@ end
 -- from one dead node to the next. `died`: not by their own word, so it counts as an attempt. `since`: as
 -- for send_on.
 local function drop(incs, died, now, since)
-  local open, ran, started, changes, strays = {}, {}, {}, 0, {}
+  local open, started, changes, strays = {}, {}, 0, {}
   for _, inc in ipairs(incs) do
     local name = name_of(inc)
     local lanes = died and tonumber(call('HGET', K.node .. name, 'lanes') or 0) or 0
     local entries, claims, was_member = remove(inc)
     if was_member then changes = changes + 1 end
-    for id in pairs(release_all(claims, lanes, now)) do ran[id] = true end
+    release_all(claims, lanes, now)
     for _, claim in ipairs(claims) do started[claim.id] = is_id_of_job(claim.id) end
     local known = {}
     for _, entry in ipairs(entries) do
@@ -132,7 +137,7 @@ local function drop(incs, died, now, since)
   for i = #open, 1, -1 do
     if started[open[i].id] then wait_again(open[i].id) end
   end
-  send_on(open, ran, since)
+  send_on(open, since)
   for _, id in ipairs(strays) do
     -- Not open: anyone may have pushed it. A job that is one is looked into like any other.
     local status = redis.pcall('HGET', K.job .. id, 'status')

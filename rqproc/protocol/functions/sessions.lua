@@ -19,8 +19,8 @@
 --   1. a claims 42 and runs it; the server dies, and its successor knows nothing of that claim
 --   2. 42 is asked again, and comes to b, who would run it too: but claim gives out nothing while
 --      K.settling stands
---   3. a says here that it runs 42, and holds it again; when all that are known to live have spoken, or
---      after a lease where nobody knows who they were, claims go on.
+--   3. a says here that it runs 42, holds it again, and has it open; when all that are known to live
+--      have spoken, or after a lease where nobody knows who they were, claims go on.
 -- Fencing tokens and the epoch are raised above all that may have been lost.
 local function forgetful(server, rejoined, bare, now)
   local known = call('GET', K.server)
@@ -38,6 +38,16 @@ local function forgetful(server, rejoined, bare, now)
     'PX', longest_ms + 60000)
 end
 
+-- Takes a claim from a node that does not run it.
+local function unclaim(inc, id, claimed)
+  call('HDEL', K.claims .. inc, id)
+  release(string.match(claimed, ' (.*)$'), inc)
+  if is_id_of_job(id) then
+    hide_execution(inc, id, claimed)
+    wait_again(id)
+  end
+end
+
 -- Whether all that a node holds of an address was claimed before a token: it has ended since, but the
 -- server has forgotten that. It is released.
 local function is_outdated(holder, address, token)
@@ -46,16 +56,35 @@ local function is_outdated(holder, address, token)
     local number, of = string.match(flat[i + 1], '^(%d+) (.*)$')
     if of == address then
       if tonumber(number) > tonumber(token) then return false end
-      outdated[#outdated + 1] = flat[i]
+      outdated[flat[i]] = flat[i + 1]
     end
   end
-  for _, id in ipairs(outdated) do call('HDEL', K.claims .. holder, id) end
-  call('HDEL', K.holders, address)
+  for id, claimed in pairs(outdated) do unclaim(holder, id, claimed) end
   return true
 end
 
+-- Has a call or job that is held again open where it is held. To this server it may still be open at
+-- another node, or a job lie in RQ's list alone: then the end of the run would end nothing, and the job,
+-- started and off the list, would be lost with either node:
+--   1. a job is open at b   2. a copy is written   3. b drains: a claims the job, and runs it
+--   4. the server dies, its successor has the copy   5. a says that it runs the job: it is open at a.
+local function open_again(inc, id, address, now, moment)
+  local at = whereabouts(id, '')
+  if at == inc then return end
+  if at ~= '' then
+    moment = call('ZSCORE', K.open .. at, id)
+    call('ZREM', K.open .. at, id)
+    call('LREM', queue_of(at), 0, id)
+  elseif address_of_call(id) then
+    call('LREM', K.waiting, 0, id)
+  elseif call('HEXISTS', K.job .. id, 'rqproc_address') == 0 then
+    make_ours(id, address, now)
+  end
+  call('ZADD', K.open .. inc, moment, id)
+end
+
 -- Holds what the node says it runs and the server has forgotten, unless another holds it by now.
-local function hold_again(inc, id, token, address)
+local function hold_again(inc, id, token, address, now, moment)
   local holder, count = holder_of(address)
   if holder and holder ~= inc then
     if not is_outdated(holder, address, token) then return end
@@ -65,7 +94,9 @@ local function hold_again(inc, id, token, address)
   if type(status) == 'string' and status ~= 'queued' and status ~= 'started' then return end
   if call('HSETNX', K.claims .. inc, id, token .. ' ' .. address) == 0 then return end
   call('HSET', K.holders, address, inc .. ' ' .. (count + 1))
-  if type(status) == 'string' and not address_of_call(id) then
+  if type(status) ~= 'string' then return end
+  open_again(inc, id, address, now, moment)
+  if not address_of_call(id) then
     take_off(id)
     local at = call('HGET', K.job .. id, 'started_at') or call('HGET', K.job .. id, 'created_at') or ''
     show_execution(inc, id, tonumber(token), at)
@@ -83,15 +114,7 @@ end
 local function release_lost(inc, runs)
   local flat = call('HGETALL', K.claims .. inc)
   for i = 1, #flat, 2 do
-    local id, address = flat[i], string.match(flat[i + 1], '^%d+ (.*)$')
-    if not runs[id] then
-      call('HDEL', K.claims .. inc, id)
-      release(address, inc)
-      if is_id_of_job(id) then
-        hide_execution(inc, id, flat[i + 1])
-        wait_again(id)
-      end
-    end
+    if not runs[flat[i]] then unclaim(inc, flat[i], flat[i + 1]) end
   end
 end
 
@@ -108,7 +131,7 @@ end
 
 local function reconcile(args)
   local inc, session, server = args[2], tonumber(args[3]), args[4]
-  local now = clock()
+  local now, moment = clock()
   reap(now)
   if not is_live(inc) then return { 0 } end
   local about = K.node .. name_of(inc)
@@ -121,7 +144,7 @@ local function reconcile(args)
     known[id], runs[id] = true, token ~= '0'
     -- To the same server it is said only of runs without an answer: what is not held is answered.
     if token ~= '0' and (forgot or string.sub(id, 1, 1) == '~') then
-      hold_again(inc, id, token, args[i + 2])
+      hold_again(inc, id, token, args[i + 2], now, moment + i)
     end
   end
   release_lost(inc, runs)
