@@ -20,7 +20,7 @@ URL_VARIABLES = ("RQPROC_REDIS_URL", "RQPROC_URL", "RQ_REDIS_URL", "REDIS_URL")
 
 MAX_LEASE_S = 3600.0
 
-COUNTS = (
+AT_LEAST_ONE = (
     "concurrency", "max_entries", "max_bytes", "max_queue", "max_waiters", "max_age_s",
     "max_rss_mib", "max_requests",
 )  # fmt: skip
@@ -136,7 +136,7 @@ class NodeSettings:
     max_requests: int | None = None
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
+        for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ConfigError(f"--{_option(name)} must be at least 1")

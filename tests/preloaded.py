@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -30,14 +31,17 @@ from typing import IO, NamedTuple
 MODULES = ("rqproc.cli.serve", "rqproc.node.node", "rqproc.sample", "rqproc.aio", "rich.table")
 """Beside the commands themselves."""
 
-READ_AT_STARTS = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "OTEL_", "_RQPROC", "MARK")
-"""How variables begin that an interpreter, or a module, reads once, or others by /proc; but for the
-import path."""
+READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "OTEL_", "_RQPROC", "MARK")
+"""Beginnings of variables that an interpreter, or a module, reads once, as it starts; the import
+path can be changed later. And of one by which tests find processes in /proc."""
 
 STARTED_WITHIN_S = 30.0
-LOOK_EVERY_S = 0.01
+STOPPED_WITHIN_S = 5.0
+"""One that had stopped before stops no more."""
+LOOK_EVERY_S = 0.05
 STREAMS = 3
 READY = b"ready\n"
+STOPPED = b"stopped\n"
 
 _turn = Lock()
 
@@ -46,7 +50,7 @@ def may_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
     """Whether a command is one of ours, and its environment such that a fork can have it."""
     changed = {name for name, _ in env.items() ^ os.environ.items()} - {"PYTHONPATH"}
     return tuple(command[:3]) == (sys.executable, "-m", "rqproc") and not any(
-        name.startswith(READ_AT_STARTS) for name in changed
+        name.startswith(READ_AT_START) for name in changed
     )
 
 
@@ -66,6 +70,7 @@ class Forked:
         self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
         self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")
         self.returncode: int | None = None
+        self._reading = Lock()
         self._teller = socket.socket(socket.AF_UNIX)
         self._teller.settimeout(STARTED_WITHIN_S)
         with _turn:  # cache() alone would start several
@@ -75,8 +80,7 @@ class Forked:
         socket.send_fds(self._teller, [b"\n"], [stdin.fileno(), its_out, its_err])
         for descriptor in (its_out, its_err):
             os.close(descriptor)
-        self._told = self._teller.makefile("r")
-        self.pid = int(self._told.readline())
+        self.pid = int(self._word())
 
     def poll(self) -> int | None:
         """Return its exit code; None while it lives."""
@@ -85,12 +89,12 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; return the exit code. Raises: subprocess.TimeoutExpired."""
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
-            left_s = LOOK_EVERY_S if end is None else end - time.monotonic()
-            if left_s <= 0 and timeout is not None:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
-            self._read(left_s)
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            self._read(min(left_s, LOOK_EVERY_S))
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -99,22 +103,34 @@ class Forked:
             return
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        stopped = ""
-        while number == signal.SIGSTOP and self.returncode is None and stopped != "stopped":
-            stopped = self._read(STARTED_WITHIN_S)
+        end = time.monotonic() + STOPPED_WITHIN_S
+        while number == signal.SIGSTOP and self.returncode is None and time.monotonic() < end:
+            if self._read(LOOK_EVERY_S) == STOPPED:
+                break
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def _read(self, within_s: float) -> str:
-        """Read a word of what has become of it."""
-        if self.returncode is not None or not select.select([self._teller], [], [], within_s)[0]:
-            return ""
-        word = self._told.readline().strip()
-        if word != "stopped":
-            self.returncode = int(word)
-            self._told.close()
-            self._teller.close()
+    def _read(self, within_s: float) -> bytes:
+        """Return what has become of it, if that is told in time. From any thread."""
+        with self._reading:
+            if (
+                self.returncode is not None
+                or not select.select([self._teller], [], [], within_s)[0]
+            ):
+                return b""
+            word = self._word()
+            if word != STOPPED:
+                self.returncode = int(word)
+                self._teller.close()
+            return word
+
+    def _word(self) -> bytes:
+        word = b""
+        while not word.endswith(b"\n"):
+            byte = self._teller.recv(1)  # no more: what follows is for the next to ask
+            assert byte, "the process that forks has ended"
+            word += byte
         return word
 
 
@@ -152,10 +168,10 @@ class Server:
         self._listening.listen(64)
         self._folder = Path(path).parent
         self._askers: dict[int, socket.socket] = {}
-        self._ended, wakes = os.pipe()
-        os.set_blocking(self._ended, False)
-        os.set_blocking(wakes, False)
-        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        self._ended, self._wakes = os.pipe()
+        for end in (self._ended, self._wakes):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     def serve(self) -> Start | None:
@@ -169,7 +185,8 @@ class Server:
             if self._listening in ready and (start := self._fork()):
                 return start
             if sys.stdin in ready:
-                return self._end()
+                self._end()
+                return None
 
     def _fork(self) -> Start | None:
         asker, _ = self._listening.accept()
@@ -178,30 +195,31 @@ class Server:
             length += asker.recv(1)
         request = asker.recv(int(length), socket.MSG_WAITALL)
         _, streams, _, _ = socket.recv_fds(asker, 1, STREAMS)
-        start = Start(*json.loads(request), streams)
+        arguments, env, cwd = json.loads(request)
+        start = Start(arguments, env, cwd, streams)
         if pid := os.fork():
             self._askers[pid] = asker
             asker.sendall(b"%d\n" % pid)
             for descriptor in streams:
                 os.close(descriptor)
             return None
+        signal.set_wakeup_fd(-1)
         for ours in (asker, self._listening, *self._askers.values()):
             ours.close()
-        os.close(self._ended)
+        for end in (self._ended, self._wakes):
+            os.close(end)
         return start
 
     def _tell(self) -> None:
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG | os.WUNTRACED))[0]:
                 pid, status = found
-                asker = self._askers[pid]
+                stopped = os.WIFSTOPPED(status)
+                word = STOPPED if stopped else b"%d\n" % os.waitstatus_to_exitcode(status)
                 with suppress(OSError):  # the asker's test is over
-                    if os.WIFSTOPPED(status):
-                        asker.sendall(b"stopped\n")
-                        continue
-                    asker.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-                asker.close()
-                del self._askers[pid]
+                    self._askers[pid].sendall(word)
+                if not stopped:
+                    self._askers.pop(pid).close()
 
     def _end(self) -> None:
         for pid in self._askers:
@@ -213,7 +231,6 @@ class Server:
 def become(start: Start, path: list[str]) -> None:
     """Be, in a forked child, what an interpreter is that has just started."""
     os.setsid()
-    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for standard, descriptor in enumerate(start.streams):
         os.dup2(descriptor, standard)

@@ -130,7 +130,9 @@ class Routing:
         return b""
 
     def _refusal(self, address: str, *, queues: bool) -> dict[str, object] | None:
-        """What is too much. A node holds as many requests as may wait for it."""
+        """Return the refusal, None where there is room. As a node it holds as many requests as may
+        wait for it: what is beyond those waits in a queue.
+        """
         limits, dispatcher = self._limits, self._dispatcher
         held = dispatcher.held_of(address)
         if held >= limits.max_waiters:
@@ -160,7 +162,7 @@ class Routing:
     # --- answers ---
 
     def answer(self, ending: Ending) -> None:
-        """Given up, or answered before where a stuck run has ended: then nobody hears it."""
+        """Give an ending to its listener; what was given up, or answered before, has none."""
         how, name, _, text, extra = map(str, ending)
         if pending := self._pending.pop(name, None):
             self._waits.end(pending.parent, name)

@@ -20,7 +20,7 @@ from rqproc.runtime import Clock
 
 
 class Changes:
-    """Those of one node; each is answered."""
+    """Carries out what callers ask one node to change, and answers them."""
 
     def __init__(self, cache: Cache, scheduler: Scheduler, outbox: Outbox, *, clock: Clock) -> None:
         self._cache = cache

@@ -19,7 +19,8 @@ HAND_OVER_S = GIVE_S + 0.5
 
 
 class NodeDrain:
-    """That of one worker. But for ``stop``, used by whoever holds its lock.
+    """Whether one node drains, and when that is over. But for ``stop``, used by whoever holds the
+    worker's lock.
 
     Args:
         most_s: seconds that it may take where only the term says that its node drains.
@@ -65,8 +66,8 @@ class NodeDrain:
         )
 
     def _has_to_hand_over(self) -> bool:
-        """Whether entries are left for the next owners, and time; before it is said that this node
-        drains, all are.
+        """Whether entries are left for the next owners, and time. Until the server knows that this
+        node drains, all count as left.
         """
         if self._dispatcher.handoff is None:
             return False

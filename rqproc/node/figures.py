@@ -18,7 +18,7 @@ from rqproc.stats import NodeStats
 
 
 class NodeFigures:
-    """Those of one node. Used by whoever holds the worker's lock."""
+    """Tells what one node has and has done. Used by whoever holds the worker's lock."""
 
     def __init__(
         self, name: str, counts: Counts, *, cache: Cache, scheduler: Scheduler, outbox: Outbox,
@@ -76,7 +76,7 @@ class NodeFigures:
             lanes=scheduler.lanes, lanes_busy=scheduler.lanes_taken,
             epochs=counts.epochs, resources=counts.resources(), hot=hot, hot_s=hot_s,
             runs=past.latest(), slowest=past.slowest(now), errors=past.errors(),
-            stuck=scheduler.stuck.told(),
+            stuck=scheduler.stuck.snapshot(),
             handed_over=handoff.given if handoff else 0,
             taken_over=handoff.taken if handoff else 0,
         )  # fmt: skip

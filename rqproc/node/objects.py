@@ -63,7 +63,7 @@ KEEP_S = 60.0
 
 
 class Objects:
-    """Those of one node. It is an ``ObjectKeeper``.
+    """The objects of one node's stateful ids. It is an ``ObjectKeeper``.
 
     Args:
         owns: whether an address is this node's, in the epoch that it knows.

@@ -66,7 +66,7 @@ class _Slowest:
 
 
 class PastRuns:
-    """Those of one node, since a moment."""
+    """Remembers runs of one node that have ended, since a moment."""
 
     def __init__(self, now: float) -> None:
         self._runs: deque[_Ended] = deque(maxlen=MOST_RUNS)

@@ -86,8 +86,8 @@ class Scheduler:
     def add(
         self, taken: Taken, resource: ResourceSpec, request: Request, *, keeps: bool,
         first: bool = False, given: Done | None = None,
-    ) -> None:  # fmt: skip
-        """Have a run made.
+    ) -> bool:  # fmt: skip
+        """Have a run made; return whether its rate lets it.
 
         Args:
             keeps: its value becomes an entry, and others may join it.
@@ -104,13 +104,14 @@ class Scheduler:
             refusal = self._rates.admit(run, self._clock(), due=taken.due, first=first)
             if refusal:
                 self._outbox.failure(taken, refusal)
-                return
+                return False
         if keeps:
             self.joinable.add(run)
         if has_rate:
             self._let_in()
         else:
             self._line_up(run, first=first)
+        return True
 
     def _let_in(self) -> None:
         """Have those line up whose rates let them by now."""
@@ -136,12 +137,11 @@ class Scheduler:
         so behind what runs now, which is not kept any more.
         """
         taken.renews = True
-        waits = self.joinable.get(taken.key)
-        if given is None and waits and waits not in self._running and waits.given is None:
+        before = self.joinable.get(taken.key)
+        if given is None and before and before not in self._running and before.given is None:
             self.join(taken)
-            return
-        self.joinable.part(taken.key)
-        self.add(taken, resource, request, keeps=True, given=given)
+        elif self.add(taken, resource, request, keeps=True, given=given) and before:
+            before.keeps = False
 
     def refresh(self, taken: Taken, resource: ResourceSpec, request: Request) -> None:
         """Have a value made anew for whoever comes later: this one is answered, and keeps the id
@@ -176,8 +176,8 @@ class Scheduler:
         ``batches``, the first of them.
 
         Whoever has given up by now is left out; a run that nobody waits for is not started. Nor is
-        one that has lost its last claim so: those who had joined it are left to claim it
-        themselves.
+        one whose claim was of someone who has given up: those who had joined it are in ``left``, to
+        claim it themselves.
         """
         while runs := self._next_runs():
             begun = [run for run in runs if self._is_wanted(run)]
@@ -228,14 +228,16 @@ class Scheduler:
             self._counts.begun(run, now)
         self._running.add(run)
         run.began_at = now
-        self.stuck.begin(run, now)
+        self.stuck.watch(run, now)
 
     def complete(self, run: HandlerRun, outcome: Outcome) -> None:
-        """Take in a run's outcome: everyone who waited for it is answered. The first one counts."""
+        """Take in a run's outcome: answers to all who waited are put in the outbox, which the
+        session sends. The first one counts.
+        """
         if run not in self._running:
             return
         self._running.remove(run)
-        overdue = self.stuck.end(run)
+        overdue = self.stuck.unwatch(run)
         if run.given is None:
             self._remember(run, outcome, told=overdue is not None)
         self._lanes.done(run.key)
@@ -268,7 +270,8 @@ class Scheduler:
         if run not in self._running or run.key in self.stuck:
             return
         run.asks += 1 if slot == "given back" else -1
-        pauses = run.asks and len(self._lanes.paused) < MOST_PAUSED
+        paused = self._lanes.paused
+        pauses = run.asks and (run.key in paused or len(paused) < MOST_PAUSED)
         for one in run.made_together:
             if pauses:
                 self._lanes.pause(one.key)

@@ -30,6 +30,8 @@ DISTRUST_S = 10.0
 FAILURES = (ConnectionLost, Refused, RedisUnavailable, SessionSuperseded)
 """After these a new session begins."""
 
+_RENEWED: Exception = ConnectionLost("a new one is made, as for the heartbeat")
+
 
 class Sessions:
     """But for ``renew``, used by whoever holds the worker's lock.
@@ -40,7 +42,7 @@ class Sessions:
 
     Attributes:
         current: the one that is open, None where there is none.
-        is_due: a new one is to be begun in its place.
+        is_due: a new one is to be begun in its place, for ``reason``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Sessions:
         self._bare = False
         self.current: Session | None = None
         self.is_due = False
+        self.reason = _RENEWED
 
     def renew(self, *, bare: bool = False) -> None:
         """Have a new one begun. From any thread.
@@ -71,6 +74,7 @@ class Sessions:
 
     def broken(self, error: Exception) -> None:
         """One of ``FAILURES`` was met in the one that is open."""
+        self.reason = error
         self.renew(bare=_lacks_functions(error))
 
     def lost(self, error: Exception) -> None:
@@ -88,7 +92,7 @@ class Sessions:
         Raises:
             ConnectionLost, Refused, LeaseLost, SessionSuperseded, ConfigError.
         """
-        self.is_due = False
+        self.is_due, self.reason = False, _RENEWED
         self._count += 1
         connections = Connections(
             self._connector, self._commands, node=self._node, incarnation=term.incarnation,

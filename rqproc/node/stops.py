@@ -20,7 +20,7 @@ STOPPED_LATE = f"{STOPPED}; its handler, which a thread runs, went on to its end
 
 
 class Stops:
-    """Those of one node."""
+    """Ends jobs that RQ has told one node to stop."""
 
     def __init__(self, node: str, unacknowledged: Unacknowledged, outbox: Outbox) -> None:
         self._node = node

@@ -26,7 +26,9 @@ STUCK_AFTER_S = 0.2
 
 
 class StuckRuns:
-    """Those of one node, by address, which is refused until they end; ``len`` tells how many."""
+    """Finds runs of one node that are past their time, and refuses their addresses until they end;
+    ``len`` tells how many there are.
+    """
 
     def __init__(
         self, lanes: Lanes[HandlerRun], joinable: JoinableRuns, outbox: Outbox, results: Results, *,
@@ -52,12 +54,12 @@ class StuckRuns:
         _, overdue = self._stuck.get(key, (None, None))
         return overdue
 
-    def begin(self, run: HandlerRun, now: float) -> None:
+    def watch(self, run: HandlerRun, now: float) -> None:
         """A run begins; one that may take as long as it wants is left alone."""
         if run.resource.timeout_s is not None:
             self._until[run] = now + run.resource.timeout_s + STUCK_AFTER_S
 
-    def end(self, run: HandlerRun) -> Overdue | None:
+    def unwatch(self, run: HandlerRun) -> Overdue | None:
         """It has ended; return what was told of it before, None where it was in time."""
         self._until.pop(run, None)
         _, overdue = self._stuck.pop(run.key, (None, None))
@@ -73,7 +75,7 @@ class StuckRuns:
             self._give_up_on(run, Overdue(run.resource.timeout_s or 0.0, stuck=True), now)
 
     def _give_up_on(self, run: HandlerRun, overdue: Overdue, now: float) -> None:
-        """Answer everyone who waits for it or behind it; one of the claims stays as its hold."""
+        """Answer everyone who waits for it or behind it; the claim of the first stays its hold."""
         about = run.about
         self._stuck[run.key] = run, overdue
         run.keeps = False
@@ -85,6 +87,7 @@ class StuckRuns:
             run.hold.holds = True
             self._outbox.failure(run.hold, overdue, ":stuck")
         for other in self._lanes.drop(run.key):
+            self._joinable.close(other)
             told += other.waiting
             if other.closes:  # the object is there until that run has ended
                 self._lanes.add(run.key, other)
@@ -104,7 +107,7 @@ class StuckRuns:
         """When the next one is; None where none will be."""
         return min(self._until.values(), default=None)
 
-    def told(self) -> tuple[StuckRun, ...]:
+    def snapshot(self) -> tuple[StuckRun, ...]:
         """Return them as others read of them, the oldest first."""
         runs = sorted((run for run, _ in self._stuck.values()), key=lambda run: run.began_at)
         return tuple(StuckRun(*parse_address(run.address)[1:], run.began_at) for run in runs)

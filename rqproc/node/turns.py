@@ -16,7 +16,7 @@ from rqproc.runtime import Clock
 
 
 class Turns:
-    """Those of one node.
+    """Whose turn it is among the runs of one node.
 
     Attributes:
         unclaimed: by the id of a job, runs that have their lane and begin when it is claimed.

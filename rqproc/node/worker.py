@@ -37,7 +37,6 @@ from rqproc.protocol.messages import LeaseLost, Settling, Tally
 from rqproc.settings import NodeSettings
 from rqproc.stats import NodeStats
 from rqproc.transport.backoff import Backoff
-from rqproc.transport.connection import ConnectionLost
 from rqproc.transport.connector import Connector
 
 log = logging.getLogger("rqproc.node")
@@ -143,7 +142,7 @@ class Worker:
     def _report(self, heard: Sequence[Heard]) -> None:
         self._executor.hear(heard)
         if any(isinstance(news, str) for _, news in heard):
-            self._leaders.waker.wake()  # its handler goes on: what limits its time might hit us
+            self._leaders.waker.wake()  # its handler goes on; what limits its time may raise here
         else:
             self._leaders.help()
 
@@ -237,7 +236,7 @@ class Worker:
         # The lease comes first: who is not sure of it starts nothing, who has lost it must end.
         while not self._is_over():
             if self._sessions.is_due:
-                raise ConnectionLost("a new one is made, as for the heartbeat")
+                raise self._sessions.reason
             self._mind_the_lease()
             drains = self._drain.is_on(self.term)
             if drains:

@@ -21,7 +21,11 @@ from rqproc.protocol.messages import Claim
 from rqproc.protocol.node_commands import Ending
 
 TTL_S = 5.0
-KNOWN = ["brisk", "charge", "demo", "patient", "price", "prices", "rated"]
+KNOWN = ["brisk", "charge", "demo", "patient", "price", "prices", "rated", "timed"]
+
+
+def timed(id: int) -> int:
+    raise AssertionError("a dispatcher runs nothing")
 
 
 def shop() -> App:
@@ -55,6 +59,7 @@ def shop() -> App:
     def brisk(id: int, *amounts: int) -> int:
         raise AssertionError("a dispatcher runs nothing")
 
+    app.resource(ttl=TTL_S, timeout=1.0)(timed)
     return app
 
 
@@ -178,10 +183,14 @@ class Bench:
         self.pop(name)
         return name.decode()
 
-    def change(self, id: int, function: str, *args: Any, resource: str = "price") -> str:
+    def change(
+        self, id: int, function: str, *args: Any, resource: str = "price", due: float | None = None
+    ) -> str:
         """A refresh, or a value that is given, comes; return its id."""
+        self.due = due
         name = self.named(id, resource, *args, function=function)
         self.pop(name)
+        self.due = None
         return name.decode()
 
     def cached(self, id: int) -> Any:
@@ -189,9 +198,9 @@ class Bench:
         entry = self.dispatcher.cache.get(address("price", id).encode(), self.now)
         return json.loads(entry.text) if entry else None
 
-    def compute_nothing(self, id: int) -> Any:
+    def compute_nothing(self, id: int, resource: str = "price") -> Any:
         """Ask, and return the value that an entry has."""
-        self.ask(id)
+        self.ask(id, resource)
         (end,) = self.ends()
         assert end.source == "hit"
         return end.value

@@ -593,6 +593,22 @@ def test_requests_of_an_id_that_is_stuck_are_refused_until_it_ends(at: Bench) ->
     assert at.run().address == run.address
 
 
+def test_after_a_stuck_run_nobody_joins_one_that_waited_behind_it(at: Bench) -> None:
+    """It is given up with all who waited for it: its value will never come."""
+    at.ask(1, "timed")
+    run = at.run()
+    at.change(1, codec.INVALIDATE, resource="timed")
+    behind = at.ask(1, "timed")
+    at.now += 2.0
+    at.scheduler.mind_the_time()
+    assert behind in {end.id for end in at.ends()}
+    at.done(run, "1")
+    at.ends()
+    at.ask(1, "timed")
+    at.done(at.run(), "2")
+    assert [end.value for end in at.ends()] == [2]
+
+
 def test_a_stuck_run_does_not_take_the_slot_of_another(at: Bench) -> None:
     for id in range(10):
         at.ask(id, "brisk")
@@ -670,6 +686,18 @@ def test_who_refreshes_joins_a_run_that_waits_but_none_that_runs() -> None:
     assert [(end.how, end.value) for end in bench.ends()] == [("call:dropped", 8)] * 3
     assert bench.compute_nothing(1) == 8
     assert bench.scheduler.misses == 2
+
+
+def test_a_refresh_that_its_rate_refuses_leaves_the_run_under_way_alone() -> None:
+    bench = Bench()
+    bench.ask(1, "rated")
+    first = bench.run()
+    bench.change(1, codec.REFRESH, resource="rated", due=bench.now + 0.3)
+    (refused,) = bench.ends()
+    assert refused.error["type"] == "RateLimited"
+    bench.done(first, "7")
+    bench.ends()
+    assert bench.compute_nothing(1, "rated") == 7
 
 
 def test_a_value_that_is_given_runs_no_handler_and_waits_for_its_lane() -> None:
