@@ -43,8 +43,7 @@ class Client(ClusterClient):
     Args:
         url: the server, or an existing ``redis.Redis`` whose server is used. Without it:
             ``RQPROC_REDIS_URL``, ``RQPROC_URL``, ``RQ_REDIS_URL``, ``REDIS_URL``, else the embedded
-            server.
-            "local://" is no server at all: the handlers of ``app`` run in this process.
+            server. "local://" is none at all: the handlers of ``app`` run in this process.
         namespace: str, name of the cluster on that server; without it ``RQPROC_NAMESPACE``, else
             "default".
         timeout: float, seconds that a request may take where it does not say otherwise: over 0 and

@@ -92,9 +92,11 @@ class FunctionCalls:
         return self._redis()
 
     def close(self) -> None:
-        """Close all idle connections."""
+        """Close all idle connections, that client's too."""
         while self._idle:
             self._idle.pop().close()
+        if self._redis.made:
+            self._redis.made.connection_pool.disconnect(inuse_connections=False)
 
     def run(self, command: Command) -> Any:
         """Run one idempotent function; return its reply. Raises: as ``talk``."""

@@ -9,9 +9,9 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from functools import partial
 
 from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import ConfigError
@@ -41,9 +41,6 @@ from rqproc.runtime import patched_by
 from rqproc.settings import NodeSettings
 from rqproc.stats import NodeStats, ResourceStats
 from rqproc.transport.connector import Connector
-
-if TYPE_CHECKING:
-    import redis
 
 log = logging.getLogger("rqproc.node")
 
@@ -138,6 +135,7 @@ class Node:
         heartbeat = self._heartbeat = self._make_heartbeat(worker, ingress)
         threads = self._runtime.threads
         with (
+            closing(self._functions),
             threads(1, name="rqproc-dependents") as self._after,
             threads(STATE_THREADS, name="rqproc-states") as self._for_loops,
         ):
@@ -246,7 +244,7 @@ class Node:
             join=lambda: self._membership.join(name)[1],
             ended=self._enqueue_dependents,
             watch=self._watch,
-            find_job=partial(current_job.find, connection=lambda: self._redis),
+            find_job=partial(current_job.find, connection=lambda: self._functions.redis),
         )
 
     def _make_heartbeat(self, worker: Worker, ingress: Ingress) -> Heartbeat:
@@ -288,20 +286,16 @@ class Node:
     def _enqueue_dependents(self, job_ids: Sequence[str]) -> None:
         from rqproc.node import dependents
 
-        self._after.submit(dependents.enqueue, job_ids, self._redis).add_done_callback(_log_failure)
+        enqueued = self._after.submit(dependents.enqueue, job_ids, self._functions.redis)
+        enqueued.add_done_callback(_log_failure)
 
     def _maintain(self) -> None:
         def maintain() -> None:
             from rqproc.node import dependents  # here, since it takes a while
 
-            dependents.maintain(self._keys.ingress, self._redis)
+            dependents.maintain(self._keys.ingress, self._functions.redis)
 
         self._after.submit(maintain).add_done_callback(_log_failure)
-
-    @cached_property
-    def _redis(self) -> redis.Redis:
-        """An ordinary redis-py client of the same server, made at its first use."""
-        return self._connector.client()
 
 
 def check_threads() -> None:
