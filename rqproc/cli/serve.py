@@ -17,8 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import click
-
 import rqproc
 from rqproc.app import App
 from rqproc.calls.functions import connector
@@ -38,6 +36,7 @@ from rqproc.settings import NodeSettings, resolve_namespace, server_url
 
 log = logging.getLogger("rqproc.node")
 
+STDERR = 2
 STOPPED_HARD = 1
 RECYCLED = 75
 """A node that nobody else starts anew has reached a limit: whoever runs it shall."""
@@ -55,14 +54,19 @@ IMPATIENT_S = 1.0
 def say(event: str, text: str, **fields: object) -> None:
     """Tell on stderr, in the form that the logs have and whatever their level is; nobody reading it
     changes nothing.
+
+    It is written past the stream: a signal's handler may have interrupted a write to that, which
+    takes no other meanwhile.
     """
-    with suppress(OSError):
-        if any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers):
+    line = text
+    for handler in logging.root.handlers:
+        if isinstance(handler.formatter, JsonLines):
             level = getattr(logging, EVENTS[event].level.upper())
             extra = {"event": event, **fields}
-            log.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None, extra=extra))
-        else:
-            click.echo(text, err=True)
+            record = log.makeRecord(log.name, level, __file__, 0, text, (), None, extra=extra)
+            line = handler.format(record)
+    with suppress(OSError):
+        os.write(STDERR, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def serve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -392,6 +393,33 @@ def test_signals_that_come_at_once_are_one_word(
     book.release("gated", id)
     assert job.latest_result(timeout=5)
     assert node.wait() == 0
+
+
+WRITER = """
+import os, sys, threading
+from rqproc.cli import serve
+
+asked = threading.Event()
+sys.stderr = open(2, "w", buffering=1, closefd=False)
+serve._on_stop(asked.set, hard=lambda: os._exit(9))
+while not asked.is_set():
+    sys.stderr.write("x" * 99 + "\\n")
+"""
+
+
+def test_a_signal_that_interrupts_a_line_of_the_log_is_obeyed(cluster: Cluster) -> None:
+    """Whoever reads the log is slow: the line waits, and with it the stream."""
+    env = kit.environ(cluster.url, cluster.namespace)
+    ours, theirs = os.pipe()
+    program = subprocess.Popen((sys.executable, "-c", WRITER), env=env, stderr=theirs)
+    os.close(theirs)
+    with program, open(ours, "rb") as log:  # noqa: PTH123 - a pipe
+        state = Path(f"/proc/{program.pid}/wchan")
+        kit.eventually(lambda: "pipe" in state.read_text(), what="a write to a full pipe")
+        program.send_signal(signal.SIGTERM)
+        said = log.read()
+    assert program.returncode == 0, said[-500:]
+    assert b"once more to stop at once" in said
 
 
 @pytest.mark.parametrize("count", [1, 2])
