@@ -384,10 +384,14 @@ def test_a_handler_that_outlasts_the_drain_keeps_its_id(
     house: House, other: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     (told, client) = (house.told, house.app.client)
-    with ThreadPoolExecutor(1) as pool, other.app.node(name="b", **BRISK):
+    with (
+        house.stranger() as stranger,
+        ThreadPoolExecutor(1) as pool,
+        other.app.node(name="b", **BRISK),
+    ):
         with house.app.node(name="a", drain_s=0.0, **BRISK):
             kit.eventually(lambda: client.locate([0], "gated")[0].owner == "a")
-            asked = pool.submit(house.stranger().request, 0, "gated")
+            asked = pool.submit(stranger.request, 0, "gated")
             assert told.entered.wait(10)
         assert "has requests under way" in caplog.text
         (held,) = [node for node in client.membership().nodes if node.name == "a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ def one(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def app(one: Cluster) -> App:
+def app(one: Cluster) -> Iterator[App]:
     """The nodes' app, as another program declares it."""
     app = App(one.url, namespace=one.namespace)
     for name in ("charge", "gated", "fragile", "note", "anote"):
         app.resource(ttl=0, name=name)(_elsewhere)
-    return app
+    yield app
+    app.client.close()
 
 
 def _elsewhere(id: int, *args: Any) -> None:
