@@ -92,7 +92,7 @@ class FunctionCalls:
         return self._redis()
 
     def close(self) -> None:
-        """Close all idle connections, that client's too."""
+        """Close all idle connections, those of ``redis`` too."""
         while self._idle:
             self._idle.pop().close()
         if self._redis.made:

@@ -30,8 +30,6 @@ DISTRUST_S = 10.0
 FAILURES = (ConnectionLost, Refused, RedisUnavailable, SessionSuperseded)
 """After these a new session begins."""
 
-_RENEWED: Exception = ConnectionLost("a new one is made, as for the heartbeat")
-
 
 class Sessions:
     """But for ``renew``, used by whoever holds the worker's lock.
@@ -62,7 +60,12 @@ class Sessions:
         self._bare = False
         self.current: Session | None = None
         self.is_due = False
-        self.reason = _RENEWED
+        self._error: Exception | None = None
+
+    @property
+    def reason(self) -> Exception:
+        """One of ``FAILURES``, for which a new one is due."""
+        return self._error or ConnectionLost("a new one is made, as for the heartbeat")
 
     def renew(self, *, bare: bool = False) -> None:
         """Have a new one begun. From any thread.
@@ -74,7 +77,7 @@ class Sessions:
 
     def broken(self, error: Exception) -> None:
         """One of ``FAILURES`` was met in the one that is open."""
-        self.reason = error
+        self._error = error
         self.renew(bare=_lacks_functions(error))
 
     def lost(self, error: Exception) -> None:
@@ -92,7 +95,7 @@ class Sessions:
         Raises:
             ConnectionLost, Refused, LeaseLost, SessionSuperseded, ConfigError.
         """
-        self.is_due, self.reason = False, _RENEWED
+        self.is_due, self._error = False, None
         self._count += 1
         connections = Connections(
             self._connector, self._commands, node=self._node, incarnation=term.incarnation,
