@@ -28,6 +28,8 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, NamedTuple
 
+from rqproc.testing.processes.forks import wakes_at_ends
+
 MODULES = ("rqproc.cli.serve", "rqproc.node.node", "rqproc.sample", "rqproc.aio", "rich.table")
 """Beside the commands themselves."""
 
@@ -168,11 +170,7 @@ class Server:
         self._listening.listen(64)
         self._folder = Path(path).parent
         self._askers: dict[int, socket.socket] = {}
-        self._ended, self._wakes = os.pipe()
-        for end in (self._ended, self._wakes):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._ended = wakes_at_ends()
 
     def serve(self) -> Start | None:
         """Return what to be in each child; None in the parent, when nobody is left to ask."""
@@ -203,10 +201,9 @@ class Server:
             for descriptor in streams:
                 os.close(descriptor)
             return None
-        signal.set_wakeup_fd(-1)
         for ours in (asker, self._listening, *self._askers.values()):
             ours.close()
-        for end in (self._ended, self._wakes):
+        for end in (self._ended, signal.set_wakeup_fd(-1)):
             os.close(end)
         return start
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rqproc.testing.processes.forks import Channel, ForkedHelper, fork
+from rqproc.testing.processes.forks import Channel, ForkedHelper, fork, wakes_at_ends
 from rqproc.testing.processes.journal import ClusterJournal
 
 LOOK_S = 1.0
@@ -75,7 +75,9 @@ class _Spawner:
 
     def serve(self, channel: Channel) -> None:
         self._channel = channel
-        self._ended = _wakes_at_ends()
+        self._ended = wakes_at_ends()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # it ends when there is nobody to serve
         sources: list[Any] = [channel, self._ended]
         obeys = True
         while obeys:
@@ -126,17 +128,6 @@ class _Spawner:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # what a handler has started is of its group
         self._reap(0)
-
-
-def _wakes_at_ends() -> int:
-    """Return what can be read from when a child has ended."""
-    reads, writes = os.pipe()
-    os.set_blocking(writes, False)
-    signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # it ends when there is nobody to serve
-    return reads
 
 
 def _end_with(parent: int) -> None:
