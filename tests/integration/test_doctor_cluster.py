@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -164,8 +165,9 @@ def test_jobs_of_others_in_a_nodes_queue_are_named(
 def test_a_queue_that_is_nearly_full_is_told(cluster: Cluster, doctor: Doctor) -> None:
     (node,) = cluster.start("a", options=("--lease", "30", "--max-queue", "5"))
     node.signal(signal.SIGSTOP)
-    for id in range(4):
-        cluster.client.enqueue(id, "echo")
+    ids = count()
+    while cluster.client.membership().nodes[0].queued < 4:  # one may be on its way to the node
+        cluster.client.enqueue(next(ids), "echo")
     assert "4 of 5 requests wait for a" in doctor().only("queues", "warning")
 
 
