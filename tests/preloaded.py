@@ -170,7 +170,7 @@ class Server:
         self._listening.listen(64)
         self._folder = Path(path).parent
         self._askers: dict[int, socket.socket] = {}
-        self._ended = wakes_at_ends()
+        self._ended, self._wakes = wakes_at_ends()
 
     def serve(self) -> Start | None:
         """Return what to be in each child; None in the parent, when nobody is left to ask."""
@@ -203,7 +203,8 @@ class Server:
             return None
         for ours in (asker, self._listening, *self._askers.values()):
             ours.close()
-        for end in (self._ended, signal.set_wakeup_fd(-1)):
+        signal.set_wakeup_fd(-1)
+        for end in (self._ended, self._wakes):
             os.close(end)
         return start
 

@@ -135,13 +135,13 @@ def fork(work: Callable[[], object], *, log: Path) -> int:
     return pid
 
 
-def wakes_at_ends() -> int:
-    """Return a file descriptor that can be read from when a child has ended or stopped."""
+def wakes_at_ends() -> tuple[int, int]:
+    """Return a pipe's ends; the first can be read from when a child has ended or stopped."""
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
     signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    return reads
+    return reads, writes
 
 
 def last_lines(log: Path) -> str:

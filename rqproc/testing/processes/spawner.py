@@ -75,7 +75,7 @@ class _Spawner:
 
     def serve(self, channel: Channel) -> None:
         self._channel = channel
-        self._ended = wakes_at_ends()
+        self._ended, _ = wakes_at_ends()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # it ends when there is nobody to serve
         sources: list[Any] = [channel, self._ended]
