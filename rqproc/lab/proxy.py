@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self, TypeVar
 
@@ -245,7 +246,8 @@ class _End(asyncio.Protocol):
     def say_end(self) -> None:
         if self.transport and not self.transport.is_closing():
             self._said_end = True
-            self.transport.write_eof()
+            with suppress(OSError):  # its peer has reset it; connection_lost() follows
+                self.transport.write_eof()
 
     def close(self) -> None:
         """What it has sent and still waits is lost."""

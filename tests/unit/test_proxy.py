@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from rqproc.lab.proxy import CLEAR, HELD, ConnectionState, Fate, Proxy, Way
+from rqproc.lab.proxy import CLEAR, HELD, ConnectionState, Fate, Port, Proxy, Way
 
 WITHIN_S = 5.0
 SOON_S = 0.1
@@ -158,6 +160,31 @@ def test_a_server_that_is_told_that_no_more_requests_come_ends_the_connection(
         assert client.recv(16) == b"ping"
         proxy.half_close("a", "requests")
         assert is_over(client)
+
+
+def test_an_end_that_has_been_reset_does_not_keep_it_from_the_others(echo: Echo) -> None:
+    async def tell_an_end() -> bytes:
+        loop = asyncio.get_running_loop()
+        port = Port(echo.path, judge=lambda: lambda way, chunk: "passes", chance=lambda: 0.0)
+        listening = socket.create_server(("127.0.0.1", 0))
+        port.open(listening)
+        clients = [socket.socket(), socket.socket(), socket.socket()]
+        for client in clients:
+            client.setblocking(False)
+            await loop.sock_connect(client, listening.getsockname())
+            await loop.sock_sendall(client, b"ping")
+            assert await loop.sock_recv(client, 16) == b"ping"
+        first, second, third = clients
+        for client in (first, third):  # whichever of them is told first
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        port.half_close("replies")
+        with second:
+            ending = await asyncio.wait_for(loop.sock_recv(second, 16), WITHIN_S)
+        await port.close()
+        return ending
+
+    assert asyncio.run(tell_an_end()) == b""
 
 
 def test_what_a_port_does_to_chunks_it_does_to_its_own(proxy: Proxy) -> None:
