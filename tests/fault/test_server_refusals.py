@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -99,15 +99,19 @@ class Trouble:
         assert self.load.longest_s < TIMEOUT_S + LATE_S
         assert {type(answer.error) for answer in self.load.answers if answer.error} <= NAMED
 
-    def is_named(self, text: str) -> None:
+    def is_named(self, text: str, *, keep_up: Callable[[], object] = lambda: None) -> None:
         """A caller with little patience, who has no connection yet, is told what it is.
 
         With more and more: on a busy machine the time may be over before there is a connection.
+
+        Args:
+            keep_up: sees to it, before each attempt, that the trouble is still there.
         """
         cluster = self._shaken.cluster
         patience = (0.3 * 1.5**attempt for attempt in itertools.count())
 
         def told() -> str:
+            keep_up()
             with Client(cluster.url, namespace=cluster.namespace) as late:
                 try:
                     late.request(self._ids[0], "price", timeout=min(5.0, next(patience)))
@@ -209,10 +213,14 @@ def test_a_server_with_too_many_clients_is_waited_for(shaken: Shaken, ids: Fresh
     with Trouble(shaken, ids(6)) as trouble, ExitStack() as stack:
         shaken.admin.config_set("maxclients", 12)
         shaken.admin.client_kill_filter(_type="normal", skipme=True)
-        while _gets_in(stack.enter_context(shaken.server.client())):
-            pass
+
+        def fill() -> None:  # a place that a node has lost would go to whoever asks next
+            while _gets_in(stack.enter_context(shaken.server.client())):
+                pass
+
+        fill()
         time.sleep(LONGER_THAN_A_LEASE_S)  # the trouble itself
-        trouble.is_named(r"max number of clients reached\. .* `maxclients`")
+        trouble.is_named(r"max number of clients reached\. .* `maxclients`", keep_up=fill)
         shaken.admin.config_set("maxclients", 1000)
 
 
