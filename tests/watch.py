@@ -22,6 +22,7 @@ class Watch:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._late_s = 0.0
+        self._reading = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._sleep, daemon=True)
         self._thread.start()
@@ -29,7 +30,8 @@ class Watch:
     @property
     def s(self) -> float:
         """Seconds so far."""
-        return self.whole_s - self._late_s
+        with self._reading:  # else the lateness may be of later than the whole
+            return self.whole_s - self._late_s
 
     @property
     def whole_s(self) -> float:
@@ -46,6 +48,7 @@ class Watch:
     def _sleep(self) -> None:
         before = time.monotonic()
         while not self._end.wait(STEP_S):
-            now = time.monotonic()
-            self._late_s += max(0.0, now - before - STEP_S)
+            with self._reading:
+                now = time.monotonic()
+                self._late_s += max(0.0, now - before - STEP_S)
             before = now

@@ -110,7 +110,11 @@ class Port:
     async def close(self) -> None:
         """Serve nobody any more."""
         self.closed = True
-        (await self._serving).close()
+        server, loop = await self._serving, asyncio.get_running_loop()
+        for listening in server.sockets:
+            loop.remove_reader(listening)
+        await asyncio.sleep(0)  # a server that is closed would drop, unclosed, whom it has accepted
+        server.close()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)

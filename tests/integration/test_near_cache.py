@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import threading
 import time
@@ -333,7 +334,7 @@ def test_no_value_from_before_an_invalidation_is_served_when_it_has_been_heard(
     """Callers ask all the time, so that drops meet requests in every state."""
     (id,) = ids(1)
     travel_s, watch = 1.0, Watch()
-    least: deque[tuple[float, int]] = deque([(-travel_s, 0)])
+    least: deque[tuple[float, int]] = deque([(-math.inf, 0)])
     end = threading.Event()
 
     def ask(caller: Client) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
 import tempfile
@@ -185,6 +186,24 @@ def test_an_end_that_has_been_reset_does_not_keep_it_from_the_others(echo: Echo)
         return ending
 
     assert asyncio.run(tell_an_end()) == b""
+
+
+def test_who_is_accepted_while_a_port_closes_is_let_go(echo: Echo) -> None:
+    async def connect_and_close(turns: int) -> None:
+        port = Port(echo.path, judge=lambda: lambda way, chunk: "passes", chance=lambda: 0.0)
+        listening = socket.create_server(("127.0.0.1", 0))
+        port.open(listening)
+        with socket.create_connection(listening.getsockname(), WITHIN_S):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await port.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
+
+    for turns in range(12):
+        asyncio.run(connect_and_close(turns))
+    gc.collect()  # pytest fails what leaves a transport unclosed
 
 
 def test_what_a_port_does_to_chunks_it_does_to_its_own(proxy: Proxy) -> None:
