@@ -95,6 +95,16 @@ def settle(client: Client) -> None:
     eventually(beaten, every_s=0.002)
 
 
+def until_taken(client: Client, ids: Iterable[int], requests: int) -> None:
+    """Wait until so many requests are at nodes, those of these ids in their lanes."""
+    eventually(
+        lambda: sum(node.held for node in client.membership().nodes) == requests,
+        what=f"{requests} requests at nodes",
+    )
+    for id in ids:  # the server says so first; what it gave to a node before this has arrived there
+        client.request(id, "price")
+
+
 def fill(client: Client, id: int) -> tuple[list[Job], Overloaded]:
     """Enqueue until the one node is full; return what it has accepted, and the last refusal."""
     accepted: list[Job] = []

@@ -35,11 +35,6 @@ def test_a_request_past_its_deadline_is_never_run(client: Client, book: Book, id
     assert book.order("gated", id) == ["blocks", "after"]
 
 
-def held_by(client: Client, name: str | None) -> int:
-    (held,) = (node.held for node in client.membership().nodes if node.name == name)
-    return held
-
-
 def test_a_caller_that_gives_up_leaves_the_computation_to_the_others(
     client: Client, book: Book, ids: Fresh
 ) -> None:
@@ -47,9 +42,8 @@ def test_a_caller_that_gives_up_leaves_the_computation_to_the_others(
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(RequestTimeout):
             client.request(id, "slow_price", timeout=0.2)
-        owner = client.owner(id)
         patient = pool.submit(client.reply, id, "slow_price")
-        kit.eventually(lambda: held_by(client, owner) >= 2)
+        kit.until_taken(client, [id], 2)
         book.release("slow_price", id)
         assert patient.result().source == "joined"
     assert book.count("slow_price", id) == 1

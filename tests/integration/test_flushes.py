@@ -79,7 +79,7 @@ def test_what_is_computed_during_a_flush_is_neither_kept_nor_joined(
             book.started("slow_price", id)
         client.invalidate_all("slow_price")
         late = [pool.submit(client.reply, id, "slow_price") for id in some]
-        kit.eventually(lambda: sum(node.held for node in client.membership().nodes) == 6)
+        kit.until_taken(client, some, 6)
         for id in some:
             book.release("slow_price", id)
         assert [one.result().value["n"] for one in early] == [1] * 3

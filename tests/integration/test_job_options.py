@@ -80,7 +80,7 @@ def test_a_job_is_enqueued_at_the_front(
     kit.eventually(lambda: queue.count == 1)
     jobs.append(gated.with_options(at_front=True).enqueue(id, "first"))
     assert queue.job_ids == [jobs[2].id, jobs[1].id]
-    kit.eventually(lambda: [node.held for node in one.client.membership().nodes] == [3])
+    kit.until_taken(one.client, [id], 3)
     book.release("gated", id, times=3)
     assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
     assert book.order("gated", id) == ["running", "first", "last"]

@@ -15,11 +15,6 @@ from rqproc import AsyncClient, Client, Reply
 CALLERS = 100
 
 
-def _all_held(client: Client, id: int) -> bool:
-    (owner,) = [node for node in client.membership().nodes if node.name == client.owner(id)]
-    return owner.held >= CALLERS
-
-
 def _check(replies: list[Reply], book: Book, id: int) -> None:
     assert book.count("slow_price", id) == 1
     assert Counter(reply.source for reply in replies) == {"miss": 1, "joined": CALLERS - 1}
@@ -31,7 +26,7 @@ def test_a_hundred_threads_share_one_computation(client: Client, book: Book, ids
     (id,) = ids(1)
     with ThreadPoolExecutor(CALLERS) as pool:
         asked = [pool.submit(client.reply, id, "slow_price") for _ in range(CALLERS)]
-        kit.eventually(lambda: _all_held(client, id), what="all callers at the node")
+        kit.until_taken(client, [id], CALLERS)
         book.release("slow_price", id)
         replies = [one.result() for one in asked]
     _check(replies, book, id)
@@ -45,7 +40,7 @@ def test_a_hundred_tasks_share_one_computation(
     async def ask() -> list[Reply]:
         async with AsyncClient(shop, namespace="shop") as caller:
             tasks = [asyncio.create_task(caller.reply(id, "slow_price")) for _ in range(CALLERS)]
-            await asyncio.to_thread(kit.eventually, lambda: _all_held(client, id))
+            await asyncio.to_thread(kit.until_taken, client, [id], CALLERS)
             book.release("slow_price", id)
             return await asyncio.gather(*tasks)
 

@@ -123,7 +123,7 @@ def test_a_value_that_is_set_during_a_run_takes_the_place_of_what_comes_of_it(
     with ThreadPoolExecutor(3) as pool:
         early, given = set_during_a_run(pool, client, book, id)
         late = pool.submit(client.reply, id, "slow_price")
-        until_taken(client, id, 3)
+        kit.until_taken(client, [id], 3)
         assert not given.done(), "it waits in the lane of its id"
         book.release("slow_price", id)
         assert early.result().value["n"] == 1
@@ -141,9 +141,9 @@ def test_a_refresh_during_a_run_has_another_made_which_others_join(
         early = pool.submit(client.reply, id, "slow_price")
         book.started("slow_price", id)
         late = [pool.submit(client.refresh, id, "slow_price") for _ in range(2)]
-        until_taken(client, id, 3)
+        kit.until_taken(client, [id], 3)
         joins = pool.submit(client.reply, id, "slow_price")
-        until_taken(client, id, 4)
+        kit.until_taken(client, [id], 4)
         book.release("slow_price", id)
         assert early.result().value["n"] == 1
         book.started("slow_price", id)
@@ -194,11 +194,5 @@ def set_during_a_run(
     early = pool.submit(client.reply, id, "slow_price")
     book.started("slow_price", id)
     given = pool.submit(client.set, id, "given", "slow_price")
-    until_taken(client, id, 2)
+    kit.until_taken(client, [id], 2)
     return early, given
-
-
-def until_taken(client: Client, id: int, requests: int) -> None:
-    """Wait until the node of an id has taken so many in, of which none is answered."""
-    kit.eventually(lambda: sum(node.held for node in client.membership().nodes) == requests)
-    client.request(id, "price")  # what was given to the node before has arrived there
