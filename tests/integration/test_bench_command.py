@@ -13,7 +13,7 @@ from integration import kit
 from integration.kit import Line
 from integration.test_demo_command import Stage
 
-from rqproc.lab.bench.environment import BenchPlan
+from rqproc.lab.bench.environment import Bench, BenchPlan
 from rqproc.lab.bench.rounds import Result, run_rounds
 from rqproc.lab.bench.rows import NAMES, ROWS
 from rqproc.lab.servers import ServerProcess
@@ -36,6 +36,11 @@ def test_every_row_comes_to_a_figure_and_no_key_stays(server: ServerProcess) -> 
     with server.client() as redis:
         for_ever = {key for key in redis.scan_iter() if redis.ttl(key) == -1}
     assert for_ever <= {b"rq:workers:keys"}
+
+
+def test_a_rival_is_waited_for_longer_than_redis_py_waits_by_itself(server: ServerProcess) -> None:
+    with Bench(server.url, BenchPlan()) as bench:
+        assert bench.redis.blpop(["nothing"], timeout=6) is None
 
 
 @pytest.mark.timeout(120)
@@ -117,7 +122,7 @@ def test_a_server_that_is_not_there_is_said_to_be_unavailable(
 @pytest.mark.parametrize("moment", ["warming up: misses", "round 1 of 9: hits, many threads"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_bench_leaves_nothing(moment: str, number: signal.Signals) -> None:
-    options = ("--rows", "miss,threads", "--seconds", "0.5", "--rounds", "9")
+    options = ("--rows", "miss,threads", "--seconds", "0.2", "--rounds", "9")
     stage = Stage(command=("bench", *options))
     try:
         kit.eventually(lambda: moment in stage.running.stderr, within_s=90, what=moment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections import Counter
@@ -17,7 +18,7 @@ from watch import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-FIRST_ID = 10**6
+_first_ids = itertools.count(10**6, 1000)
 NO_NUDGE_S = 1.5
 """Sooner than anyone sends its calls again."""
 
@@ -27,21 +28,17 @@ CASES = (
 )  # fmt: skip
 
 
-def cases(*names: str, library: str) -> list[str]:
-    """Cases with ids that nobody else uses."""
-    of_library = FIRST_ID * (1 + (library == "eventlet"))
+def cases(*names: str) -> list[str]:
+    """Cases with ids that nobody else uses: they may be played again, beside the same server."""
     bare = ("local", "node", "in_memory")
-    return [
-        name if name in bare else f"{name}:{of_library + 1000 * number}"
-        for number, name in enumerate(names)
-    ]
+    return [name if name in bare else f"{name}:{next(_first_ids)}" for name in names]
 
 
 @pytest.fixture(scope="module")
 def played(shop: str, library: str) -> dict[str, Any]:
     """What came of most cases, played in one process."""
     names = (*CASES, "threads") if library == "gevent" else CASES
-    with kit.greenlets(shop, "shop", library, *cases(*names, library=library)) as program:
+    with kit.greenlets(shop, "shop", library, *cases(*names)) as program:
         return kit.played(program)
 
 
@@ -124,8 +121,7 @@ def test_native_threads_share_a_client_with_greenlets_in_each(
 
 
 def test_each_greenlet_has_its_own_timeout(shop: str, library: str) -> None:
-    names = cases("deadlines", library=library)
-    with kit.greenlets(shop, "shop", library, *(f"{name}999" for name in names)) as program:
+    with kit.greenlets(shop, "shop", library, *cases("deadlines")) as program:
         program.says("asking alone")
         watch = Watch()
         program.says("over alone")
@@ -177,7 +173,7 @@ def front(shop: str, tmp_path: Path) -> Iterator[TlsFront]:
 
 def test_it_goes_over_tls(front: TlsFront, shop: str, library: str) -> None:
     url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={front.certificate}"
-    names = [f"{name}99" for name in cases("many", "slow", "groups", "killed", library=library)]
+    names = cases("many", "slow", "groups", "killed")
     with kit.greenlets(url, "shop", library, *names, SHOP_URL=shop) as program:
         found = kit.played(program)
     assert found["many"]["runs"] == [1] * 500

@@ -25,6 +25,9 @@ T = TypeVar("T")
 Rival = Literal["raw", "rq", "redis-get"]
 RIVALS: tuple[Rival, ...] = get_args(Rival)
 
+REPLY_WITHIN_S = 60.0
+"""Longer than a rival's answer is waited for; redis-py's own 5 s, with retries, end such a wait."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
@@ -64,7 +67,7 @@ class Bench:
         self.plan = plan
         self._stack = ExitStack()
         self._made: dict[object, Any] = {}
-        self.redis = redis.Redis.from_url(url)
+        self.redis = redis.Redis.from_url(url, socket_timeout=REPLY_WITHIN_S)
 
     def __enter__(self) -> Self:
         with Client(self.url, namespace="bench") as client:
