@@ -69,7 +69,8 @@ def test_a_node_that_rests_says_nothing_and_fails_no_heartbeat(stage: Stage, ids
 
 def test_the_next_request_after_a_rest_takes_no_longer(stage: Stage, ids: Fresh) -> None:
     """Of a client that has rested too: an entry, a run, and a job."""
-    server, cluster, node = stage(closes_after_s=2)  # none closes again while these are asked for
+    # None closes again while these are asked for; that of the heartbeats closes between two.
+    server, cluster, node = stage(("--lease", "20", "--heartbeat", "5"), closes_after_s=2)
     kept, fresh, job = ids(3)
     cluster.client.request(kept, "price")
     cluster.client.enqueue(kept, "charge")

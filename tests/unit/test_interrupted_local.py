@@ -143,6 +143,7 @@ def interrupted(scene: Scene, *, each: Each, part: int = 0, parts: int = 1) -> i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", SCENES)
 def test_an_exception_at_any_line_leaves_others_answered_and_nothing_behind(
     pool: ThreadPoolExecutor, watch: Watch, kind: type[Scene]
