@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 SHORT = ("--seconds", "0.1", "--rounds", "1")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_every_row_comes_to_a_figure_and_no_key_stays(server: ServerProcess) -> None:
     few = BenchPlan(seconds=0.1, rounds=1, entries=2000, requests=2000, settle_s=0.1)
     *_, result = run_rounds(server.url, few, ROWS)
