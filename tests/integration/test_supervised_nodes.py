@@ -280,6 +280,6 @@ def test_a_child_that_cannot_start_ends_its_supervisor_with_its_code(
 ) -> None:
     breaks = "import os, sys\n\nif '--parent' in sys.argv:\n    os._exit(7)\n"
     with _supervisor(cluster, tmp_path, "w", APP + breaks) as supervisor:
-        assert supervisor.wait(within_s=30) == 7
+        assert supervisor.wait(within_s=55) == 7
     said = r"w-[12] cannot start: exit code 7, 3 times in a row"
     assert re.search(said, supervisor.stderr), "whichever was the first"
