@@ -84,6 +84,13 @@ def test_a_request_that_grants_less_than_a_second_may_time_out() -> None:
     assert broken(ask(5.0, 5.5, error="NoLiveNode", timeout_s=0.5)) == ["no needless errors"]
 
 
+def test_a_server_that_is_silent_for_long_may_seem_away_to_who_has_little_time() -> None:
+    silent = ask(5.0, 6.5, error="RedisUnavailable", timeout_s=0.5)
+    assert broken(silent) == []
+    assert broken(replace(silent, answered=6.3)) == ["no needless errors"]
+    assert broken(replace(silent, timeout_s=1.0)) == ["no needless errors"]
+
+
 # --- true ---
 
 
