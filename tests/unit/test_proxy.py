@@ -76,6 +76,14 @@ def connected(proxy: Proxy, port: str = "a") -> socket.socket:
     return socket.create_connection(("127.0.0.1", number), WITHIN_S)
 
 
+def opened(echo: Echo) -> tuple[Port, tuple[str, int]]:
+    """Return a port of the running event loop, and where it listens."""
+    port = Port(echo.path, judge=lambda: lambda way, chunk: "passes", chance=lambda: 0.0)
+    listening = socket.create_server(("127.0.0.1", 0))
+    port.open(listening)
+    return port, listening.getsockname()
+
+
 def is_over(client: socket.socket) -> bool:
     try:
         return client.recv(1) == b""
@@ -166,13 +174,11 @@ def test_a_server_that_is_told_that_no_more_requests_come_ends_the_connection(
 def test_an_end_that_has_been_reset_does_not_keep_it_from_the_others(echo: Echo) -> None:
     async def tell_an_end() -> bytes:
         loop = asyncio.get_running_loop()
-        port = Port(echo.path, judge=lambda: lambda way, chunk: "passes", chance=lambda: 0.0)
-        listening = socket.create_server(("127.0.0.1", 0))
-        port.open(listening)
+        port, where = opened(echo)
         clients = [socket.socket(), socket.socket(), socket.socket()]
         for client in clients:
             client.setblocking(False)
-            await loop.sock_connect(client, listening.getsockname())
+            await loop.sock_connect(client, where)
             await loop.sock_sendall(client, b"ping")
             assert await loop.sock_recv(client, 16) == b"ping"
         first, second, third = clients
@@ -190,16 +196,11 @@ def test_an_end_that_has_been_reset_does_not_keep_it_from_the_others(echo: Echo)
 
 def test_who_is_accepted_while_a_port_closes_is_let_go(echo: Echo) -> None:
     async def connect_and_close(turns: int) -> None:
-        port = Port(echo.path, judge=lambda: lambda way, chunk: "passes", chance=lambda: 0.0)
-        listening = socket.create_server(("127.0.0.1", 0))
-        port.open(listening)
-        with socket.create_connection(listening.getsockname(), WITHIN_S):
+        port, where = opened(echo)
+        with socket.create_connection(where, WITHIN_S):
             for _ in range(turns):
                 await asyncio.sleep(0)
             await port.close()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)
 
     for turns in range(12):
         asyncio.run(connect_and_close(turns))
