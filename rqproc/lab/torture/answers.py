@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
+from rqproc.calls.retry import GRACE_S
 from rqproc.lab.torture.records import DROPPING, Ask, Breach, How, ObservedRun, TortureHistory
 from rqproc.lab.torture.timeline import name_of
 
@@ -26,7 +27,7 @@ SLACK_S = 2.5
 """Past its deadline a caller grants a silent server 1.5 s, and a busy machine is late."""
 PATIENT_S = 1.0
 """A request with less time may be late on a busy machine."""
-SILENT_S = 1.4
+SILENT_S = GRACE_S - 0.1
 """Little less than what a caller grants a silent server, whatever its deadline."""
 UNHURRIED_S, AWAY_PART = 4.0, 0.25
 """Who does not want to wait believes a server away that is silent for a quarter of its time, a
