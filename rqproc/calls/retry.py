@@ -173,11 +173,12 @@ def persevere(
         spent_s = now - began
         if send:
             nudge_at = began + pace.next_nudge_s(spent_s)
-        wait_s = min(left_s, nudge_at - now, patience.look_s if patience else math.inf)
+        look_s = patience.look_s if patience else math.inf
+        wait_s, grace_s = min(left_s, nudge_at - now, look_s), min(pace.first.grace_s, look_s)
         withdraw = send and spent_s >= pace.withdraw_s
         error = None
         try:
-            yield Look(wait_s, left_s, pace.first.grace_s, send, withdraw)
+            yield Look(wait_s, left_s, grace_s, send, withdraw)
         except (ConnectionLost, Refused) as failure:
             error = failure
     if patience and call.left:

@@ -164,8 +164,8 @@ class Tasks:
             return
         core, loop = self._core, self.loop
         silent_s = loop.time() - self._silent_since
-        unsent = call in self._outbox and not self._connects  # which ends by itself, and is told
-        if unsent and look.wait_s >= look.grace_s:
+        unsent = call in self._outbox
+        if unsent and look.wait_s >= look.grace_s:  # others may have more patience in connecting
             self._outbox.pop(call, None)
             awaited.set_exception(ConnectionLost("it does not answer", spent_s=look.wait_s))
         elif unsent:

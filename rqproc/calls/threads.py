@@ -243,11 +243,10 @@ class Threads:
         if not found:
             self._check_silence(grace_s)
             return
-        self._heard_at = now
-        if now - began < patience_s:
-            sender.silent_since = now
-        else:  # a short reply wakes nobody: it may have been there all the time
-            sender.silent_since = max(sender.silent_since, sender.sent_at)
+        # A short reply wakes nobody: found at the end, it may have been there all the time.
+        came_at = now if now - began < patience_s else sender.sent_at
+        self._heard_at = max(self._heard_at, came_at)
+        sender.silent_since = max(sender.silent_since, came_at)
         self._core.take_in(found, expected)
         if self._core.is_urgent:
             sender.flush()

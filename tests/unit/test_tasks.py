@@ -318,6 +318,26 @@ def test_who_does_not_want_to_wait_knows_by_half_of_its_timeout(server: Scripted
     play(server, story)
 
 
+def test_who_does_not_want_to_wait_is_not_held_up_by_a_connection_to_come(
+    server: ScriptedServer,
+) -> None:
+    async def story(tasks: Tasks) -> None:
+        server.stall()
+        (patient,) = begin(tasks, new(2))
+        await until(server, lambda: server.made)
+        watch = Watch()
+        (hasty,) = begin(tasks, new(3, timeout_s=1.0, on_lost="error"))
+        with pytest.raises(RedisUnavailable):
+            await hasty
+        assert watch.stop() < 0.8
+        server.auto = "hit"
+        server.go_on()
+        server.cut()
+        await patient
+
+    play(server, story)
+
+
 def test_a_server_that_is_too_old_is_told_to_whoever_asks(server: ScriptedServer) -> None:
     async def story(tasks: Tasks) -> None:
         with pytest.raises(ConfigError, match=r"6\.2\.0: rqproc needs"):

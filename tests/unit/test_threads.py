@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from scripted_server import COMMANDS, SOON_S, ScriptedServer, sent_ids
 from watch import Watch
 
 from rqproc.calls.call import Call
-from rqproc.calls.retry import GRACE_S, NUDGE_S, Look
+from rqproc.calls.retry import GRACE_S, NUDGE_S, Look, first_look
 from rqproc.calls.threads import Threads
 from rqproc.errors import ConfigError, RedisUnavailable, RqprocError
 from rqproc.model import OnLost
@@ -328,6 +329,41 @@ def test_who_does_not_want_to_wait_is_not_held_up_by_one_who_connects(
     with pytest.raises(RedisUnavailable):
         hasty.done.result(SOON_S)
     assert watch.stop() < 0.8
+
+
+def test_who_does_not_want_to_wait_is_not_held_up_by_those_who_connect_again(
+    client: Client, server: ScriptedServer
+) -> None:
+    client.hit()
+    server.stall()
+    for id in range(4, 12):  # one of them is likely to be the first
+        client.begin(id)
+    hasty = client.begin(2, timeout_s=1.6, on_lost="error")
+    server.until(lambda: any(b"2" in command[-2] for command in server.late))
+    server.cut()
+    watch = Watch()
+    with pytest.raises(RedisUnavailable):
+        hasty.done.result(SOON_S)
+    assert watch.stop() < 1.6 / 2 + 0.3
+
+
+def test_a_reply_that_is_found_when_time_is_over_may_have_come_long_before(
+    client: Client, server: ScriptedServer
+) -> None:
+    """It is too short to wake anybody: who is in a hurry knows no later for it."""
+    client.hit()
+    unread = a_call(3, timeout_s=20.0, began=time.monotonic())
+    client.threads._core.pending.calls[unread] = sys._getframe()
+    client.threads._sender.outbox[unread] = first_look(unread)
+    client.threads._sender.flush(unread)
+    server.routed(2)
+    server.stall()
+    watch = Watch()
+    hasty = client.begin(2, timeout_s=1.6, on_lost="error")
+    with pytest.raises(RedisUnavailable):
+        hasty.done.result(SOON_S)
+    assert watch.stop() < 1.6 / 4 + 0.3
+    client.threads._leave(unread)
 
 
 def test_whose_time_is_over_before_it_may_send_is_told_so_in_time(
