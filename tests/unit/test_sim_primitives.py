@@ -153,11 +153,12 @@ def test_a_loop_of_a_killed_node_leaves_no_word(
 
     def run() -> None:
         loop = runtime.event_loop()
-        loop.create_task(work())
+        task = loop.create_task(work())  # held: a loop holds none that waits
         try:
             loop.run_forever()
         finally:
             loop.close()
+            assert not task.done()
 
     simulation.start(run, name="loop", group=group)
     simulation.settle()
