@@ -50,7 +50,7 @@ PORTION = 256
 """Endings that are longer together, or more, are sent apart: others need the server meanwhile."""
 
 
-def portions(endings: Sequence[Ending]) -> Iterator[Sequence[Ending]]:
+def packets(endings: Sequence[Ending]) -> Iterator[Sequence[Ending]]:
     """Take endings apart, in their order, into what may be sent together."""
     first = size = 0
     for place, ending in enumerate(endings):
@@ -305,7 +305,7 @@ class Connections:
         Raises:
             ConnectionLost.
         """
-        unsent = deque(portions(endings) if len(endings) > 1 else (endings,))
+        unsent = deque(packets(endings) if len(endings) > 1 else (endings,))
         try:
             self._rouse_answers()
             while unsent:

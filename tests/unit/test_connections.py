@@ -9,7 +9,7 @@ import hiredis
 import pytest
 from scripted_connection import ScriptedConnection, ScriptedConnector
 
-from rqproc.node.connections import PORTION, PORTION_BYTES, Connections, portions
+from rqproc.node.connections import PORTION, PORTION_BYTES, Connections, packets
 from rqproc.protocol.commands import Commands
 from rqproc.protocol.keys import Keys
 from rqproc.transport.connection import ConnectionLost, Refused
@@ -103,9 +103,9 @@ def test_long_endings_are_sent_apart_and_in_their_order() -> None:
     long = [Commands.hit(b"%d" % number, half) for number in range(5)]
     short = [Commands.hit(b"s%d" % number, b"1") for number in range(3)]
     alone = Commands.hit(b"alone", b"x" * 3 * PORTION_BYTES)
-    assert list(portions(long)) == [long[:2], long[2:4], long[4:]]
-    assert list(portions([alone, *short, alone])) == [[alone], short, [alone]]
-    assert list(portions(short)) == [short]
+    assert list(packets(long)) == [long[:2], long[2:4], long[4:]]
+    assert list(packets([alone, *short, alone])) == [[alone], short, [alone]]
+    assert list(packets(short)) == [short]
     answers = ScriptedConnection()
     connections = opened(ScriptedConnection(), answers)
     connections.answer(long, draining=False)
@@ -117,7 +117,7 @@ def test_long_endings_are_sent_apart_and_in_their_order() -> None:
 def test_many_short_endings_are_sent_apart_too() -> None:
     """Each is some commands of the server's, however short it is."""
     short = [Commands.hit(b"%d" % number, b"1") for number in range(2 * PORTION + 1)]
-    assert list(portions(short)) == [short[:PORTION], short[PORTION:-1], short[-1:]]
+    assert list(packets(short)) == [short[:PORTION], short[PORTION:-1], short[-1:]]
 
 
 # --- connections that rest ---
