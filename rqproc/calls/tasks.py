@@ -46,6 +46,7 @@ class Tasks:
         self._timers = Timers()
         self._connection: AsyncConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._connecting_s = 0.0  # how long that may take
         self._outbox: dict[Call, Look] = {}
         self._sending = False
         self._usual_count = 1  # of calls that are waited for, twice
@@ -162,20 +163,27 @@ class Tasks:
         """Time is over, if this is still awaited."""
         if awaited.done():
             return
-        core, loop = self._core, self.loop
-        silent_s = loop.time() - self._silent_since
-        unsent = call in self._outbox
-        if unsent and look.wait_s >= look.grace_s:  # others may have more patience in connecting
+        if call not in self._outbox:
+            self._check_silence(look.grace_s)
+        elif look.wait_s < look.grace_s or self._connects_no_longer_than(look):
+            self._flush()
+        else:
             self._outbox.pop(call, None)
             awaited.set_exception(ConnectionLost("it does not answer", spent_s=look.wait_s))
-        elif unsent:
-            self._flush()
-        elif core.expected and silent_s >= look.grace_s and self._connection:
-            unheard_s = loop.time() - self._heard_at
-            spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
-            self._broken(self._connection, ConnectionLost("it does not answer", spent_s=spent_s))
         if not awaited.done():
             awaited.set_result(None)
+
+    def _connects_no_longer_than(self, look: Look) -> bool:
+        """Whether an attempt to connect ends with a look's time, and tells why it has failed."""
+        return self._connects and self._connecting_s <= max(look.wait_s, look.grace_s)
+
+    def _check_silence(self, grace_s: float) -> None:
+        """Find the server silent for too long."""
+        now = self.loop.time()
+        silent_s, unheard_s = now - self._silent_since, now - self._heard_at
+        if self._core.expected and silent_s >= grace_s and self._connection:
+            spent_s = min(unheard_s, silent_s + NUDGE_S)  # it was perhaps gone before it was asked
+            self._broken(self._connection, ConnectionLost("it does not answer", spent_s=spent_s))
 
     def _flush_soon(self) -> None:
         """When all who ask at this moment have done so.
@@ -258,6 +266,7 @@ class Tasks:
     async def _open(self) -> None:
         core, looks = self._core, self._outbox.values()
         within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
+        self._connecting_s = within_s
         connection = AsyncConnection()
         try:
             await connection.open(self._connector, within_s, pushes=True)

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
+from redis.exceptions import ResponseError
 
 from rqproc import AsyncClient
 from rqproc.errors import HandlerFailed, RedisUnavailable
@@ -31,6 +32,8 @@ def stage(shop_server: ServerProcess) -> Iterator[Stage]:
             server = stack.enter_context(ServerProcess())
             with server.client() as client:
                 client.config_set("client-output-buffer-limit", limit)
+                with suppress(ResponseError):  # Valkey 9 does not count what it has not copied
+                    client.config_set("min-string-size-avoid-copy-reply", 0)
             cluster = Cluster(stack, server.url, "large", book_url=shop_server.url)
             cluster.start("a", "b", options=("--lease", "20"))
             return server, cluster
@@ -106,16 +109,8 @@ def test_what_a_caller_has_fetched_lies_at_the_server_no_more(stage: Stage, ids:
 
 def test_a_limit_below_a_value_is_named(stage: Stage, ids: Fresh) -> None:
     server, cluster = stage("pubsub 1kb 1kb 1")
-
-    def refusal() -> str:
-        began = time.monotonic()
-        try:
-            cluster.client.request_many(ids(30), "poster", timeout=10)
-        except (HandlerFailed, RedisUnavailable) as error:
-            assert time.monotonic() - began < 15
-            return str(error)
-        assert closed(server) == 0, "this server could send all as soon as it was there"
-        return ""
-
-    assert "client-output-buffer-limit" in kit.eventually(refusal)
+    began = time.monotonic()
+    with pytest.raises((HandlerFailed, RedisUnavailable), match="client-output-buffer-limit"):
+        cluster.client.request_many(ids(30), "poster", timeout=10)
+    assert time.monotonic() - began < 15
     assert closed(server) > 0
