@@ -15,7 +15,8 @@ from watch import Watch
 from rqproc import Client
 from rqproc.lab.servers import ServerProcess
 
-SELDOM = ("--lease", "20", "--heartbeat", "2.5")
+# A server with a `timeout` of 1 s closes after 1 to 3 s of rest, so not just as a beat comes.
+SELDOM = ("--lease", "20", "--heartbeat", "4")
 
 Stage = Callable[..., tuple[ServerProcess, Cluster, Running]]
 
