@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -22,13 +22,11 @@ from rqproc.calls.call import Call
 from rqproc.calls.drive import adrive
 from rqproc.calls.multiplexer import CALLER_ERRORS, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, NUDGE_S, SHORTEST_S, Look, Pause, first_look, persevere
+from rqproc.calls.timers import Timers
 from rqproc.protocol.commands import Commands
 from rqproc.transport.async_connection import AsyncConnection
 from rqproc.transport.connection import INTERRUPTED, Command, ConnectionLost, Refused
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
-
-TICK_S = 0.01
-"""Timers call back up to so much late."""
 
 GONE_S = 1.0
 """So long after its deadline nobody waits for a call, be it that a task has left it behind."""
@@ -320,39 +318,3 @@ def _wake(call: Call, awaited: asyncio.Future[None]) -> None:
         awaited.set_exception(error)
     else:
         awaited.set_result(None)
-
-
-class Timers:
-    """Calls back after some time: many at once, since a timer for each takes longer than its use.
-
-    A timer is not taken back: whoever is called looks whether it still matters, and may be called
-    once more.
-    """
-
-    __slots__ = ("_due",)
-
-    def __init__(self) -> None:
-        self._due: dict[int, deque[Callable[[], None]]] = {}
-
-    def set(
-        self, loop: asyncio.AbstractEventLoop, after_s: float, callback: Callable[[], None]
-    ) -> None:
-        tick = int((loop.time() + after_s) / TICK_S) + 1
-        due = self._due.get(tick)
-        if due is None:
-            loop.call_at(tick * TICK_S, self._fire, loop, tick)
-            due = self._due[tick] = deque()
-        due.append(callback)
-
-    def _fire(self, loop: asyncio.AbstractEventLoop, tick: int) -> None:
-        """Call back all that are due, those too that an interrupted one has left."""
-        try:
-            for earlier in [each for each in self._due if each <= tick]:
-                due = self._due[earlier]
-                while due:
-                    due[0]()
-                    due.popleft()
-                self._due.pop(earlier)
-        except BaseException:
-            loop.call_soon(self._fire, loop, tick)
-            raise
