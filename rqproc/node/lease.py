@@ -79,7 +79,8 @@ class Heartbeat:
         lost: called when something is lost on its way to this node; with True where the server has
             no functions.
         watch: told of each renewal.
-        may_live: asked before each beat; False makes the node drain (its parent has gone).
+        recycle: called before each beat: a node that has served for long enough ends.
+        has_parent: asked before each beat; False makes the node drain.
 
     Attributes:
         answered, missed: int, how many beats were, and were not.
@@ -90,7 +91,8 @@ class Heartbeat:
         term: Callable[[], Term],
         tally: Callable[[], Tally], stats: Callable[[], NodeStats],
         most_taken: Callable[[], int], wake: Callable[[], None],
-        failed: Callable[[Exception], None], may_live: Callable[[], bool],
+        failed: Callable[[Exception], None], recycle: Callable[[], None],
+        has_parent: Callable[[], bool],
         moved: Callable[[], None], lost: Callable[[bool], None], watch: Watch,
     ) -> None:  # fmt: skip
         self._connector = connector
@@ -102,7 +104,8 @@ class Heartbeat:
         self.answered = self.missed = 0
         self._wake = wake
         self._failed = failed
-        self._may_live = may_live
+        self._recycle = recycle
+        self._has_parent = has_parent
         self._watch = watch
         self._moved = moved
         self._lost = lost
@@ -141,7 +144,8 @@ class Heartbeat:
         """Renew the lease; return whether the server was reached."""
         if term.over:
             return True  # the worker is about to begin a new one
-        if not self._may_live() and not term.draining:
+        self._recycle()
+        if not self._has_parent() and not term.draining:
             term.draining = True
             self._wake()
         sent_at = self._suspend_proof()

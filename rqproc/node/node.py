@@ -93,7 +93,7 @@ class Node:
             connector, self._functions, self._commands, self.settings, name=name, parent=parent,
             code=code_of(resources), stopping=self._stopping,
         )  # fmt: skip
-        self._spent = spent or self._recycle
+        self._spent = spent or self._drain_by_itself
         self.recycled = False
         self._recycling = self._make_recycling() if self.settings.is_recycled else None
         self._watch: Watch = Watchdog() if self.settings.strict else NoWatch()
@@ -265,7 +265,8 @@ class Node:
             moved=moved,
             lost=lambda bare: worker.reconnect(bare=bare),
             watch=self._watch,
-            may_live=self._may_live,
+            recycle=self._recycle,
+            has_parent=self._has_parent,
         )
 
     def _make_recycling(self) -> Recycling:
@@ -273,14 +274,18 @@ class Node:
         early = self._runtime.chance() if self._parent is None else 0.0
         return Recycling(self.settings, clock=self._runtime.suspend_proof, early=early)
 
-    def _recycle(self, reason: str) -> None:
+    def _recycle(self) -> None:
+        """End, or ask the supervisor to be ended, where a limit of the settings is reached."""
+        if self._recycling and (reason := self._recycling.reason(self.tally())):
+            self._spent(reason)
+
+    def _drain_by_itself(self, reason: str) -> None:
         tell(log, "node_drains", "draining, %s", reason, reason=reason)
         self.recycled = True
         self.stop()
 
-    def _may_live(self) -> bool:
-        if self._recycling and (reason := self._recycling.reason(self.tally())):
-            self._spent(reason)
+    def _has_parent(self) -> bool:
+        """Whether its supervisor lives, if it has one."""
         return self._parent is None or os.getppid() == self._parent
 
     def _enqueue_dependents(self, job_ids: Sequence[str]) -> None:
