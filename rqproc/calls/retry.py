@@ -20,7 +20,6 @@ Nothing is run twice for it, since every call has one id for good:
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,19 +53,18 @@ Clock = Callable[[], float]
 
 
 class Look(NamedTuple):
-    """Have something sent, and wait for answers: until all are there, or for ``wait_s`` seconds.
+    """One wait for answers, until all are there or its time is over, and what is sent before it.
 
     Attributes:
-        send: whether what has no answer is asked again; ``withdraw``: taken back first, if it is
-            lost.
-        left_s: seconds that the caller has left.
+        wait_s: seconds that answers are waited for.
         grace_s: seconds after which the server itself is late.
+        again: whether what has no answer is asked again; what was never sent is sent anyway.
+        withdraw: whether it is taken back first, if it is lost.
     """
 
     wait_s: float
-    left_s: float
     grace_s: float
-    send: bool = False
+    again: bool = False
     withdraw: bool = False
 
 
@@ -85,7 +83,7 @@ class Patience:
         server: its address, for the error.
     """
 
-    def __init__(self, server: str, clock: Clock, *, chance: Chance = random.random) -> None:
+    def __init__(self, server: str, clock: Clock, *, chance: Chance) -> None:
         self._server = server
         self._clock = clock
         self._since: float | None = None
@@ -131,14 +129,14 @@ class Patience:
 
 
 def first_look(call: Call) -> Look:
-    """Return how long a caller waits before it asks again."""
+    """Return what a caller does before it asks again."""
     pace = _pace(call.timeout_s, call.on_lost)
     return pace.first
 
 
 def persevere(
     call: Call, error: ConnectionLost | Refused | None, *, began: float, server: str, clock: Clock,
-    chance: Chance = random.random,
+    chance: Chance,
 ) -> Steps:  # fmt: skip
     """Say what a caller does that was not answered at its first look, or was told an error then.
 
@@ -169,16 +167,16 @@ def persevere(
         left_s = call.deadline - now
         if left_s <= 0:
             break
-        send = now >= nudge_at
+        again = now >= nudge_at
         spent_s = now - began
-        if send:
+        if again:
             nudge_at = began + pace.next_nudge_s(spent_s)
         look_s = patience.look_s if patience else math.inf
         wait_s, grace_s = min(left_s, nudge_at - now, look_s), min(pace.first.grace_s, look_s)
-        withdraw = send and spent_s >= pace.withdraw_s
+        withdraw = again and spent_s >= pace.withdraw_s
         error = None
         try:
-            yield Look(wait_s, left_s, grace_s, send, withdraw)
+            yield Look(wait_s, grace_s, again, withdraw)
         except (ConnectionLost, Refused) as failure:
             error = failure
     if patience and call.left:
@@ -213,11 +211,11 @@ class _Pace:
 def _pace(timeout_s: float, on_lost: OnLost) -> _Pace:
     """Whoever does not want to wait knows within half of its timeout that Redis is away.
 
-    An outage is found out of by packets with pauses up to half a second between them.
+    An outage is noticed by packets that fail, with pauses of up to half a second between them.
     """
     slice_s = min(NUDGE_S, timeout_s / 4)
     if on_lost == "wait":
-        return _Pace(Look(slice_s, timeout_s, GRACE_S), slice_s, OUTAGE_S, math.inf, math.inf)
+        return _Pace(Look(slice_s, GRACE_S), slice_s, OUTAGE_S, math.inf, math.inf)
     grace_s, outage_s = min(OUTAGE_S - NUDGE_S, slice_s), min(OUTAGE_S - 0.5, timeout_s / 4)
-    first = Look(min(slice_s, timeout_s / 2), timeout_s, grace_s)
+    first = Look(min(slice_s, timeout_s / 2), grace_s)
     return _Pace(first, slice_s, outage_s, outage_s, timeout_s / 2)

@@ -147,7 +147,7 @@ class Sender:
             look = self.outbox.pop(one, None)
             if look is not None and one in core.pending.calls:  # else it has gone
                 one.error = None  # of a connection before this one
-                left_s = max(SHORTEST_S, one.deadline - now) if late or look.send else None
+                left_s = max(SHORTEST_S, one.deadline - now) if late or look.again else None
                 commands += self._compose(one, look, left_s)
         if commands:
             line.connection.send(pack(commands), timeout_s=GRACE_S)
@@ -155,7 +155,7 @@ class Sender:
     def _compose(self, call: Call, look: Look, left_s: float | None) -> list[Command]:
         """Return what asks for a call; ``left_s``: if it is not all that its caller allows."""
         core = self._core
-        if look.send and left_s:
+        if look.again and left_s:
             commands = core.compose_again(call, left_s, withdraw=look.withdraw)
         elif len(call.ids) == 1:
             commands = [core.compose_one(call, left_s)]

@@ -1,6 +1,7 @@
 """The asyncio driver of calls: one connection that all tasks of a client share.
 
-Knows tasks, futures and connections. Must not know what is being said: see ``multiplexer``.
+Knows tasks, futures and connections, and which calls go out together. Must not know how that is
+said: see ``multiplexer``.
 
 Whatever all tasks have asked for until the event loop comes around to it goes out in one packet.
 What comes is taken in by the loop itself, without a task in between.
@@ -29,7 +30,7 @@ from rqproc.transport.connection import INTERRUPTED, Command, ConnectionLost, Re
 from rqproc.transport.connector import CONNECT_TIMEOUT_S, Connector
 
 GONE_S = 1.0
-"""So long after its deadline nobody waits for a call, be it that a task has left it behind."""
+"""So long after its deadline nobody waits for a call, even if its task ended without leaving it."""
 
 
 class Tasks:
@@ -47,17 +48,18 @@ class Tasks:
         self._connecting_s = 0.0  # how long that may take
         self._outbox: dict[Call, Look] = {}
         self._sending = False
-        self._usual_count = 1  # of calls that are waited for, twice
-        self._silent_since = self._heard_at = 0.0
+        self._tidy_above = 1  # so many calls that are waited for
+        self._silent_since = 0.0  # since when the server could have said something and has not
+        self._heard_at = 0.0  # when anything last came
         self._closing = False
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None  # held here: a loop holds no task
         self._end: AsyncGenerator[None, None] | None = None
 
     async def ask(self, call: Call) -> None:
         """Have a call answered, as far as there are answers by its deadline.
 
         Raises:
-            RedisUnavailable.
+            RedisUnavailable. ConfigError: this server cannot be used: too old, for one.
         """
         if self._end is None:
             end = self._closed_at_the_end()
@@ -67,7 +69,7 @@ class Tasks:
         core, error = self._core, None
         core.pending.calls[call] = asyncio.current_task()
         try:
-            if len(core.pending.calls) > self._usual_count:
+            if len(core.pending.calls) > self._tidy_above:
                 self._tidy()
             try:
                 await self._look(call, first_look(call))
@@ -111,7 +113,7 @@ class Tasks:
             if (task and task.done()) or call.deadline < gone_at:
                 self._core.pending.leave(call)
         self._core.pending.tidy()
-        self._usual_count = 2 * len(self._core.pending.calls)
+        self._tidy_above = 2 * len(self._core.pending.calls)
 
     async def close(self) -> None:
         """Close the connection, as soon as nobody needs it any more."""
@@ -141,9 +143,10 @@ class Tasks:
     # --- one look ---
 
     def _look(self, call: Call, look: Look) -> asyncio.Future[None]:
-        """Send what is to be sent.
+        """Have what is to be sent sent; return a future that ends with all answers, or when time is
+        over.
 
-        Returns what is done when all answers are there or time is over.
+        It ends with ConnectionLost or Refused where that is told meanwhile.
         """
         loop = self.loop
         awaited = loop.create_future()
@@ -151,13 +154,13 @@ class Tasks:
         if call.error is not None:  # it came when the look before this one was over already
             call.wake()
             return awaited
-        if look.send or not (call.names or call.groups):
+        if look.again or not (call.names or call.groups):
             self._outbox[call] = look  # in the place of an earlier one that is still there
             self._flush_soon()
-        self._timers.set(loop, look.wait_s, partial(self._fire, call, look, awaited))
+        self._timers.set(loop, look.wait_s, partial(self._end_look, call, look, awaited))
         return awaited
 
-    def _fire(self, call: Call, look: Look, awaited: asyncio.Future[None]) -> None:
+    def _end_look(self, call: Call, look: Look, awaited: asyncio.Future[None]) -> None:
         """Time is over, if this is still awaited."""
         if awaited.done():
             return
@@ -184,12 +187,13 @@ class Tasks:
             self._broken(self._connection, ConnectionLost("it does not answer", spent_s=spent_s))
 
     def _flush_soon(self) -> None:
-        """When all who ask at this moment have done so.
+        """Flush when all who ask at this moment have done so.
 
-        One call would be enough for all of them, if it could not be interrupted as it begins.
+        One callback would be enough for all of them, if a signal's handler could not end it as it
+        begins: so there are a few more, for the 1st, 2nd, 4th, 8th, ... call.
         """
         count = len(self._outbox)
-        if count & (count - 1) == 0:  # 1, 2, 4, 8, ...
+        if count & (count - 1) == 0:
             self.loop.call_soon(self._flush)
 
     def _flush(self, *, late: bool = False) -> None:
@@ -232,7 +236,7 @@ class Tasks:
         for call, look in outbox.items():
             if call not in core.pending.calls:
                 continue  # it has gone
-            if look.send:
+            if look.again:
                 left_s = max(SHORTEST_S, call.deadline - now)
                 commands += core.compose_again(call, left_s, withdraw=look.withdraw)
             else:
@@ -252,9 +256,9 @@ class Tasks:
         try:
             await self._open()
         except CALLER_ERRORS as error:
-            self._tell(error)
+            self._tell_all(error)
         except BaseException:
-            self._tell(ConnectionLost(INTERRUPTED))
+            self._tell_all(ConnectionLost(INTERRUPTED))
             raise
         finally:
             self._connecting = None
@@ -293,18 +297,18 @@ class Tasks:
             self._flush_soon()
 
     def _broken(self, connection: AsyncConnection, error: Exception) -> None:
-        """Begin anew, unless that has been done."""
+        """Give a connection up, and tell all who wait for it, unless that has been done."""
         try:
             connection.abort()
             if connection is self._connection:
-                self._tell(error)
+                self._tell_all(error)
                 self._connection = None  # last: else this is done once more
         except BaseException:
             self.loop.call_soon(self._flush)
             raise
 
-    def _tell(self, error: Exception) -> None:
-        """Tell everyone of a connection that has failed."""
+    def _tell_all(self, error: Exception) -> None:
+        """All who wait are told of a connection that has failed."""
         self._core.broken(error)
         self._outbox.clear()
 

@@ -4,7 +4,8 @@ Knows threads, locks and connections. Must not know what is being said: see ``mu
 
 One of those who ask sends for all: see ``sender``. One of those who wait reads for all: a caller
 that is alone sends and reads as if the connection were its own. Whoever has its own answer gives
-its place to one who waits. Nobody waits for a lock.
+its place to one who waits. Nobody waits for the lock of who sends, or of who reads: a caller waits
+for its answer, by a lock of its own that is opened when there is something for it.
 
 An exception from a signal's handler may come at any instruction, also in what cleans up after
 another. So nothing hangs on a caller's last acts:
@@ -12,7 +13,7 @@ another. So nothing hangs on a caller's last acts:
      ended without a word, whoever comes next does what it has not done.
   2. What it had begun to send, or to take in, is in an unknown state: its connection is closed, and
      all others are told, as if it had been cut.
-  3. Who waits for another looks after it every ``LOOK_S`` seconds.
+  3. Who waits for another looks after it every ``CHECK_S`` seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from rqproc.runtime import Runtime, renew_after_fork
 from rqproc.transport.connection import INTERRUPTED, Connection, ConnectionLost, Refused
 from rqproc.transport.connector import Connector
 
-LOOK_S = 0.25
+CHECK_S = 0.25
 """How often one who waits looks whether another, who sends or reads for it, was interrupted."""
 
 
@@ -48,13 +49,16 @@ class Threads:
         renew_after_fork(self)
 
     def forget_parent(self) -> None:
-        """Begin anew; in a forked child the socket is the parent's, and so may the locks be."""
+        """Begin anew; in a forked child the socket is the parent's, and so may the locks be.
+
+        Locks and a connection that were made before Python was patched are forgotten so too.
+        """
         self._made_with = threading.Lock
         self._core = Multiplexer(self._commands)
         self._sender = Sender(self._core, self._connector, retire=self._retire)
         self._reading = TryLock()
         self._to_close: list[Connection] = []  # lost ones, over which another may still be reading
-        self._usual_count = 1  # of calls that are waited for, twice
+        self._tidy_above = 1  # so many calls that are waited for
         self._heard_at = 0.0  # when anything last came
         self._closing = False  # closed while others wait: the last of them closes the connection
 
@@ -62,7 +66,7 @@ class Threads:
         """Have a call answered, as far as there are answers by its deadline.
 
         Raises:
-            RedisUnavailable.
+            RedisUnavailable. ConfigError: this server cannot be used: too old, for one.
         """
         if self._made_with is not threading.Lock:
             self._renew()
@@ -70,7 +74,7 @@ class Threads:
         error: ConnectionLost | Refused | None = None
         core.pending.calls[call] = sys._getframe()
         try:
-            if len(core.pending.calls) > self._usual_count:
+            if len(core.pending.calls) > self._tidy_above:
                 self._tidy()
             try:
                 self._look(call, first_look(call))
@@ -110,7 +114,7 @@ class Threads:
             if has_ended(frame):
                 self._leave(call)
         self._core.pending.tidy()
-        self._usual_count = 2 * len(self._core.pending.calls)
+        self._tidy_above = 2 * len(self._core.pending.calls)
 
     def close(self) -> None:
         """Close the connection, as soon as nobody needs it any more."""
@@ -134,7 +138,7 @@ class Threads:
     def _look(self, call: Call, look: Look) -> None:
         """Have what is to be sent sent, and wait. Raises: ConnectionLost, Refused."""
         call.error = None
-        if look.send or not (call.names or call.groups):
+        if look.again or not (call.names or call.groups):
             self._sender.outbox[call] = look
             self._sender.flush(call)
         end = min(self._monotonic() + look.wait_s, call.deadline)
@@ -161,12 +165,12 @@ class Threads:
             if left_s <= 0:
                 self._end_look(call, look)
                 break
-            if not turn.acquire(timeout=min(left_s, LOOK_S)):
+            if not turn.acquire(timeout=min(left_s, CHECK_S)):
                 self._mend()
         call.wake = None
 
     def _end_look(self, call: Call, look: Look) -> None:
-        """Time is over: is it the server that is late?"""
+        """Time is over: have the caller told, if the server is late too."""
         if call not in self._sender.outbox:
             self._check_silence(look.grace_s)
         elif look.wait_s >= look.grace_s:  # who sends for it is held up
@@ -176,7 +180,8 @@ class Threads:
     def _check_silence(self, grace_s: float) -> None:
         """Find the server silent for too long; whoever reads may have more patience with it.
 
-        One reply may be there that is too short to wake the one who reads.
+        One reply may be there that is too short to wake the one who reads: see
+        ``connection.PUSH_LOW_WATER``.
         """
         line, silent_s = self._sender.line, self._monotonic() - self._sender.silent_since
         if line is None or not line.expected or silent_s < grace_s:
@@ -214,7 +219,7 @@ class Threads:
         return True
 
     def _read(self, call: Call, look: Look, end: float) -> None:
-        """The lock is held."""
+        """As ``_read_for_all``, which holds the lock."""
         core, reading, sender = self._core, self._reading, self._sender
         while call.left and call.error is None and (line := sender.line):
             wait_s = end - self._monotonic()
@@ -229,7 +234,7 @@ class Threads:
                 if line.connection.has_taken_nothing:
                     reading.release()  # in good order: nothing is lost with it
                 raise
-            if core is not self._core:  # a copy of a greenlet, in a forked child
+            if core is not self._core:  # a greenlet, copied into a forked child in mid-call
                 self._core.pending.calls[call] = core.pending.calls[call]
                 call.error = ConnectionLost("it is the parent's")
 
@@ -243,7 +248,7 @@ class Threads:
         if not found:
             self._check_silence(grace_s)
             return
-        # A short reply wakes nobody: found at the end, it may have been there all the time.
+        # A short reply wakes nobody (PUSH_LOW_WATER): it may have been there for long.
         came_at = now if now - began < patience_s else sender.sent_at
         self._heard_at = max(self._heard_at, came_at)
         sender.silent_since = max(sender.silent_since, came_at)

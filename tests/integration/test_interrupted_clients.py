@@ -20,7 +20,7 @@ from interrupting import Each, interrupt_all
 from watch import Watch
 
 from rqproc import App, Client
-from rqproc.calls.threads import LOOK_S
+from rqproc.calls.threads import CHECK_S
 
 PROMPT_S = 1.8
 """Sooner than anyone asks again for an answer that was lost."""
@@ -179,7 +179,7 @@ class WhileAnotherWaits(Scene):
         began = self._watch.s
         self._book.release("gated", self.held)
         assert self.waiting.result()["n"] == 1
-        assert self._watch.s - began < PROMPT_S + LOOK_S, at
+        assert self._watch.s - began < PROMPT_S + CHECK_S, at
 
 
 class NearFirst(Scene):

@@ -16,7 +16,7 @@ from made_calls import a_call
 from scripted_server import COMMANDS, SOON_S, ScriptedServer
 from watch import Watch
 
-from rqproc.calls.threads import LOOK_S, Threads
+from rqproc.calls.threads import CHECK_S, Threads
 from rqproc.transport.connection import Connection
 
 PROMPT_S = 1.8
@@ -62,7 +62,7 @@ class Callers:
             began = self._watch.s
             self._release()
             held.result(SOON_S)
-            assert self._watch.s - began < PROMPT_S + LOOK_S, at
+            assert self._watch.s - began < PROMPT_S + CHECK_S, at
         self.threads.close()
         assert is_empty(self.threads), at
         self._server.until(lambda: not self._server.open)

@@ -12,6 +12,7 @@ from rqproc.calls.retry import (
     GRACE_S,
     NUDGE_S,
     OUTAGE_S,
+    SHORTEST_LOOK_S,
     Look,
     Patience,
     Pause,
@@ -115,13 +116,13 @@ def caller() -> Caller:
 
 
 def test_the_first_look_is_as_long_as_one_does_not_ask_again() -> None:
-    assert first_look(a_call()) == Look(NUDGE_S, 10.0, GRACE_S)
-    assert first_look(a_call(timeout_s=1.0)) == Look(0.25, 1.0, GRACE_S)
+    assert first_look(a_call()) == Look(NUDGE_S, GRACE_S)
+    assert first_look(a_call(timeout_s=1.0)) == Look(0.25, GRACE_S)
 
 
 def test_whoever_waits_asks_again_from_time_to_time(caller: Caller) -> None:
-    assert caller.ask() == Look(NUDGE_S, 8.0, GRACE_S, send=True)
-    assert caller.wait(NUDGE_S) == Look(NUDGE_S, 6.0, GRACE_S, send=True)
+    assert caller.ask() == Look(NUDGE_S, GRACE_S, again=True)
+    assert caller.wait(NUDGE_S) == Look(NUDGE_S, GRACE_S, again=True)
 
 
 def test_all_answers_end_it(caller: Caller) -> None:
@@ -135,8 +136,8 @@ def test_a_look_that_ends_early_is_gone_on_with_and_nothing_is_asked(caller: Cal
     caller.ask()
     look = caller.wait(1.5)
     assert look.wait_s == pytest.approx(0.5)
-    assert not look.send
-    assert caller.wait(0.5).send
+    assert not look.again
+    assert caller.wait(0.5).again
 
 
 def test_the_last_look_ends_at_the_deadline(caller: Caller) -> None:
@@ -160,7 +161,7 @@ def test_where_nobody_lived_last_that_is_the_answer_at_the_deadline(caller: Call
     caller.ask()
     caller.call.take(0, rest(answer("x")))
     caller.call.no_node_answers = {1: NOBODY}
-    assert caller.wait(NUDGE_S).send
+    assert caller.wait(NUDGE_S).again
     caller.now = BEGAN + 10.0
     call = caller.ends()
     assert call.answers == [rest(answer("x")), NOBODY]
@@ -174,14 +175,14 @@ def test_from_half_of_the_timeout_on_what_is_lost_is_withdrawn(
     caller: Caller, on_lost: OnLost
 ) -> None:
     look = caller.ask(on_lost=on_lost)
-    assert (look.send, look.withdraw) == (True, False)
+    assert (look.again, look.withdraw) == (True, False)
     look = caller.wait(NUDGE_S)
-    assert (look.send, look.withdraw) == (True, False)
+    assert (look.again, look.withdraw) == (True, False)
     assert look.wait_s == 1.0, "the next one is at half of the timeout"
     for left_s in (5.0, 3.0, 1.0):
         caller.now = BEGAN + 10.0 - left_s
         look = caller.wait(0.0)
-        assert (look.send, look.withdraw, look.left_s) == (True, True, left_s)
+        assert (look.again, look.withdraw) == (True, True)
 
 
 @pytest.mark.parametrize("timeout_s", [0.1, 1.0, 4.0, 10.0, 60.0])
@@ -209,6 +210,13 @@ def test_who_does_not_want_to_wait_does_not_wait_out_an_outage_later_either(call
     assert caller.outage(CUT) < OUTAGE_S
 
 
+def test_in_an_outage_a_server_is_late_when_no_more_time_is_left_for_it(caller: Caller) -> None:
+    usual = caller.ask(on_lost="error", timeout_s=4.0)
+    look = caller.fail(CUT)
+    assert usual.grace_s == 1.0
+    assert SHORTEST_LOOK_S <= look.grace_s < 1.0
+
+
 # --- outages ---
 
 
@@ -216,9 +224,8 @@ def test_after_a_lost_connection_it_is_asked_again_at_once(caller: Caller) -> No
     caller.ask()
     caller.now += 0.3
     look = caller.fail(CUT)
-    assert look.send
+    assert look.again
     assert not caller.call.heard
-    assert look.left_s == BEGAN + 10.0 - caller.now
 
 
 def test_an_outage_ends_after_3_s_if_the_server_never_had_the_call(caller: Caller) -> None:
@@ -322,7 +329,7 @@ def test_a_refusal_that_will_not_pass_ends_it_at_once(caller: Caller, reason: st
 )
 def test_a_refusal_that_will_pass_is_waited_for(caller: Caller, reason: str) -> None:
     caller.ask()
-    assert caller.fail(Refused(reason)).send
+    assert caller.fail(Refused(reason)).again
 
 
 def test_what_is_told_has_the_advice_for_this_very_trouble(caller: Caller) -> None:

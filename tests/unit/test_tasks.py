@@ -141,7 +141,7 @@ def test_a_call_that_asks_again_before_there_is_a_connection_is_sent_once(
         call = new(timeout_s=1.2)  # whoever asks for it asks again after 0.3 s
         (asked,) = begin(tasks, call)
         await until(server, lambda: server.late)
-        while not (tasks._outbox and tasks._outbox[call].send):
+        while not (tasks._outbox and tasks._outbox[call].again):
             await asyncio.sleep(TICK_S)
         hello, server.late = server.late, []
         server.go_on()
@@ -180,7 +180,7 @@ def test_what_was_answered_before_it_could_ask_again_asks_nothing(server: Script
 
 
 def _again() -> Look:
-    return Look(5.0, 5.0, GRACE_S, send=True)
+    return Look(5.0, GRACE_S, again=True)
 
 
 # --- what goes wrong ---

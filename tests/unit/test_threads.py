@@ -558,4 +558,4 @@ def test_a_lost_connection_without_an_error_for_a_caller_is_told_by_its_reader(
     call = a_call(began=time.monotonic())
     call.names = ("r0-c0-1-price-1",)  # it has been sent
     with pytest.raises(ConnectionLost):
-        client.threads._look(call, Look(5.0, 5.0, GRACE_S))
+        client.threads._look(call, Look(5.0, GRACE_S))
