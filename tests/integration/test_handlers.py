@@ -236,6 +236,7 @@ def test_what_a_handler_raises_is_logged_once_with_its_traceback_and_whose_it_wa
         cluster.client.request(asked, "explode")
     job = cluster.client.enqueue(enqueued, "explode")
     kit.ended(job)
+    node.says(f"explode {enqueued}")
     errors = [json.loads(line) for line in node.lines if '"level": "error"' in line]
     found = [(one["node"], one["resource"], one["id"], one["job"]) for one in errors]
     assert found == [("a", "explode", asked, ""), ("a", "explode", enqueued, job.id)]
