@@ -12,13 +12,16 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from sys import _getframe
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from types import FrameType
+
+
+T = TypeVar("T")
 
 
 class Lock(Protocol):
@@ -47,6 +50,20 @@ def has_ended(frame: FrameType) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def snapshot(shared: Collection[T]) -> list[T]:
+    """Return what is in a collection that other threads add to, and take from, without a lock.
+
+    ``list`` alone may fail: where it allocates, garbage collection may run code of Python's, and so
+    another thread.
+    """
+    while True:
+        try:
+            return list(shared)
+        except RuntimeError as error:
+            if "during iteration" not in str(error):  # a signal's handler may raise one too
+                raise
 
 
 class TryLock:
@@ -121,7 +138,7 @@ class Latch:
 
     def set(self) -> None:
         self._is_set = True
-        for wake in tuple(self._waiting):
+        for wake in snapshot(self._waiting):
             wake()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Container, Sequence
 from secrets import token_hex
 
 from rqproc.calls.call import Call
+from rqproc.locks import snapshot
 
 FENCE_S = 120.0
 """Seconds that a fence outlives the longest timeout of those who wait behind it."""
@@ -57,7 +58,7 @@ class ClientNames:
 
     def take_fences(self) -> list[tuple[str, float]]:
         """Return the fences to be set now: names, and for how many seconds."""
-        taken = list(self._to_fence.items())
+        taken = snapshot(self._to_fence.items())
         for name, for_s in taken:
             self._sent[name] = for_s
             self._to_fence.pop(name, None)

@@ -34,6 +34,7 @@ from rqproc.calls.client_names import ClientNames
 from rqproc.calls.pending import PendingCalls, Place, portions
 from rqproc.calls.stored_answers import CLOSINGS
 from rqproc.errors import RqprocError
+from rqproc.locks import snapshot
 from rqproc.protocol import answer_codec, codec
 from rqproc.protocol.commands import MOST_TOGETHER, Commands
 from rqproc.transport.connection import Command, ConnectionLost, Refused
@@ -320,7 +321,7 @@ class Multiplexer:
         """
         self.expected = deque()
         self._blame(error)
-        calls = tuple(self.pending.calls)  # others come and go meanwhile
+        calls = snapshot(self.pending.calls)  # others come and go meanwhile
         self._names.change(calls)
         for call in calls:
             call.unsure = call.unsure or bool(call.names or call.groups)

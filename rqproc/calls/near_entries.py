@@ -33,6 +33,7 @@ from typing import Any
 
 from rqproc.errors import InvalidId
 from rqproc.ids import Id, canonical, parse_address, unquote
+from rqproc.locks import snapshot
 from rqproc.model import Reply
 
 ROUNDED_S = 0.0005
@@ -147,11 +148,7 @@ class Near:
 
     def drop_all(self, resource: str | None) -> None:
         """All ids of a resource were dropped, or all there are."""
-        try:
-            keys = [key for key in tuple(self._places) if resource in (None, key[0])]
-        except RuntimeError:  # another changes them just now
-            keys = []
-            self._places.clear()
+        keys = [key for key in snapshot(self._places) if resource in (None, key[0])]
         for key in keys:
             self._places.pop(key, None)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rqproc.calls.call import Call, Raw
 from rqproc.calls.stored_answers import StoredAnswer, StoredAnswers
+from rqproc.locks import snapshot
 from rqproc.protocol import answer_codec
 from rqproc.protocol.commands import MOST_TOGETHER
 from rqproc.protocol.keys import Keys
@@ -73,10 +74,10 @@ class PendingCalls:
 
     def tidy(self) -> None:
         """Forget what is left of calls that nobody waits for: one who left was interrupted."""
-        for id, (call, _) in tuple(self.places.items()):
+        for id, (call, _) in snapshot(self.places.items()):
             if call not in self.calls:
                 self.places.pop(id, None)
-        for id, places in tuple(self.groups.items()):
+        for id, places in snapshot(self.groups.items()):
             if not any(call in self.calls for call, _ in places):
                 self.groups.pop(id, None)
 

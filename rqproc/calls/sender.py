@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rqproc.calls.call import Call
 from rqproc.calls.multiplexer import CALLER_ERRORS, Multiplexer, ReplyHandler
 from rqproc.calls.retry import GRACE_S, SHORTEST_S, Look
-from rqproc.locks import TryLock
+from rqproc.locks import TryLock, snapshot
 from rqproc.transport.connection import (
     INTERRUPTED,
     Command,
@@ -77,7 +77,7 @@ class Sender:
             try:
                 self._send(call)
             except CALLER_ERRORS as error:
-                told = tuple(self.outbox)
+                told = snapshot(self.outbox)
                 self._broken(error)
                 for one in told:
                     self.outbox.pop(one, None)
@@ -90,7 +90,7 @@ class Sender:
 
     def _wake_next(self) -> None:
         """There is no connection: one who has something to send has to make it."""
-        for call in tuple(self.outbox):
+        for call in snapshot(self.outbox):
             if wake := call.wake:
                 wake()
 
@@ -143,7 +143,7 @@ class Sender:
         if not core.expected:
             self.silent_since = now
         commands: list[Command] = core.housekeeping() if core.has_more else []
-        for one in tuple(self.outbox):
+        for one in snapshot(self.outbox):
             look = self.outbox.pop(one, None)
             if look is not None and one in core.pending.calls:  # else it has gone
                 one.error = None  # of a connection before this one
@@ -167,7 +167,7 @@ class Sender:
 
     def _connect(self) -> OpenConnection:
         """Raises: ConnectionLost, Refused, RqprocError."""
-        looks = tuple(self.outbox.values())
+        looks = snapshot(self.outbox.values())
         within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
         connection = self._connector.connect(timeout_s=within_s, pushes=True)
         try:

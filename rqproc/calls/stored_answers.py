@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rqproc.locks import snapshot
+
 AT_ONCE = 1024 * 1024
 
 CLOSINGS = 3
@@ -115,7 +117,7 @@ class StoredAnswers:
         Returns:
             what is not to be fetched again: it is closed whenever this is.
         """
-        asked = list(self._asked.values())
+        asked = snapshot(self._asked.values())
         self._waiting.clear()
         self._keys.clear()
         self._asked = {}

@@ -27,7 +27,7 @@ from rqproc.calls.drive import drive
 from rqproc.calls.multiplexer import Multiplexer
 from rqproc.calls.retry import NUDGE_S, Look, Pause, first_look, persevere
 from rqproc.calls.sender import OpenConnection, Sender
-from rqproc.locks import TryLock, has_ended, opener
+from rqproc.locks import TryLock, has_ended, opener, snapshot
 from rqproc.protocol.commands import Commands
 from rqproc.runtime import Runtime, renew_after_fork
 from rqproc.transport.connection import INTERRUPTED, Connection, ConnectionLost, Refused
@@ -110,7 +110,7 @@ class Threads:
 
     def _tidy(self) -> None:
         """Look for callers who were interrupted before they had left: now and then is enough."""
-        for call, frame in tuple(self._core.pending.calls.items()):
+        for call, frame in snapshot(self._core.pending.calls.items()):
             if has_ended(frame):
                 self._leave(call)
         self._core.pending.tidy()
@@ -196,7 +196,7 @@ class Threads:
         """Wake one who waits, where nobody reads."""
         if self._reading.locked:
             return
-        for call in tuple(self._core.pending.calls):
+        for call in snapshot(self._core.pending.calls):
             if wake := call.wake:
                 wake()
                 return

@@ -15,6 +15,7 @@ from functools import partial
 
 from rqproc.calls.functions import FunctionCalls
 from rqproc.errors import ConfigError
+from rqproc.locks import snapshot
 from rqproc.log_events import tell
 from rqproc.node import current_job
 from rqproc.node.cache import Cache
@@ -167,7 +168,7 @@ class Node:
         """Return this node's counts, what was its own program has found too; zero at first."""
         if not self._worker or not self.own_entries:
             return Tally()
-        told, found = self._worker.tally(), sum(tuple(self.own_entries.hits.values()))
+        told, found = self._worker.tally(), sum(snapshot(self.own_entries.hits.values()))
         return replace(told, hits=told.hits + found, succeeded=told.succeeded + found)
 
     def stats(self) -> NodeStats:
@@ -176,7 +177,7 @@ class Node:
             return NodeStats(self._runtime.suspend_proof())
         told, beats = self._worker.stats(), self._heartbeat
         found = {resource.name: resource for resource in told.resources}
-        for name, hits in tuple(self.own_entries.hits.items()):
+        for name, hits in snapshot(self.own_entries.hits.items()):
             own = ResourceStats(name, {"hit": hits})
             found[name] = found[name] + own if name in found else own
         return replace(

@@ -45,6 +45,7 @@ from typing import Any
 
 from rqproc.context import ASKING, CURRENT
 from rqproc.ids import Id
+from rqproc.locks import snapshot
 from rqproc.log_events import tell
 from rqproc.model import Request
 from rqproc.node.held import HeldId, Saving, States, state_text
@@ -195,7 +196,7 @@ class Objects:
     @property
     def count(self) -> int:
         """How many there are."""
-        return sum(map(len, tuple(self._of.values())))
+        return sum(map(len, snapshot(self._of.values())))
 
     def holds(self) -> list[Taken]:
         """Return what keeps ids from other nodes; of those that close too."""
