@@ -19,7 +19,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began = self._slept_from = time.monotonic()
         self._ended: float | None = None
         self._late_s = 0.0
         self._reading = threading.Lock()
@@ -31,7 +31,8 @@ class Watch:
     def s(self) -> float:
         """Seconds so far."""
         with self._reading:  # else the lateness may be of later than the whole
-            return self.whole_s - self._late_s
+            now = self._ended or time.monotonic()
+            return now - self._began - self._late_s - self._lateness(now)
 
     @property
     def whole_s(self) -> float:
@@ -40,15 +41,20 @@ class Watch:
 
     def stop(self) -> float:
         """Return the seconds until now; ``s`` and ``whole_s`` stay as they are."""
-        self._ended = time.monotonic()
+        with self._reading:
+            self._ended = time.monotonic()
         self._end.set()
         self._thread.join()
         return self.s
 
+    def _lateness(self, now: float) -> float:
+        """How much longer than it should the present sleep has been by then."""
+        return max(0.0, now - self._slept_from - STEP_S)
+
     def _sleep(self) -> None:
-        before = time.monotonic()
         while not self._end.wait(STEP_S):
             with self._reading:
                 now = time.monotonic()
-                self._late_s += max(0.0, now - before - STEP_S)
-            before = now
+                if self._ended is None:  # else it has been read, with this sleep's lateness
+                    self._late_s += self._lateness(now)
+                    self._slept_from = now
