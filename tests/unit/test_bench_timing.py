@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
+from collections import Counter
 
 import pytest
 
@@ -28,9 +30,17 @@ def test_callers_call_side_by_side() -> None:
 
 
 def test_a_rate_is_of_all_callers_together() -> None:
-    gate = threading.Event()
-    per_s = timing.rate(lambda: gate.wait(0.02), callers=5, seconds=0.2)
-    assert 50 < per_s <= 250
+    gate, calls = threading.Event(), Counter[int]()
+
+    def call() -> None:
+        gate.wait(0.02)
+        calls[threading.get_ident()] += 1
+
+    began = time.monotonic()
+    per_s = timing.rate(call, callers=5, seconds=0.2)
+    of_one_per_s = max(calls.values()) / (time.monotonic() - began)
+    assert len(calls) == 5
+    assert 2 * of_one_per_s < per_s <= 250
 
 
 def test_even_the_shortest_measurement_has_something_to_tell() -> None:
@@ -41,7 +51,7 @@ def test_even_the_shortest_measurement_has_something_to_tell() -> None:
 
 @pytest.mark.parametrize("measure", [timing.rate, timing.repeat])
 def test_a_callers_error_ends_all_of_them_and_is_raised(measure) -> None:  # type: ignore[no-untyped-def]
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     numbers = itertools.count()
 
     def call() -> None:
@@ -51,4 +61,4 @@ def test_a_callers_error_ends_all_of_them_and_is_raised(measure) -> None:  # typ
     much = {"times": 10**9} if measure is timing.repeat else {"seconds": 60.0}
     with pytest.raises(OSError, match="gone"):
         measure(call, callers=4, **much)
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= before

@@ -68,7 +68,7 @@ def rate(call: Callable[[], object], *, callers: int, seconds: float) -> float:
     with _crowd(call, callers) as crowd:
         crowd.start()
         crowd.over.wait(seconds * LEAD_IN)
-        before, began = crowd.calls, time.perf_counter()
+        began, before = time.perf_counter(), crowd.calls  # in this order: a late count is no more
         crowd.over.wait(seconds)
         while crowd.calls == before and not crowd.over.wait(seconds):
             pass  # one at the least
