@@ -310,8 +310,8 @@ class ScriptedServer:
         with self.changed:
             todo = sorted(id for id in self._known if not id.endswith(self.held))
             self._known -= set(todo)
-        for id in todo:
-            self.answer(id, source=self.auto)
+            for id in todo:  # at once: one that asks again finds it known, or kept
+                self.answer(id, source=self.auto)
 
 
 def part(place: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from local_shop import WITHIN_S, until
+from watch import Watch
 
 from rqproc import App, current
 from rqproc.calls.call import Call
@@ -278,9 +279,10 @@ def test_while_many_wait_for_a_slot_another_is_refused(
 
 def test_of_many_those_that_are_not_done_by_the_deadline_are_late(here: Here, shop: Shop) -> None:
     shop.release(2)
-    began = time.monotonic()
-    outcomes = here.ask_many(shop.charge, 0, 1, 2, timeout=0.4)
-    assert 0.4 <= time.monotonic() - began < 2.0
+    watch = Watch()
+    outcomes = here.ask_many(shop.charge, 0, 1, 2, timeout=1.5)
+    assert watch.stop() < 3.0
+    assert watch.whole_s >= 1.5
     names = sorted(type(outcome).__name__ for outcome in outcomes)
     assert names == ["Reply", "Reply", "RequestTimeout"]
 
@@ -288,6 +290,7 @@ def test_of_many_those_that_are_not_done_by_the_deadline_are_late(here: Here, sh
 def test_of_many_those_that_have_no_slot_by_the_deadline_are_not_begun(
     here: Here, shop: Shop
 ) -> None:
+    here.place.runtime.suspend_proof = lambda: 1000.0  # all that have a slot begin, however late
     outcomes = here.ask_many(shop.price, *range(20), timeout=0.2)
     assert {type(outcome) for outcome in outcomes} == {RequestTimeout}
     shop.release(20)
@@ -399,7 +402,10 @@ def test_a_value_that_a_node_could_not_send_is_none_here_either(here: Here, odd:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_coroutine_past_its_resources_timeout_is_cancelled(here: Here, is_async: bool) -> None:
+def test_a_coroutine_past_its_resources_timeout_is_cancelled(
+    here: Here, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rqproc.node.stuck.STUCK_AFTER_S", WITHIN_S)  # a busy machine cancels late
     app = App("redis://nowhere")
 
     @app.resource(ttl=0, timeout=0.05)
@@ -499,9 +505,9 @@ def test_a_handler_that_asks_for_an_id_that_waits_for_it_is_told_at_once(
 
     handler = aask_on if is_async else ask_on
     kept, choke = plain(handler, ttl=30), plain(handler)
-    began = time.monotonic()
+    watch = Watch()
     assert value(here.ask(choke, 0)) == 0
-    assert time.monotonic() - began < 1.0
+    assert watch.stop() < 1.0
     cycle = told[0]
     assert isinstance(cycle, RequestCycle)
     assert (cycle.resource, cycle.id) == ("plain", 0)
@@ -625,13 +631,13 @@ def test_what_a_cancelled_caller_has_not_begun_is_not_begun(
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_coroutine_that_is_late_keeps_no_caller(here: Here, shop: Shop, is_async: bool) -> None:
-    began = time.monotonic()
+    watch = Watch()
     if is_async:
         late = asyncio.run(here.aask(shop.aprice, 1, timeout=0.1))
     else:
         late = here.ask(shop.aprice, 1, timeout=0.1)
     assert isinstance(late, RequestTimeout)
-    assert time.monotonic() - began < 1.0
+    assert watch.stop() < 1.0
     shop.release()
     assert value(here.ask(shop.aprice, 1))["n"] == 1, "who asks next shares the run"
 

@@ -200,7 +200,7 @@ def test_an_invalid_id_is_refused(shop: Shop) -> None:
 def test_of_many_ids_the_one_that_is_late_times_out_alone() -> None:
     app, gate = App(LOCAL), threading.Event()
     app.resource(ttl=30, name="slow")(lambda id: id if id else gate.wait(WITHIN_S))
-    found = app.client.request_many([1, 0, 2], "slow", timeout=0.5, return_exceptions=True)
+    found = app.client.request_many([1, 0, 2], "slow", timeout=2.0, return_exceptions=True)
     gate.set()
     assert (found[1], found[2]) == (1, 2)
     assert isinstance(found[0], RequestTimeout)
@@ -354,7 +354,8 @@ def test_apps_of_one_namespace_do_not_close_each_others_circles() -> None:
 # --- handlers that take too long -----------------------------------------------------------------
 
 
-def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
+def test_a_coroutine_that_takes_too_long_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rqproc.node.stuck.STUCK_AFTER_S", WITHIN_S)  # a busy machine cancels late
     app = App(LOCAL)
     cancelled = threading.Event()
 
@@ -374,7 +375,7 @@ def test_a_thread_that_takes_too_long_is_stuck_and_keeps_its_id_alone() -> None:
     app = App(LOCAL)
     gate = threading.Event()
 
-    @app.resource(ttl=0, timeout=0.01)
+    @app.resource(ttl=0, timeout=0.5)
     def hang(id: Any) -> str:
         if id == 1:
             gate.wait(WITHIN_S)
@@ -460,8 +461,12 @@ def test_leaving_the_trial_ends_its_threads(shop: Shop) -> None:
         shop.release()
         shop.aslow.request(1)
         assert len(set(threading.enumerate()) - before) >= 3
-    left = {thread.name for thread in set(threading.enumerate()) - before}
-    assert not {name for name in left if name.startswith("rqproc")}
+
+    def left() -> set[str]:
+        names = {thread.name for thread in set(threading.enumerate()) - before}
+        return {name for name in names if name.startswith("rqproc")}
+
+    until(lambda: not left())
 
 
 def test_an_app_that_is_gone_has_left_no_thread_behind() -> None:

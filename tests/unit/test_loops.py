@@ -129,7 +129,7 @@ def test_no_call_of_any_loop_outlives_its_deadline(
     for turn, trouble in enumerate((server.cut, server.stall), start=1):
         with ThreadPoolExecutor(LOOPS) as pool:
             waiting = [
-                pool.submit(asyncio.run, timed(turn * LOOPS + i, 1.0 + 0.1 * i))
+                pool.submit(asyncio.run, timed(turn * LOOPS + i, 2.0 + 0.1 * i))
                 for i in range(LOOPS)
             ]
             server.routed(turn * LOOPS)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from local_shop import until
 
 from rqproc.errors import InvalidId
 from rqproc.ids import address, canonical
@@ -265,7 +266,9 @@ def test_any_number_of_threads_may_look_while_the_worker_works(at: Home) -> None
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(2) as pool:
+            at.keep(1)
             looking = [pool.submit(look) for _ in range(2)]
+            until(lambda: bool(at.own_entries.hits))
             for turn in range(3000):
                 at.keep((1, 3, 5)[turn % 3])
                 at.cache.drop(address("price", 3).encode(), at.now)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from local_shop import until
 
 from rqproc.lab.proxy import CLEAR, HELD, ConnectionState, Fate, Port, Proxy, Way
 
@@ -111,6 +112,7 @@ def test_swallowed_requests_never_arrive_and_their_connection_ends_with_the_weat
         with pytest.raises(TimeoutError):
             client.recv(16)
         client.settimeout(WITHIN_S)
+        until(lambda: proxy.lost > 0)
         proxy.set_state("a", CLEAR)
         assert is_over(client)
         silent.sendall(b"three")
@@ -127,6 +129,7 @@ def test_muted_requests_arrive_and_their_replies_do_not(proxy: Proxy, echo: Echo
         with pytest.raises(TimeoutError):
             client.recv(16)
         client.settimeout(WITHIN_S)
+        until(lambda: proxy.lost > 0)
         proxy.set_state("a", CLEAR)
         assert is_over(client)
 
@@ -244,6 +247,8 @@ def test_a_port_that_is_held_breaks_no_connection_and_drops_what_the_dead_have_s
         proxy.set_state("a", HELD)
         client.sendall(b"of the dead")
     assert not echo.ended.wait(SOON_S), "it is not told that the client has gone"
+    port, _ = proxy._ports["a"]
+    until(lambda: proxy._call(lambda: all(one.client.gone for one in port._connections)))
     proxy.set_state("a", CLEAR)
     assert echo.ended.wait(WITHIN_S)
     assert echo.got == b"one"
@@ -270,6 +275,7 @@ def test_a_judge_of_chunks_says_what_becomes_of_each(echo: Echo) -> None:
         with pytest.raises(TimeoutError):
             client.recv(16)
         client.settimeout(WITHIN_S)
+        until(lambda: proxy.lost > 0)
         client.sendall(b"cut me")
         assert is_over(client)
         assert echo.got == b"cut me"
