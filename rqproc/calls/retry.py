@@ -171,12 +171,11 @@ def persevere(
         spent_s = now - began
         if again:
             nudge_at = began + pace.next_nudge_s(spent_s)
-        look_s = patience.look_s if patience else math.inf
-        wait_s, grace_s = min(left_s, nudge_at - now, look_s), min(pace.first.grace_s, look_s)
+        wait_s = min(left_s, nudge_at - now, patience.look_s if patience else math.inf)
         withdraw = again and spent_s >= pace.withdraw_s
         error = None
         try:
-            yield Look(wait_s, grace_s, again, withdraw)
+            yield Look(wait_s, pace.first.grace_s, again, withdraw)
         except (ConnectionLost, Refused) as failure:
             error = failure
     if patience and call.left:

@@ -46,6 +46,7 @@ class Sender:
         line: what is sent over, and read from; None until someone has to send something.
         outbox: the calls that are to be sent, and how.
         sent_at: when anything was last sent.
+        patience_s: seconds that sending may take whoever does it now, or did last.
         silent_since: since when the server could have said something and has not.
     """
 
@@ -55,6 +56,7 @@ class Sender:
         self.line: OpenConnection | None = None
         self.outbox: dict[Call, Look] = {}
         self.sent_at = 0.0
+        self.patience_s = GRACE_S
         self.silent_since = 0.0
         self._core = core
         self._connector = connector
@@ -139,6 +141,7 @@ class Sender:
             if call not in self.outbox:
                 return
             line = self._connect()
+        self.patience_s = GRACE_S
         self.sent_at = now = self._monotonic()
         if not core.expected:
             self.silent_since = now
@@ -169,6 +172,7 @@ class Sender:
         """Raises: ConnectionLost, Refused, RqprocError."""
         looks = snapshot(self.outbox.values())
         within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
+        self.patience_s = within_s
         connection = self._connector.connect(timeout_s=within_s, pushes=True)
         try:
             connection.listen(self._core.channels(), timeout_s=GRACE_S)

@@ -166,7 +166,7 @@ class Tasks:
             return
         if call not in self._outbox:
             self._check_silence(look.grace_s)
-        elif look.wait_s < look.grace_s or self._connects_no_longer_than(look):
+        elif not self._is_held_up(look):
             self._flush()
         else:
             self._outbox.pop(call, None)
@@ -174,9 +174,11 @@ class Tasks:
         if not awaited.done():
             awaited.set_result(None)
 
-    def _connects_no_longer_than(self, look: Look) -> bool:
-        """Whether an attempt to connect ends with a look's time, and tells why it has failed."""
-        return self._connects and self._connecting_s <= max(look.wait_s, look.grace_s)
+    def _is_held_up(self, look: Look) -> bool:
+        """Whether an attempt to connect may take longer than one waits whose time is over; else it
+        ends by itself, and tells why it has failed.
+        """
+        return self._connects and self._connecting_s > max(look.wait_s, look.grace_s)
 
     def _check_silence(self, grace_s: float) -> None:
         """Find the server silent for too long."""

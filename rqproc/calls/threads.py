@@ -173,9 +173,13 @@ class Threads:
         """Time is over: have the caller told, if the server is late too."""
         if call not in self._sender.outbox:
             self._check_silence(look.grace_s)
-        elif look.wait_s >= look.grace_s:  # who sends for it is held up
+        elif self._is_held_up(look):
             self._sender.outbox.pop(call, None)
             call.error = ConnectionLost("it does not answer", spent_s=look.wait_s)
+
+    def _is_held_up(self, look: Look) -> bool:
+        """Whether who sends for one whose time is over may take longer than that one waits."""
+        return look.wait_s >= look.grace_s or self._sender.patience_s > look.grace_s
 
     def _check_silence(self, grace_s: float) -> None:
         """Find the server silent for too long; whoever reads may have more patience with it.

@@ -12,7 +12,6 @@ from rqproc.calls.retry import (
     GRACE_S,
     NUDGE_S,
     OUTAGE_S,
-    SHORTEST_LOOK_S,
     Look,
     Patience,
     Pause,
@@ -208,13 +207,6 @@ def test_who_does_not_want_to_wait_knows_of_an_outage_by_half_of_the_timeout(
 def test_who_does_not_want_to_wait_does_not_wait_out_an_outage_later_either(caller: Caller) -> None:
     caller.ask(on_lost="error")
     assert caller.outage(CUT) < OUTAGE_S
-
-
-def test_in_an_outage_a_server_is_late_when_no_more_time_is_left_for_it(caller: Caller) -> None:
-    usual = caller.ask(on_lost="error", timeout_s=4.0)
-    look = caller.fail(CUT)
-    assert usual.grace_s == 1.0
-    assert SHORTEST_LOOK_S <= look.grace_s < 1.0
 
 
 # --- outages ---
