@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from rqproc import tracing
 from rqproc.calls.call import Call
+from rqproc.calls.traced import traced
 from rqproc.errors import ConfigError
 from rqproc.ids import address
 from rqproc.model import Request
@@ -124,3 +126,38 @@ def test_an_sdk_that_fails_is_told_of_and_harms_no_run(
     spans.begin(run)
     spans.end(run, Done("7"))
     assert "no room for spans" in caplog.text
+
+
+class Failing(SpanProcessor):
+    """Raises where a span starts, or where it ends."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        self._raise_in("start")
+
+    def on_end(self, span: object) -> None:
+        self._raise_in("end")
+
+    def _raise_in(self, here: str) -> None:
+        if self._where == here:
+            raise RuntimeError("no room for spans")
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+@pytest.mark.parametrize("ids", [(7,), (7, 8)])
+def test_an_sdk_that_fails_is_told_of_and_harms_no_request(
+    where: str, ids: tuple[int, ...], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    provider = TracerProvider()
+    provider.add_span_processor(Failing(where))
+    monkeypatch.setattr(tracing, "tracer", provider.get_tracer("rqproc"))
+    one = Call("c", "price", ids, [address("price", id) for id in ids], 5.0, 5.0)
+    with traced(one, "default"):
+        for place in range(len(ids)):
+            one.take(place, b"hit 0 0 1 n1 7")
+    assert "no room for spans" in caplog.text
+    with pytest.raises(ValueError, match="of the caller"), traced(one, "default"):
+        raise ValueError("of the caller")
