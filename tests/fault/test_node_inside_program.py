@@ -52,6 +52,7 @@ def test_it_answers_while_its_lease_is_sure_though_the_server_is_away(
     with closing(house), house.app.node(name="a", lease_s=LEASE_S, heartbeat_s=BEAT_S):
         watch = Watch()
         first = house.price.request(1)
+        kit.settle(house.app.client)
         server.pause()
         paused_at = time.monotonic()
         answered_s = _answers_until_refused(house) - paused_at

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from fault.proxy import CuttingProxy
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book
 
-from rqproc.calls.retry import NUDGE_S
+from rqproc import Client
 from rqproc.lab.servers import ServerProcess
 from rqproc.protocol.keys import job_key, results_key
 
@@ -79,14 +82,23 @@ def test_a_server_that_comes_back_empty_is_told_what_was_asked_of_it(
 ) -> None:
     frail.start("a", options=kit.BRISK)
     (id,) = ids(1)
-    waiting = threads.submit(frail.client.request, id, "gated", timeout=20)
-    book.started("gated", id)
-    time.sleep(NUDGE_S + 0.1)  # it is known to the server from the first nudge on
-    server.kill()
-    time.sleep(3.5)  # the outage: longer than one of which nobody knows whether it is one
-    server.start()
-    book.release("gated", id, times=2)
-    assert waiting.result(20)["n"] == 2
+    nudges, twice = itertools.count(1), threading.Event()
+
+    def note(chunk: bytes) -> bool:
+        if b"again" in chunk and next(nudges) == 2:
+            twice.set()
+        return False
+
+    with CuttingProxy(server.url) as proxy, Client(proxy.address, namespace="fault") as client:
+        proxy.swallow = note
+        waiting = threads.submit(client.request, id, "gated", timeout=30)
+        book.started("gated", id)
+        assert twice.wait(20), "from the first nudge's reply on its caller knows that it is known"
+        server.kill()
+        time.sleep(3.5)  # the outage: longer than one of which nobody knows whether it is one
+        server.start()
+        book.release("gated", id, times=2)
+        assert waiting.result(30)["n"] == 2
 
 
 def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
@@ -99,7 +111,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
     node.kill()
     leases = f"rqproc:{cluster.namespace}:2:leases"
     marks = [b"!"]  # a run has died with its node: route looks closer for a while
-    kit.eventually(lambda: book.redis.zrange(leases, 0, -1) == marks, within_s=1 + 2 * NUDGE_S + 1)
+    kit.eventually(lambda: book.redis.zrange(leases, 0, -1) == marks)
     cluster.start("b", options=kit.BRISK)
     book.started("gated", id)
     book.release("gated", id)

@@ -145,12 +145,13 @@ def test_nodes_leave_a_primary_that_hangs_as_soon_as_their_heart_does(
 ) -> None:
     with ExitStack() as stack:
         cluster = Cluster(stack, watched.url(db=2), "shop", book_url=shop_server.url)
-        cluster.start("a", options=("--lease", "5", "--heartbeat", "0.3"))
+        (node,) = cluster.start("a", options=("--lease", "5", "--heartbeat", "0.3"))
         id, other = ids(2)
         cluster.client.request(id, "price")
         kit.settle(cluster.client)
         watched.primary.pause()
         watched.failed_over()
+        node.says("heartbeat: works again")
         with Client(cluster.url, namespace="shop") as fresh:
             fresh.request(other, "price", timeout=TIMEOUT_S)
 

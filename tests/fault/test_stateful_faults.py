@@ -50,8 +50,8 @@ def test_a_node_with_idle_objects_that_dies_again_and_again_is_blamed_for_none(
     for _ in range(3):
         bank.call(id, "deposit_safely", 1)
         kit.eventually(lambda: bank.cluster.client.locate([id], "Account")[0].holder)
-        bank.cluster.owner(id).kill()
         dead = bank.cluster.client.owner(id)
+        bank.cluster.nodes[dead].kill()
         kit.eventually(lambda dead=dead: bank.cluster.client.owner(id) != dead, within_s=10)
     assert bank.call(id, "deposit_safely", 1) == 4
 

@@ -223,7 +223,7 @@ def test_an_id_that_begins_with_a_dash_follows_two(line: Line) -> None:
 
 
 def test_options_are_taken_from_the_environment(
-    line: Line, monkeypatch: pytest.MonkeyPatch, ids: Fresh
+    line: Line, monkeypatch: pytest.MonkeyPatch, book: Book, ids: Fresh
 ) -> None:
     (id,) = ids(1)
     monkeypatch.setenv("RQPROC_REQUEST_RESOURCE", "gated")
@@ -231,6 +231,7 @@ def test_options_are_taken_from_the_environment(
     code, _, err = line("request", str(id))
     assert code == 4
     assert f"gated {id} within 0.2 s" in err
+    book.release("gated", id)
 
 
 ODD_TEXT = """
