@@ -40,13 +40,13 @@ def _swallow(server: redis.Redis, cluster: Cluster, node: str, what: str) -> Non
 def test_a_node_killed_between_its_pop_and_its_answer_loses_no_call(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", options=kit.BRISK)
+    cluster.start("a", options=("--lease", "3", "--heartbeat", "0.2"))
     doomed = cluster.nodes["a"]
     asked = ids(3)
     cluster.client.request(asked[0], "price")  # it waits in its pop by now
     doomed.signal(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(cluster.client.request, asked[1], "price", timeout=20)
+        waiting = pool.submit(cluster.client.request, asked[1], "price", timeout=40)
         kit.eventually(lambda: _open(book.redis, cluster, "a") == 1)
         doomed.kill()
         cluster.start("b", options=kit.BRISK)

@@ -13,14 +13,18 @@ from integration.kit import Book
 
 from rqproc.errors import NodeLost
 
-LEASE_S, HEARTBEAT_S, SLACK_S = 1.0, 0.2, 1.3
+LEASE_S, HEARTBEAT_S, SLACK_S = 3.0, 0.2, 1.3
 """The slack is for two slow cores on which callers, nodes and server all run."""
+
+OPTIONS = ("--lease", str(LEASE_S), "--heartbeat", str(HEARTBEAT_S))
+THREE_DEATHS = ("--lease", "1.2", "--heartbeat", "0.2")
+"""Three leases have to end, one after the other, while those of the others live on."""
 
 
 def test_callers_of_a_killed_node_wait_a_lease_and_lose_nothing(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", options=kit.BRISK)
+    cluster.start("a", "b", "c", options=OPTIONS)
     asked = ids(18)
     with Load(cluster.client, "charge", asked, pause_s=0.003) as load:
         load.more(60)
@@ -66,7 +70,7 @@ def test_many_that_a_killed_node_had_are_answered_by_the_others(
 def test_values_of_a_killed_node_are_computed_anew_and_never_older(
     cluster: Cluster, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", options=kit.BRISK)
+    cluster.start("a", "b", "c", options=OPTIONS)
     with Load(cluster.client, "price", ids(18)) as load:
         load.more(200)
         cluster.nodes["a"].kill()
@@ -96,10 +100,10 @@ def test_what_all_nodes_died_on_is_answered_by_the_next_that_joins(
 def test_a_request_that_kills_its_node_is_given_up_after_three(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", "d", options=("--lease", "0.6", "--heartbeat", "0.15"))
+    cluster.start("a", "b", "c", "d", options=THREE_DEATHS)
     poison, other = ids(2)
     with pytest.raises(NodeLost) as caught:
-        cluster.client.request(poison, "die")
+        cluster.client.request(poison, "die", timeout=50)
     assert (caught.value.resource, caught.value.id, caught.value.attempts) == ("die", poison, 3)
     where = [node for _, _, node in book.log("die", poison)]
     assert len(set(where)) == 3
@@ -132,13 +136,13 @@ def test_such_a_request_ends_the_command_with_1_and_its_job_as_failed(
 def test_other_ids_are_answered_while_a_request_kills_node_after_node(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", "d", options=("--lease", "0.6", "--heartbeat", "0.15"))
+    cluster.start("a", "b", "c", "d", options=THREE_DEATHS)
     (poison,) = ids(1)
     # Not those that go from node to node with it: four, three and two nodes, so modulo twelve.
     others = [id for id in ids(12) if (id - poison) % 12]
     with Load(cluster.client, "price", others) as load, ThreadPoolExecutor(1) as pool:
         load.more(50)
-        dying = pool.submit(cluster.client.request, poison, "die")
+        dying = pool.submit(cluster.client.request, poison, "die", timeout=50)
         assert isinstance(dying.exception(), NodeLost)
         load.all_ids_answered()
     assert load.failures == []
@@ -188,10 +192,10 @@ def test_a_request_that_waits_behind_another_is_not_blamed_for_its_nodes_deaths(
 def test_an_id_that_has_killed_three_nodes_fails_fast_for_others(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", "d", options=("--lease", "0.6", "--heartbeat", "0.15"))
+    cluster.start("a", "b", "c", "d", options=THREE_DEATHS)
     poison, other = ids(2)
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(cluster.client.request, poison, "die") for _ in range(2)]
+        asked = [pool.submit(cluster.client.request, poison, "die", timeout=50) for _ in range(2)]
         assert {type(one.exception()) for one in asked} == {NodeLost}
     with pytest.raises(NodeLost):
         cluster.client.request(poison, "die")

@@ -121,7 +121,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
 def test_nudges_of_what_runs_start_nothing_and_leave_nothing(
     frail: Cluster, server: ServerProcess, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    frail.start("a", "b", options=kit.BRISK)
+    frail.start("a", "b")
     asked = ids(4)
     waiting = [threads.submit(frail.client.request, id, "gated", timeout=4.0) for id in asked]
     for id in asked:

@@ -33,8 +33,8 @@ from rqproc.errors import NoLiveNode, RedisUnavailable, RequestTimeout
 from rqproc.lab.servers import ServerProcess
 
 NAMED = {NoLiveNode, RedisUnavailable, RequestTimeout}
-BRISK = ("--lease", "0.8", "--heartbeat", "0.2")
-LONGER_THAN_A_LEASE_S = 1.2
+BRISK = ("--lease", "2", "--heartbeat", "0.2")
+LONGER_THAN_A_LEASE_S = 2.5
 TIMEOUT_S = 2.0
 LATE_S = 1.5 + 0.5
 """A server that is silent is told from one that is late; see ``calls.retry.GRACE_S``."""

@@ -34,14 +34,14 @@ def test_a_node_cut_off_in_a_handler_ends_before_its_lease_does(
     with CuttingProxy(shop_server.url) as proxy, ThreadPoolExecutor(1) as pool:
         (node,) = cluster.start("a", options=STRICT, url=proxy.address)
         (id,) = ids(1)
-        asked = pool.submit(cluster.client.request, id, "gated", args=("first",), timeout=15)
+        asked = pool.submit(cluster.client.request, id, "gated", args=("first",), timeout=40)
         book.started("gated", id)
         _partition(proxy, cluster.namespace)
         leases = f"rqproc:{cluster.namespace}:2:leases"
         assert node.wait() in ENDED
         assert book.redis.zcard(leases) == 1, "the cluster has not given it up yet"
         assert "Timeout" in node.stderr or "strict" in node.stderr
-        cluster.start("b", options=STRICT)
+        cluster.start("b", options=(*kit.PATIENT, "--strict"))
         book.started("gated", id)
         book.release("gated", id, on="b")
         assert asked.result()["node"] == "b"

@@ -28,7 +28,7 @@ def _stuck(cluster: Cluster) -> int:
 def test_a_thread_past_its_timeout_is_stuck_and_its_id_waits_for_it(
     cluster: Cluster, book: Book, ids: Fresh, threads: ThreadPoolExecutor
 ) -> None:
-    cluster.start("a", options=(*kit.BRISK, "--concurrency", "1"))
+    cluster.start("a", options=(*kit.PATIENT, "--concurrency", "1"))
     id, other = ids(2)
     first = threads.submit(cluster.client.request, id, "overlong", args=("first",))
     book.started("overlong", id)
