@@ -74,14 +74,19 @@ def test_a_server_that_falls_silent_after_the_first_reply_is_noticed_in_time(
     assert lost.value.spent_s == pytest.approx(took_s, abs=0.05 + took_s - own_s)
 
 
-def test_a_reply_that_is_late_but_flows_is_received(linked: Callable[[Script], Connection]) -> None:
+def test_a_reply_that_is_late_but_flows_is_received(
+    linked: Callable[[Script], Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine may hold the peer up before any part.
+    monkeypatch.setattr("rqproc.transport.connection.FLOW_S", 1.0)
+
     def flow(peer: socket.socket, over: threading.Event) -> None:
         peer.sendall(b"$30\r\n")
         for _ in range(30):
-            over.wait(0.02)
+            over.wait(0.08)
             peer.sendall(b"x")
         peer.sendall(b"\r\n")
 
     began = time.monotonic()
-    assert linked(flow).exchange((("GET", "x"),), timeout_s=0.3) == [b"x" * 30]
-    assert time.monotonic() - began > 0.5
+    assert linked(flow).exchange((("GET", "x"),), timeout_s=1.0) == [b"x" * 30]
+    assert time.monotonic() - began > 2.0, "longer than the timeout and one part's time together"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -65,8 +66,9 @@ def _diagnosed(
 
 
 def test_nothing_is_wrong_with_a_server_as_it_should_be(
-    server: ServerProcess, doctor: Doctor
+    server: ServerProcess, admin: redis.Redis, doctor: Doctor
 ) -> None:
+    admin.config_set("slowlog-log-slower-than", -1)  # any is slow while the machine is busy
     found = doctor(server.url)
     for check in (
         "version", "role", "eviction", "memory", "persistence", "latency", "slow commands",
@@ -310,7 +312,9 @@ def test_a_clock_that_was_set_back_is_told(set_server: ClockServer, doctor: Doct
         set_server.set_clock(-600)
         kit.eventually(lambda: "set back by" in str(doctor(set_server.url).of("clock")))
         said = doctor(set_server.url).only("clock", "warning")
-    assert "set back by 600 s" in said or "set back by 599 s" in said
+    found = re.search(r"set back by (\d+) s", said)
+    assert found
+    assert 590 <= int(found[1]) <= 600, "less what has passed meanwhile"
 
 
 def test_a_clock_that_jumps_meanwhile_is_told(set_server: ClockServer) -> None:
