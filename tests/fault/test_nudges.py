@@ -40,7 +40,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _results(futures: list[Future[object]]) -> list[object]:
-    return [future.result(12) for future in futures]
+    return [future.result(20) for future in futures]
 
 
 def test_what_a_flushed_server_has_lost_is_answered_all_the_same(
@@ -106,7 +106,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
 ) -> None:
     (node,) = cluster.start("a", options=kit.BRISK)
     (id,) = ids(1)
-    waiting = threads.submit(cluster.client.request, id, "gated")
+    waiting = threads.submit(cluster.client.request, id, "gated", timeout=40)
     book.started("gated", id)
     node.kill()
     leases = f"rqproc:{cluster.namespace}:2:leases"
@@ -115,7 +115,7 @@ def test_a_request_that_waits_finds_the_dead_where_nobody_else_asks(
     cluster.start("b", options=kit.BRISK)
     book.started("gated", id)
     book.release("gated", id)
-    assert waiting.result(10)["node"] == "b"
+    assert waiting.result(40)["node"] == "b"
 
 
 def test_nudges_of_what_runs_start_nothing_and_leave_nothing(
@@ -123,10 +123,10 @@ def test_nudges_of_what_runs_start_nothing_and_leave_nothing(
 ) -> None:
     frail.start("a", "b")
     asked = ids(4)
-    waiting = [threads.submit(frail.client.request, id, "gated", timeout=4.0) for id in asked]
+    waiting = [threads.submit(frail.client.request, id, "gated", timeout=12.0) for id in asked]
     for id in asked:
         book.started("gated", id)
-    time.sleep(2.5)  # two nudges, one each second
+    time.sleep(4.5)  # two nudges, one each two seconds
     for id in asked:
         book.release("gated", id)
     assert [answer["n"] for answer in _results(waiting)] == [1] * 4  # type: ignore[index]

@@ -269,12 +269,12 @@ def test_a_server_that_is_back_before_that_is_no_loss(
     frail.start("a", options=LONG)
     here = Here(frail)
     (id,) = ids(1)
-    waiting = threads.submit(here.asker("gated").reply, id)
+    waiting = threads.submit(here.asker("gated", timeout=20).reply, id)
     book.started("gated", id)
     server.kill()
     server.start()
     book.release("gated", id)
-    reply = waiting.result(10)
+    reply = waiting.result(20)
     assert (reply.source, reply.value["n"]) == ("miss", 1)
     assert here.runs == []
 

@@ -92,7 +92,7 @@ def lasting(id: Any) -> dict[str, Any]:
     return _count()
 
 
-@app.resource(ttl=0.6)
+@app.resource(ttl=2)
 def brief(id: Any) -> dict[str, Any]:
     return _count()
 

@@ -22,13 +22,13 @@ def test_a_request_past_its_deadline_is_never_run(client: Client, book: Book, id
         book.started("gated", id)
         watch, began = Watch(), time.monotonic()
         with pytest.raises(RequestTimeout) as caught:
-            client.request(id, "gated", args=("late",), timeout=0.3)
-        assert time.monotonic() - began >= 0.3
-        assert watch.stop() < 1.5
+            client.request(id, "gated", args=("late",), timeout=1.5)
+        assert time.monotonic() - began >= 1.5
+        assert watch.stop() < 2.7
         assert (caught.value.resource, caught.value.id) == ("gated", id)
         assert "it waits at its owner, or runs there" in str(caught.value)
         # To the owner the deadline is later, by what it took it to hear of the request.
-        time.sleep(max(0.0, began + 1.5 - time.monotonic()))
+        time.sleep(max(0.0, began + 3.5 - time.monotonic()))
         book.release("gated", id, times=3)
         blocking.result()
     assert client.request(id, "gated", args=("after",))["n"] == 2
@@ -57,7 +57,7 @@ def test_of_many_ids_the_one_that_is_late_times_out_alone(
     late, *others = ids(4)
     for id in others:
         book.release("slow_price", id)
-    found = client.request_many([late, *others], "slow_price", timeout=0.5, return_exceptions=True)
+    found = client.request_many([late, *others], "slow_price", timeout=2.5, return_exceptions=True)
     assert isinstance(found[late], RequestTimeout)
     assert [found[id]["n"] for id in others] == [1, 1, 1]
     book.release("slow_price", late)

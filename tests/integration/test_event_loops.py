@@ -57,7 +57,7 @@ def test_a_request_in_one_loop_ends_by_its_deadline_whatever_becomes_of_others(
     async def ask(which: int) -> float:
         if which:
             for _ in range(3):
-                await client.request(others[which - 1], "echo")
+                await client.request(others[which - 1], "echo", timeout=10)
             return 0.0
         watch = Watch()
         with pytest.raises(RequestTimeout):
