@@ -1,5 +1,7 @@
 """How ``rqproc top`` looks: tables that fit in the columns and lines that there are.
 
+What others have chosen, such as messages and ids, is spelled out: it can do nothing to a terminal.
+
 Knows an overview, and rich. Must not know where it comes from.
 """
 
@@ -11,13 +13,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from rqproc.cli.top_state import State
 from rqproc.monitor.overview import ClusterEvent, IdRow, NodeRow, Overview, RecentRates, ResourceRow
-from rqproc.monitor.texts import duration
+from rqproc.monitor.texts import duration, first_line, spelled_out
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ ERRORS: Sequence[Column[IdRow]] = (
     Column("latest errors", 20, _name, right=False),
     Column("ago", 8, lambda row: duration(row.ago_s)),
     Column("node", 10, lambda row: row.node, right=False),
-    Column("error", 40, lambda row: f"{row.error}: {row.message}", right=False),
+    Column("error", 40, lambda row: f"{row.error}: {first_line(row.message)}", right=False),
 )
 
 
@@ -144,7 +145,7 @@ def table(
         side: JustifyMethod = "right" if column.right else "left"
         found.add_column(column.heading, justify=side, no_wrap=True, overflow="ellipsis")
     for row in rows:
-        found.add_row(*(escape(column.text(row)) for column in shown))
+        found.add_row(*(Text(spelled_out(column.text(row))) for column in shown))
     return found
 
 
@@ -166,14 +167,15 @@ def header(seen: Overview) -> list[Text]:
     total = seen.total
     nodes = "1 node" if len(seen.nodes) == 1 else f"{len(seen.nodes)} nodes"
     first = Text(f"rqproc {seen.namespace}", style="bold")
-    first.append(f"  {nodes}, epoch {seen.epoch}, {seen.placement}  {seen.server}", style="dim")
+    where = f"  {nodes}, epoch {seen.epoch}, {seen.placement}  {seen.server}"
+    first.append(spelled_out(where), style="dim")
     second = Text(
         f"{rate(total.requests_per_s)} req/s  {part(total.hit_rate)} hits  "
         f"p50 {seconds(total.p50_s)}  p99 {seconds(total.p99_s)}  {rate(total.errors_per_s)} err/s"
     )
     found = [first, second]
     if seen.trouble:
-        found.append(Text(seen.trouble, style="bold red"))
+        found.append(Text(spelled_out(seen.trouble), style="bold red"))
     return found
 
 
@@ -200,14 +202,15 @@ def event_lines(events: Sequence[ClusterEvent]) -> Iterator[Text]:
         at = time.strftime("%H:%M:%S", time.localtime(event.at_s))
         line = Text()
         line.append(f"{at} ", style="dim")
-        line.append(event.text, style=STYLES.get(event.kind, ""))
+        line.append(spelled_out(event.text), style=STYLES.get(event.kind, ""))
         yield line
 
 
 def screen(seen: Overview, state: State, console: Console) -> RenderableType:
     """Return the whole screen, no longer than the terminal."""
     width, height = console.width, console.height
-    foot = Text(state.prompt or state.note or f"{HELP}  (by {state.sort})", style="reverse")
+    said = spelled_out(state.prompt or state.note or f"{HELP}  (by {state.sort})")
+    foot = Text(said, style="reverse")
     if state.page:
         lines: list[RenderableType] = [Text(line) for line in state.page[: height - 2]]
         return _fitted([*lines, Text("any key: back", style="reverse")])

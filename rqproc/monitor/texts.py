@@ -5,12 +5,30 @@ Pure. Must not know where it is shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import isfinite
 
 from rqproc.explained import AtNode, EndedRun, Explanation, Kept, RunNow
 from rqproc.model import Location, NodeInfo
 from rqproc.placement import SLOTS
+
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: what a terminal obeys
+    "\u2028\u2029"  # other ends of lines
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing
+    "\ud800-\udfff]"  # halves of characters
+)
+
+
+def spelled_out(text: str) -> str:
+    r"""Return a text of others such that it is seen, not obeyed: one line, with "\x1b" for ESC."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text that says anything; "" for none."""
+    return next(iter(text.strip().splitlines()), "")
 
 
 def duration(seconds: float) -> str:
@@ -34,14 +52,14 @@ def why_there(found: Location) -> str:
 
 
 def lines(found: Explanation) -> Iterator[str]:
-    """Yield what people read."""
-    yield f"{found.resource} {found.id}"
+    """Yield what people read, each line spelled out."""
+    yield spelled_out(f"{found.resource} {found.id}")
     for name, text in _facts(found):
-        yield f"  {name:<9} {text}"
+        yield spelled_out(f"  {name:<9} {text}")
     if found.told and found.told.runs:
         yield f"  last runs {'ended':>12} {'queued':>9} {'ran':>9}  outcome"
         for run in found.told.runs:
-            yield from _run_lines(run)
+            yield from map(spelled_out, _run_lines(run))
 
 
 def _facts(found: Explanation) -> Iterator[tuple[str, str]]:
@@ -106,7 +124,7 @@ def _run_text(run: RunNow | None) -> str:
 
 
 def _run_lines(run: EndedRun) -> Iterator[str]:
-    outcome = f"{run.error}: {run.message.splitlines()[0] if run.message else ''}"
+    outcome = f"{run.error}: {first_line(run.message)}"
     times = (f"{duration(run.ago_s)} ago", duration(run.queued_s), duration(run.ran_s))
     yield "            {:>12} {:>9} {:>9}  {}".format(*times, outcome if run.error else "ok")
     for line in run.traceback.rstrip().splitlines() if run.traceback else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -126,6 +127,46 @@ def test_forty_columns_show_nodes_with_rates_and_latency() -> None:
 def test_what_comes_from_elsewhere_is_no_markup() -> None:
     assert any("no <such> id" in line for line in drawn(seen_of("n1"), 160, 60))
     assert any(line.startswith("[red]n1") for line in drawn(seen_of("[red]n1"), 160, 60))
+
+
+def seen_with(message: str, *, id: int | str = 7) -> Overview:
+    seen = seen_of("n1")
+    (error,) = seen.errors
+    return replace(seen, errors=(replace(error, id=id, message=message),))
+
+
+def test_control_characters_of_an_error_are_spelled_out() -> None:
+    for seen in (seen_with("\x1b]0;mine\x07 \x9b31m"), seen_with("", id="\x1b]0;mine\x07 \x9b31m")):
+        text = "\n".join(drawn(seen, 160, 60))
+        assert "\\x1b]0;mine\\x07 \\x9b31m" in text
+        assert not {"\x1b", "\x07", "\x9b"} & set(text)
+
+
+def test_control_characters_of_news_are_spelled_out() -> None:
+    state = State(note="no \x1b[2J\nnode")
+    assert drawn(seen_of("n1"), 160, 60, state)[-1] == "no \\x1b[2J\\nnode"
+    trouble = replace(seen_of("n1"), trouble="lost\x1b[2J", server="\x9b31m")
+    text = "\n".join(drawn(trouble, 160, 60))
+    assert "lost\\x1b[2J" in text
+    assert "\\x9b31m" in text
+
+
+@pytest.mark.parametrize("height", [20, 30, 60])
+def test_an_error_of_several_lines_takes_one_and_leaves_the_foot_where_it_is(height: int) -> None:
+    state = State(mode="confirm", typed="n1")
+    found = drawn(seen_with("first\nsecond\r\nthird\n" * 20), 160, height, state)
+    assert len(found) <= height
+    assert found[-1].startswith("drain n1: ")
+    assert not any("second" in line for line in found)
+    if height == 60:
+        assert any(line.endswith("ValueError: first") for line in map(str.rstrip, found))
+
+
+@pytest.mark.parametrize("text", ["\\", "[red]\\", "\\[red]"])
+def test_a_backslash_is_shown_as_it_is(text: str) -> None:
+    shown = drawn(seen_with(text, id=text), 160, 60)
+    line = next(line for line in shown if "ValueError: " in line)
+    assert line.split() == [f"price:{text}", "1.0", "s", "n1", "ValueError:", text]
 
 
 def test_nodes_are_sorted_the_most_remarkable_first() -> None:
