@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 HELP = "s sort  / look up an id  d drain  q quit"
 NONE = "-"
+GAP = 2
+"""Blanks between two columns."""
 STYLES = {"died": "red", "lost": "red", "joined": "green", "back": "green", "drains": "yellow"}
 
 
@@ -95,13 +98,13 @@ def _name(row: IdRow) -> str:
 
 
 HOT: Sequence[Column[IdRow]] = (
-    Column("hottest ids", 20, _name, right=False),
+    Column("hottest ids", 18, _name, right=False),
     Column("req/s", 7, lambda row: rate(row.per_s)),
     Column("node", 10, lambda row: row.node, right=False),
 )
 
 SLOW: Sequence[Column[IdRow]] = (
-    Column("slowest runs", 20, _name, right=False),
+    Column("slowest runs", 18, _name, right=False),
     Column("ran", 8, lambda row: duration(row.run_s)),
     Column("ended", 8, lambda row: duration(row.ago_s)),
     Column("waited", 8, lambda row: duration(row.queued_s)),
@@ -110,13 +113,13 @@ SLOW: Sequence[Column[IdRow]] = (
 )
 
 STUCK: Sequence[Column[IdRow]] = (
-    Column("stuck handlers", 20, _name, right=False),
+    Column("stuck handlers", 18, _name, right=False),
     Column("for", 8, lambda row: duration(row.run_s)),
     Column("node", 10, lambda row: row.node, right=False),
 )
 
 ERRORS: Sequence[Column[IdRow]] = (
-    Column("latest errors", 20, _name, right=False),
+    Column("latest errors", 18, _name, right=False),
     Column("ago", 8, lambda row: duration(row.ago_s)),
     Column("node", 10, lambda row: row.node, right=False),
     Column("error", 40, lambda row: f"{row.error}: {first_line(row.message)}", right=False),
@@ -127,10 +130,24 @@ def fitting(columns: Sequence[Column[T]], width: int) -> Iterator[Column[T]]:
     """Yield those of the columns, from the first on, that there is room for."""
     left = width
     for column in columns:
-        left -= max(column.width, len(column.heading)) + 2
-        if left < -2:
+        left -= max(column.width, len(column.heading)) + GAP
+        if left < -GAP:
             return
         yield column
+
+
+def widths(needed: Sequence[int], least: Sequence[int], width: int) -> list[int]:
+    """Return how wide columns are to be which need so many characters, and have to have so many.
+
+    What is longest beyond what it has to have is cut first: an id or a message, not a rate.
+    """
+    found = list(needed)
+    over = sum(needed) + GAP * (len(needed) - 1) - width
+    for place in sorted(range(len(found)), key=lambda place: least[place] - needed[place]):
+        cut = max(0, min(over, needed[place] - least[place]))
+        found[place] -= cut
+        over -= cut
+    return found
 
 
 def table(
@@ -138,14 +155,20 @@ def table(
 ) -> Table:
     """Return a table of so many characters at most."""
     shown = list(fitting(columns, width))
+    lines = [[spelled_out(column.text(row)) for column in shown] for row in rows]
+    headings = [column.heading for column in shown]
+    needed = [max(map(cell_len, texts)) for texts in zip(headings, *lines, strict=True)]
+    least = [max(column.width, len(column.heading)) for column in shown]
     found = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=style, collapse_padding=True
+        box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style=style, collapse_padding=True
     )
-    for column in shown:
+    for column, wide in zip(shown, widths(needed, least, width), strict=True):
         side: JustifyMethod = "right" if column.right else "left"
-        found.add_column(column.heading, justify=side, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        found.add_row(*(Text(spelled_out(column.text(row))) for column in shown))
+        found.add_column(
+            column.heading, justify=side, no_wrap=True, overflow="ellipsis", max_width=wide
+        )
+    for line in lines:
+        found.add_row(*map(Text, line))
     return found
 
 

@@ -11,12 +11,13 @@ from unit.watched import Cluster, info
 
 from rqproc.cli.keys import BACKSPACE, ENTER, ESCAPE, keys_of
 from rqproc.cli.top_state import SORTS, Action, Drain, LookUp, State, press
-from rqproc.cli.top_view import screen, sorted_nodes
+from rqproc.cli.top_view import plain, screen, sorted_nodes
 from rqproc.model import DEFAULT_RESOURCE
 from rqproc.monitor.monitor import Monitor
 from rqproc.monitor.overview import Overview
 
 NODES = ("n1", "n2")
+PIPED = State(note="no terminal")
 
 
 def typed(*keys: str, state: State | None = None) -> tuple[State, list[Action]]:
@@ -103,7 +104,7 @@ def drawn(seen: Overview, width: int, height: int, state: State | None = None) -
     out = Console(
         file=io.StringIO(), width=width, height=height, color_system=None, force_terminal=False
     )
-    out.print(screen(seen, state or State(), out))
+    out.print(plain(seen, width) if state is PIPED else screen(seen, state or State(), out))
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue().splitlines()
 
@@ -160,6 +161,29 @@ def test_an_error_of_several_lines_takes_one_and_leaves_the_foot_where_it_is(hei
     assert not any("second" in line for line in found)
     if height == 60:
         assert any(line.endswith("ValueError: first") for line in map(str.rstrip, found))
+
+
+@pytest.mark.parametrize(("width", "state"), [(40, None), (80, None), (160, None), (160, PIPED)])
+def test_a_long_id_is_cut_and_leaves_rate_times_and_node_in_sight(
+    width: int, state: State | None
+) -> None:
+    seen = seen_of("n1")
+    long = {
+        name: tuple(replace(row, id="L" * 180) for row in getattr(seen, name))
+        for name in ("hot", "slow", "stuck", "errors")
+    }
+    shown = drawn(replace(seen, **long), width, 60, state)
+    lines = [line for line in shown if "LL" in line]
+    assert len(lines) == 4
+    assert all("…" in line for line in lines)
+    assert any(line.split()[-2:] == ["20.0", "n1"] for line in lines)
+    assert any(line.split()[-3:] == ["60.0", "s", "n1"] for line in lines)
+    assert any("…     1.2 s" in line or "…  1.2 s" in line for line in lines)
+
+
+def test_a_long_message_is_cut_before_the_id() -> None:
+    shown = drawn(seen_with("m" * 500, id="i" * 60), 160, 60)
+    assert any("i" * 60 in line and "m" * 40 in line and "n1" in line for line in shown)
 
 
 @pytest.mark.parametrize("text", ["\\", "[red]\\", "\\[red]"])
