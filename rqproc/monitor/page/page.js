@@ -175,8 +175,9 @@ function showErrors(errors) {
   const open = new Map([...at.querySelectorAll("details")].map((one) => [one.dataset.key, one]));
   const rows = errors.map((row) => {
     const key = JSON.stringify([row.resource, row.id, row.node, row.error]);
-    const found = open.get(key) || errorRow(row, key);
+    const found = open.get(key) || errorRow(key);
     open.delete(key);
+    fillError(found, row);
     found.querySelector(".ago").textContent = ` ${duration(row.ago_s)} ago on ${row.node}`;
     return found;
   });
@@ -184,26 +185,40 @@ function showErrors(errors) {
   if (now.length !== rows.length || rows.some((row, place) => row !== now[place])) at.replaceChildren(...new Set(rows));
 }
 
-function errorRow(row, key) {
+function errorRow(key) {
   const found = make("details", null, { "data-key": key });
   const line = make("summary");
-  line.append(make("strong", `${row.resource}:${row.id} `), make("span", `${row.error}: ${row.message}`, { class: "bad" }));
-  line.append(make("span", "", { class: "ago soft" }));
-  found.append(line, make("pre", row.traceback || "no traceback was kept", { tabindex: "0" }));
+  line.append(make("strong", ""), make("span", "", { class: "bad" }), make("span", "", { class: "ago soft" }));
+  found.append(line, make("pre", "", { tabindex: "0" }));
   return found;
 }
 
-let newestEvent = 0;
+// Of the same key, the error that came last is shown; what has not changed keeps its selection.
+function fillError(at, row) {
+  const texts = {
+    strong: `${row.resource}:${row.id} `,
+    ".bad": `${row.error}: ${row.message}`,
+    pre: row.traceback || "no traceback was kept",
+  };
+  for (const [where, text] of Object.entries(texts)) {
+    const found = at.querySelector(where);
+    if (found.textContent !== text) found.textContent = text;
+  }
+}
+
+let shownEvents = new Set();
+const keyOfEvent = (event) => JSON.stringify([event.at_s, event.kind, event.text]);
 
 function showEvents(events) {
   const at = byId("events");
-  const fresh = events.filter((event) => event.at_s > newestEvent).reverse();
+  // Not by their times: a server's clock may be set back.
+  const fresh = events.filter((event) => !shownEvents.has(keyOfEvent(event))).reverse();
+  shownEvents = new Set(events.map(keyOfEvent));
   for (const event of fresh) {
     const line = make("li");
     line.append(make("time", clock(event.at_s)), make("span", event.text, { class: event.kind }));
     if (at.querySelector(".none")) at.replaceChildren();
     at.prepend(line);
-    newestEvent = Math.max(newestEvent, event.at_s);
   }
   while (at.children.length > 100) at.lastChild.remove();
   if (!at.children.length) at.append(make("li", "nothing has changed since this page's server began", { class: "none" }));
@@ -257,19 +272,17 @@ async function drain(node) {
 // --- the stream ---
 
 function say(text, kind) {
-  byId("state").textContent = text;
-  byId("state").className = kind;
+  const state = byId("state");
+  if (state.textContent !== text) state.textContent = text; // else it would be read out each time
+  state.className = kind;
 }
 
 const stream = new EventSource("api/news");
-let lastNews = 0;
 stream.addEventListener("history", (event) => Plots.begin(JSON.parse(event.data)));
 stream.addEventListener("overview", (event) => {
-  if (Date.now() - lastNews > 3000) say("live", "live");
-  lastNews = Date.now();
+  say("live", "live");
   show(JSON.parse(event.data));
 });
 stream.addEventListener("error", () => {
-  lastNews = 0;
   say("this page's server does not answer; trying again", "lost");
 });
