@@ -78,7 +78,7 @@ class Monitor:
                 raise
             if not self._is_lost:
                 self._events.appendleft(
-                    ClusterEvent(time.time(), "lost", f"the server is lost: {error}")
+                    ClusterEvent(self._now_s(), "lost", f"the server is lost: {error}")
                 )
             self._is_lost = True
             self.fail(str(error))
@@ -110,6 +110,10 @@ class Monitor:
     def fail(self, trouble: str) -> None:
         """Have nothing newer shown than this trouble."""
         self.seen = replace(self.seen, trouble=trouble, events=tuple(self._events))
+
+    def _now_s(self) -> float:
+        """Return the time by the server's clock, as far as that can be told without it."""
+        return self.seen.at_s + time.monotonic() - self._looked_at
 
     def _nobody(self) -> str:
         name = self._client.namespace

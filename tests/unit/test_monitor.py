@@ -132,6 +132,16 @@ def test_an_outage_is_told_of_with_what_was_seen_before_and_its_end_too() -> Non
     assert [kind for kind, _ in kinds(monitor)] == ["back", "lost"]
 
 
+def test_an_outage_is_told_of_by_the_servers_clock_as_all_else_is() -> None:
+    cluster = Cluster("a")
+    monitor = Monitor(cluster)
+    cluster.now_s -= 1000.0
+    monitor.look()
+    cluster.is_out = True
+    (lost,) = monitor.look().events
+    assert lost.at_s == pytest.approx(cluster.now_s, abs=30.0)
+
+
 def test_an_outage_at_the_first_look_is_an_error() -> None:
     cluster = Cluster("a")
     cluster.is_out = True
