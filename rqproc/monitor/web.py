@@ -53,6 +53,13 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
+class AsciiJson(JSONResponse):
+    """JSON in ASCII: a handler's message may hold what cannot be encoded, as half a character."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
 class Page:
     """What browsers are served.
 
@@ -105,7 +112,7 @@ class Page:
             await self._look()
 
     async def _overview(self, _: Request) -> Response:
-        return JSONResponse(self._told())
+        return AsciiJson(self._told())
 
     def _told(self) -> dict[str, Any]:
         return {**asdict(self._monitor.seen), "read_only": self._read_only}
@@ -135,26 +142,26 @@ class Page:
             id = canonical(request.query_params.get("id", ""))
             found = await run_in_threadpool(self._client.explain, id, resource)
         except RqprocError as error:
-            return JSONResponse({"error": str(error)}, status_code=_status(error))
-        return JSONResponse({"text": "\n".join(lines(found)), "explanation": asdict(found)})
+            return AsciiJson({"error": str(error)}, status_code=_status(error))
+        return AsciiJson({"text": "\n".join(lines(found)), "explanation": asdict(found)})
 
     async def _drain(self, request: Request) -> Response:
         if self._read_only:
-            return JSONResponse({"error": "this page is read-only"}, status_code=403)
+            return AsciiJson({"error": "this page is read-only"}, status_code=403)
         try:
             asked = json.loads(await request.body() or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             asked = None
         name = asked.get("node") if isinstance(asked, dict) else None
-        if not isinstance(name, str):
-            return JSONResponse({"error": 'send {"node": NAME}'}, status_code=400)
+        if not isinstance(name, str) or not name.isascii():  # as all names of nodes are
+            return AsciiJson({"error": 'send {"node": NAME}'}, status_code=400)
         try:
             drains = await run_in_threadpool(self._client.drain, name)
         except RqprocError as error:
-            return JSONResponse({"error": str(error)}, status_code=_status(error))
+            return AsciiJson({"error": str(error)}, status_code=_status(error))
         if not drains:
-            return JSONResponse({"error": f"no live node is named {name!r}"}, status_code=404)
-        return JSONResponse({"node": name, "draining": True})
+            return AsciiJson({"error": f"no live node is named {name!r}"}, status_code=404)
+        return AsciiJson({"node": name, "draining": True})
 
 
 def _status(error: RqprocError) -> int:
