@@ -59,6 +59,8 @@ def dashboard(
     """
     if token is not None and len(token) < 8:
         raise click.UsageError("--token: 8 characters or more")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise click.UsageError("--token: printable ASCII characters only")
     serving = extra()
     with Client(server_url(target.url), namespace=target.namespace) as client:
         client.membership()  # a server that cannot be reached is told of here, not on a page

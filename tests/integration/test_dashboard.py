@@ -150,6 +150,8 @@ def test_ctrl_c_ends_it_though_a_page_is_open(three: Cluster) -> None:
     [
         (("--url", "redis://127.0.0.1:1"), 5, "is not available"),
         (("--token", "short"), 2, "8 characters or more"),
+        (("--token", "pässwörter€"), 2, "printable ASCII"),
+        (("--token", "a\ttab-and-more"), 2, "printable ASCII"),
         (("--host", "256.1.1.1"), 2, "cannot listen at 256.1.1.1"),
     ],
 )
