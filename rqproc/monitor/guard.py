@@ -14,12 +14,12 @@ Knows requests as ASGI has them. Must not know what is served.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 COOKIE = "rqproc_token"
+"""Beginning of the cookie's name, see ``cookie_name``."""
 HEADER = "x-rqproc"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -95,17 +95,33 @@ class Guard:
     def _knows_token(self, asked: Asked) -> bool:
         scheme, _, bearer = asked.headers.get("authorization", "").partition(" ")
         given = [bearer.strip()] if scheme.lower() == "bearer" else []
-        try:
-            cookie = SimpleCookie(asked.headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        given += [cookie.value] if cookie else []
+        name = cookie_name(asked.headers.get("host", ""))
+        given += _cookies(asked.headers.get("cookie", ""), name)
         given += parse_qs(asked.query).get("token", []) if asked.method == "GET" else []
         return any(map(self.is_token, given))
 
     def is_token(self, given: str) -> bool:
         """Compare in a time that does not depend on what is given."""
-        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token or b"")
+        if self._token is None:
+            return False
+        return hmac.compare_digest(given.encode(errors="surrogatepass"), self._token)
+
+
+def cookie_name(host: str) -> str:
+    """Return the name of the cookie with the token, for a Host header.
+
+    It has the port: cookies are of a host, and several pages may be reached by one.
+    """
+    port = host.rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isascii() and port.isdigit() else COOKIE
+
+
+def _cookies(header: str, name: str) -> Iterator[str]:
+    """Yield the values of a cookie; odd ones of other applications on the host are passed over."""
+    for pair in header.split(";"):
+        found, _, value = pair.strip().partition("=")
+        if found == name:
+            yield unquote(value)
 
 
 def host_name(host: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -31,7 +32,7 @@ from rqproc.client import Client
 from rqproc.errors import InvalidId, RqprocError
 from rqproc.ids import canonical
 from rqproc.model import DEFAULT_RESOURCE
-from rqproc.monitor.guard import COOKIE, SECURITY_HEADERS, Asked, Guard
+from rqproc.monitor.guard import SECURITY_HEADERS, Asked, Guard, cookie_name
 from rqproc.monitor.monitor import Monitor
 from rqproc.monitor.texts import lines
 
@@ -214,5 +215,7 @@ class Guarded:
             return None
         # The token goes out of the address, where others may read it over one's shoulder.
         found = RedirectResponse("/", status_code=303)
-        found.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        if self._guard.is_token(token):
+            name = cookie_name(headers.get("host", ""))
+            found.set_cookie(name, quote(token, safe=""), httponly=True, samesite="strict")
         return found

@@ -62,7 +62,10 @@ def test_a_post_of_the_page_itself_is_served() -> None:
     ("headers", "query"),
     [
         ({"authorization": f"Bearer {TOKEN}"}, ""),
-        ({"cookie": f"other=1; {COOKIE}={TOKEN}"}, ""),
+        ({"cookie": f"other=1; {COOKIE}_8420={TOKEN}"}, ""),
+        ({"cookie": f'a={{"x":1}}; {COOKIE}_8420={TOKEN}'}, ""),
+        ({"cookie": f"a=b c; a[0]=1; a; \u00fc=1; {COOKIE}_8420={TOKEN}"}, ""),
+        ({"cookie": f"{COOKIE}_8420=another; {COOKIE}_8420={TOKEN}"}, ""),
         ({}, f"token={TOKEN}"),
     ],
 )
@@ -77,7 +80,8 @@ def test_who_has_the_token_is_served(headers: dict[str, str], query: str) -> Non
         ({"authorization": "Bearer another"}, ""),
         ({"authorization": f"Basic {TOKEN}"}, ""),
         ({"authorization": "Bearer "}, ""),
-        ({"cookie": f"{COOKIE}=x"}, "token="),
+        ({"cookie": f"{COOKIE}_8420=x"}, "token="),
+        ({"cookie": f"{COOKIE}_8421={TOKEN}"}, ""),
         ({"cookie": '"\\'}, "token=%ff"),
         ({}, f"token={TOKEN}x"),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from unit.watched import Cluster
@@ -62,3 +63,22 @@ def test_half_a_character_in_a_message_is_told_as_all_else_is() -> None:
 def test_an_order_that_names_no_node_is_refused(body: bytes) -> None:
     status, _, told = asked("/api/drain", method="POST", body=body)
     assert (status, json.loads(told)) == (400, {"error": 'send {"node": NAME}'})
+
+
+def test_the_cookie_has_the_port_in_its_name_and_goes_with_a_right_token_alone() -> None:
+    token = 'a "long"; token%'
+    status, headers, _ = asked("/", query=f"token={quote(token)}", token=token)
+    assert (status, headers["location"]) == (303, "/")
+    cookie = headers["set-cookie"].partition(";")[0]
+    assert cookie.startswith("rqproc_token_8420=")
+    assert asked("/", token=token, cookie=cookie)[0] == 200
+    status, headers, _ = asked("/", query="token=another", token=token, cookie=cookie)
+    assert status == 303
+    assert "set-cookie" not in headers
+
+
+@pytest.mark.parametrize("query", ["token=some-token", "token=%E2%82%AC", "token=%ff"])
+def test_a_page_without_token_sets_no_cookie(query: str) -> None:
+    status, headers, _ = asked("/", query=query)
+    assert (status, headers["location"]) == (303, "/")
+    assert "set-cookie" not in headers
