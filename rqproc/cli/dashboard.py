@@ -6,6 +6,7 @@ from types import ModuleType
 
 import click
 
+from rqproc.cli.output import Finite
 from rqproc.cli.root import Target
 from rqproc.client import Client
 from rqproc.errors import ConfigError
@@ -37,7 +38,7 @@ Examples:
 )  # fmt: skip
 @click.option("--read-only", is_flag=True, help="Nodes cannot be drained by the page.")
 @click.option(
-    "--interval", "-i", "interval_s", metavar="SECONDS", type=click.FloatRange(0.1, 3600.0),
+    "--interval", "-i", "interval_s", metavar="SECONDS", type=Finite(0.1, 3600.0),
     default=1.0, show_default=True, help="Time between two looks at the cluster.",
 )  # fmt: skip
 @click.option("--open", "opens", is_flag=True, help="Open it in the browser of this machine.")

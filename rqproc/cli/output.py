@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 from typing import IO, Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 
@@ -22,6 +23,18 @@ def console(file: IO[str] | None = None) -> Console:
     """Return a console that does not cut tables where the output is no terminal."""
     out = file or sys.stdout
     return Console(file=out, width=None if out.isatty() else WIDE, highlight=False)
+
+
+class Finite(click.FloatRange):
+    """A number in a range, which "nan" is not, though no bound keeps it out."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return found
 
 
 def json_text(shape: object) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from rqproc.cli.keys import KeyReader
-from rqproc.cli.output import console, end_as_by_ctrl_c
+from rqproc.cli.output import Finite, console, end_as_by_ctrl_c
 from rqproc.cli.root import Target
 from rqproc.cli.top_state import Action, Drain, LookUp, State, press
 from rqproc.cli.top_view import plain, screen
@@ -42,7 +42,7 @@ you have said y, q or Ctrl-C ends.
 """
 )
 @click.option(
-    "--interval", "-i", "interval_s", metavar="SECONDS", type=click.FloatRange(0.1, 3600.0),
+    "--interval", "-i", "interval_s", metavar="SECONDS", type=Finite(0.1, 3600.0),
     default=1.0, show_default=True, help="Time between two looks.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for each look.")
