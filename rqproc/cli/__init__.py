@@ -7,15 +7,20 @@ else to stderr.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 
 INTERRUPTED = 130
+UNWRITABLE = (errno.EBADF, errno.EIO, errno.ENOSPC)
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    if sys.stdout is None:  # closed by the caller: to write there is an error that can be told
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot carry is spelled out
             stream.reconfigure(errors="backslashreplace")
@@ -26,7 +31,7 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     import click
 
-    from rqproc.cli.root import rqproc
+    from rqproc.cli.root import ReaderGone, rqproc
     from rqproc.errors import RqprocError
 
     try:
@@ -42,7 +47,20 @@ def run(args: Sequence[str] | None = None) -> int:
     except RqprocError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe has gone; so may we, in silence
+    except (ReaderGone, SystemExit) as error:  # rich ends by the latter
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _give_up_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        click.echo(f"error: cannot write to standard output: {error.strerror}", err=True)
+        _give_up_stdout()
+        return 1
     return code if isinstance(code, int) else 0
+
+
+def _give_up_stdout() -> None:
+    """Have the interpreter throw away, as it ends, what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,8 +39,18 @@ class Target:
     namespace: str | None
 
 
+class ReaderGone(Exception):
+    """Whoever read the output through a pipe reads no more: no fault of anybody's."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported by name."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # of which click makes exit code 1
+            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
