@@ -263,9 +263,9 @@ async function drain(node) {
       method: "POST", headers: { "Content-Type": "application/json", "X-Rqproc": "drain" }, body: JSON.stringify({ node }),
     });
     const told = await answer.json().catch(() => ({ error: answer.statusText }));
-    if (told.error) say(told.error, "lost");
+    if (told.error) complain(told.error);
   } catch (error) {
-    say(`${node} was not drained: ${error.message}`, "lost");
+    complain(`${node} was not drained: ${error.message}`);
   }
 }
 
@@ -277,10 +277,19 @@ function say(text, kind) {
   state.className = kind;
 }
 
+// What an order has ended in is left for long enough to be read.
+const READABLE_MS = 10_000;
+let readUntil = 0;
+
+function complain(text) {
+  readUntil = Date.now() + READABLE_MS;
+  say(text, "lost");
+}
+
 const stream = new EventSource("api/news");
 stream.addEventListener("history", (event) => Plots.begin(JSON.parse(event.data)));
 stream.addEventListener("overview", (event) => {
-  say("live", "live");
+  if (Date.now() > readUntil) say("live", "live");
   show(JSON.parse(event.data));
 });
 stream.addEventListener("error", () => {
