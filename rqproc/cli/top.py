@@ -65,7 +65,7 @@ def top(target: Target, interval_s: float, as_json: bool, count: int | None) -> 
         monitor.look()
         if as_json:
             _print_lines(monitor, interval_s, count)
-        elif sys.stdout.isatty() and sys.stdin.isatty():
+        elif sys.stdout.isatty() and sys.stdin.isatty() and not Console().is_dumb_terminal:
             end_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
             _Screen(client, monitor, interval_s).run()
         else:

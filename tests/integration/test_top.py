@@ -24,7 +24,9 @@ from integration.kit import Line
 class Terminal:
     """A terminal in which ``rqproc top`` runs, read as a person reads it."""
 
-    def __init__(self, cluster: Cluster, columns: int, rows: int) -> None:
+    def __init__(
+        self, cluster: Cluster, columns: int, rows: int, kind: str = "xterm-256color"
+    ) -> None:
         self._ours, theirs = pty.openpty()
         size = struct.pack("HHHH", rows, columns, 0, 0)
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
@@ -33,7 +35,7 @@ class Terminal:
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self.raw = b""
-        environ = {**kit.environ(cluster.url, cluster.namespace), "TERM": "xterm-256color"}
+        environ = {**kit.environ(cluster.url, cluster.namespace), "TERM": kind}
         environ.pop("COLUMNS", None)
         environ.pop("LINES", None)
         self.process = subprocess.Popen(
@@ -188,3 +190,13 @@ def test_forty_columns_are_enough(three: Cluster, columns: int) -> None:
     with terminal(three, columns, 16) as shown:
         text = shown.shows("node ", "req/s", "p99", "a ", "b ", "c ")
         assert "Traceback" not in text
+
+
+def test_a_terminal_that_cannot_move_its_cursor_has_the_plain_table(three: Cluster) -> None:
+    shown = Terminal(three, 100, 30, kind="dumb")
+    try:
+        assert shown.ends() == 0
+        assert "3 nodes" in shown.text()
+        assert b"\x1b" not in shown.raw
+    finally:
+        shown.close()
