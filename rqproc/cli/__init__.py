@@ -1,8 +1,8 @@
 """The command line: parse, call, print, exit code. No decisions are taken here.
 
-Exit codes: 0 ok; 1 a handler failed; 2 usage; 3 no live node; 4 timeout; 5 Redis unreachable;
-6 overloaded; 75 a node has reached a limit of its own; 130 Ctrl-C. Results go to stdout, everything
-else to stderr.
+Exit codes: 0 ok; 1 a handler failed, or the output cannot be written; 2 usage; 3 no live node;
+4 timeout; 5 Redis unreachable; 6 overloaded; 75 a node has reached a limit of its own; 130 Ctrl-C.
+Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
+from contextlib import suppress
 from secrets import token_urlsafe
 from types import TracebackType
 from urllib.parse import quote
@@ -33,6 +34,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def as_bound(host: str) -> str:
+    """Return an address as it is bound, which browsers say too: "127.0.0.1" for "127.1".
+
+    Raises:
+        ConfigError: it is empty.
+    """
+    if not host:
+        raise ConfigError("the address to listen at is empty: 127.0.0.1 is for this machine alone")
+    with suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    return host
+
+
 class Dashboard:
     """One page of one cluster.
 
@@ -53,6 +69,7 @@ class Dashboard:
         self, client: Client, *, host: str = "127.0.0.1", port: int = 0,
         token: str | None = None, read_only: bool = False, interval_s: float = 1.0,
     ) -> None:  # fmt: skip
+        host = as_bound(host)
         if token is None and not is_loopback(host):
             token = token_urlsafe(24)
         self.token = token
@@ -60,7 +77,7 @@ class Dashboard:
         at = self._socket.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         hosts: tuple[str, ...] = ()
-        if host in ("0.0.0.0", "::", ""):  # noqa: S104  # compared, not listened at
+        if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened at
             shown = socket.gethostname()
         elif is_loopback(host):
             hosts = (*LOOPBACK, host)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from rqproc.errors import ConfigError
 from rqproc.monitor.guard import COOKIE, LOOPBACK, SECURITY_HEADERS, Asked, Guard
-from rqproc.monitor.serving import is_loopback
+from rqproc.monitor.serving import as_bound, is_loopback
 
 HOST = "127.0.0.1:8420"
 TOKEN = "a-long-token"
@@ -113,3 +114,19 @@ def test_no_page_may_frame_this_one_nor_run_what_is_not_from_here() -> None:
 def test_loopback_is_told_from_other_addresses(host: str) -> None:
     assert is_loopback(host)
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.4", "web-1", "")))
+
+
+@pytest.mark.parametrize(
+    ("host", "bound"),
+    [
+        ("127.1", "127.0.0.1"), ("0", "0.0.0.0"), ("::0", "::"), ("127.0.0.1", "127.0.0.1"),
+        ("some.host", "some.host"),
+    ],
+)  # fmt: skip
+def test_an_address_is_named_as_browsers_name_it(host: str, bound: str) -> None:
+    assert as_bound(host) == bound
+
+
+def test_an_empty_address_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is empty"):
+        as_bound("")
