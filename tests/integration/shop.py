@@ -140,6 +140,15 @@ def gated(id: Any, tag: object = "-") -> dict[str, Any]:
 
 
 @app.resource(ttl=0)
+async def agated(id: Any, tag: object = "-") -> dict[str, Any]:
+    _begin(tag)
+    await asyncio.to_thread(_wait)
+    counted = _count()
+    _end(tag)
+    return counted
+
+
+@app.resource(ttl=0)
 def echo(id: Any, *args: Any, **kwargs: Any) -> Any:
     return {"id": id, "args": list(args), "kwargs": kwargs, "token": current().token}
 

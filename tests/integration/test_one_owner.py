@@ -16,17 +16,20 @@ from rq import Queue
 from rqproc import AsyncClient, Client
 
 CALLER = """
-import asyncio, json, sys
+import asyncio, json, sys, time
 import rqproc
 from shop import price
 
 id = int(sys.argv[1])
+job = price.enqueue(id)
+while not (result := job.latest_result()):
+    time.sleep(0.01)
 answers = [
     price.request(id),
     rqproc.request(id, resource="price"),
     price.request_many([id])[id],
     asyncio.run(price.arequest(id)),
-    price.enqueue(id).latest_result(timeout=4).return_value,
+    result.return_value,
 ]
 print(json.dumps(answers))
 """
@@ -44,7 +47,8 @@ def _asked_by_plain_rq(book: Book, id: int) -> object:
     job = Queue("rqproc.shop", connection=book.redis).enqueue(
         "rqproc.request", id, resource="price"
     )
-    result = job.latest_result(timeout=4)
+    kit.ended(job)
+    result = job.latest_result()
     assert result
     return result.return_value
 

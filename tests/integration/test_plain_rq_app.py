@@ -19,7 +19,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from rqproc import Client
 
 APPLICATION = """
-import json, os, sys
+import json, os, sys, time
 sys.modules["rqproc"] = None  # an import of it fails
 from redis import Redis
 from rq import Queue
@@ -32,7 +32,8 @@ queue = Queue(name, connection=connection, serializer=serializer)
 calls = json.loads(sys.argv[2])
 jobs = [queue.enqueue(function, *args, **kwargs) for function, args, kwargs in calls]
 for job in jobs:
-    result = job.latest_result(timeout=4)
+    while not (result := job.latest_result()):
+        time.sleep(0.01)
     print(json.dumps([job.get_status(), job.return_value(), (result.exc_string or "")[-60:]]))
 connection.close()
 """
@@ -75,7 +76,7 @@ def test_a_result_comes_in_the_serializer_of_its_job(
 ) -> None:
     queue = Queue("rqproc.shop", connection=book.redis, serializer=serializer)
     job = queue.enqueue("rqproc.request", ids(1)[0], resource="charge")
-    assert job.latest_result(timeout=4)
+    assert kit.ended(job) == JobStatus.FINISHED
     found = Job.fetch(job.id, connection=book.redis, serializer=serializer)
     assert found.return_value()["n"] == 1
 
@@ -93,7 +94,8 @@ def test_arguments_go_to_the_handler_of_a_resource_named_in_either_way(
     )
     direct = queue.enqueue("shop.echo", id, 1, a=2)
     for job in (explicit, direct):
-        result = job.latest_result(timeout=4)
+        kit.ended(job)
+        result = job.latest_result()
         assert result
         assert (result.return_value["args"], result.return_value["kwargs"]) == ([1], {"a": 2})
 
@@ -101,8 +103,7 @@ def test_arguments_go_to_the_handler_of_a_resource_named_in_either_way(
 def test_a_failure_is_in_rqs_registry(client: Client, book: Book, ids: Fresh) -> None:
     queue = Queue("rqproc.shop", connection=book.redis)
     job = queue.enqueue("rqproc.request", ids(1)[0], resource="explode", failure_ttl=100)
-    assert job.latest_result(timeout=4)
-    assert job.get_status() == JobStatus.FAILED
+    assert kit.ended(job) == JobStatus.FAILED
     assert job.id in FailedJobRegistry(queue=queue)
     assert 90 <= book.redis.ttl(f"rq:job:{job.id}") <= 100
 
@@ -112,7 +113,8 @@ def test_a_large_argument_that_rq_compresses_is_read(
 ) -> None:
     text = "x" * 60_000
     job = Queue("rqproc.shop", connection=book.redis).enqueue("echo", ids(1)[0], text)
-    result = job.latest_result(timeout=4)
+    kit.ended(job)
+    result = job.latest_result()
     assert result
     assert result.return_value["args"] == [text]
 
@@ -126,7 +128,7 @@ def test_jobs_wait_where_no_node_is_alive_and_are_served_when_one_joins(
     assert {job.get_status() for job in jobs} == {JobStatus.QUEUED}
     cluster.start("a")
     for job in jobs:
-        assert job.latest_result(timeout=4)
+        assert kit.ended(job) == JobStatus.FINISHED
     assert [book.count("charge", id) for id in asked] == [1] * 4
 
 
@@ -139,7 +141,7 @@ def test_a_job_with_a_ttl_that_has_passed_is_not_run(
     kit.eventually(lambda: not book.redis.exists(job.key))
     last = queue.enqueue("rqproc.request", other, resource="charge")
     cluster.start("a")
-    assert last.latest_result(timeout=4)
+    assert kit.ended(last) == JobStatus.FINISHED
     assert (book.count("charge", late), book.count("charge", other)) == (0, 1)
 
 

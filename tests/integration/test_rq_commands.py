@@ -112,7 +112,7 @@ def test_a_job_that_waits_is_not_executing_and_ends_at_a_command_for_it(
     with pytest.raises(InvalidJobOperation):
         _stop(book, second.id)
     channel = f"rq:pubsub:rqproc.{heard.namespace}.{heard.client.owner(id)}"
-    kit.eventually(lambda: queue.count == 2)
+    kit.until_taken(heard.client, [id], 3)
     book.redis.publish(channel, json.dumps({"command": "stop-job", "job_id": second.id}))
     assert kit.ended(second) == JobStatus.STOPPED
     book.release("gated", id, times=3)
