@@ -26,6 +26,7 @@ import pytest
 import redis
 from preloaded import Forked, may_fork
 from rq.job import Job, JobStatus
+from watch import Watch
 
 import rqproc
 from rqproc import Client, cli
@@ -63,6 +64,18 @@ def eventually(
         if time.monotonic() >= end:
             raise AssertionError(f"not within {within_s:g} s: {what or look}")
         time.sleep(every_s)
+
+
+def promptly(look: Callable[[], T], *, within_s: float, what: str = "") -> T:
+    """The same, of what has to be so soon: what a busy machine adds does not count."""
+    watch = Watch()
+    try:
+        while not (found := look()):
+            assert watch.s < within_s, f"not within {within_s:g} s: {what or look}"
+            time.sleep(0.01)
+        return found
+    finally:
+        watch.stop()
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from rqproc import App, AsyncClient, Client
 from rqproc.errors import HandlerFailed
 from rqproc.model import Reply
 
-TTL_S = 2.0  # of the resource `brief`
+TTL_S = 0.6  # of the resource `brief`
 PATIENT = ("--lease", "10", "--heartbeat", "0.3")
 
 
@@ -297,7 +297,7 @@ def test_others_hear_of_it(caller: Client, client: Client, ids: Fresh) -> None:
     for n in range(1, 10):
         assert kept(caller, one).value["n"] == n
         client.invalidate(one, "price")
-        kit.eventually(lambda n=n: newer(caller, one, n))
+        kit.promptly(lambda n=n: newer(caller, one, n), within_s=1.0)
     assert caller.reply(other, "price").source == "near"
 
 
@@ -325,7 +325,7 @@ def test_they_hear_of_it_though_its_owner_has_changed(cluster: Cluster, ids: Fre
         assert cluster.nodes.pop("a").stop() == 0
         assert caller.reply(id, "price").source == "near"
         assert cluster.client.invalidate(id, "price") is False
-        kit.eventually(lambda: newer(caller, id, 1))
+        kit.promptly(lambda: newer(caller, id, 1), within_s=1.0)
 
 
 def test_no_value_from_before_an_invalidation_is_served_when_it_has_been_heard(

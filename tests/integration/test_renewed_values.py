@@ -181,7 +181,7 @@ def test_near_caches_hear_of_what_is_set_and_refreshed(
             kit.eventually(lambda: near.reply(id, "price").source == "near")
             change()
             now = client.request(id, "price")
-            kit.eventually(lambda now=now: near.request(id, "price") == now, within_s=1.0)
+            kit.promptly(lambda now=now: near.request(id, "price") == now, within_s=1.0)
         kit.eventually(lambda: near.reply(id, "price").source == "near")
         assert near.set(id, "own", "price") is True
         assert near.request(id, "price") == "own", "it need not wait for what is published"

@@ -19,6 +19,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Running
+from rq.job import JobStatus
 from watch import Watch
 
 pytestmark = pytest.mark.slow
@@ -76,7 +77,7 @@ def test_a_killed_child_is_reported_at_once_and_started_anew(
         watch = Watch()
         os.kill(victim, signal.SIGKILL)
         book.started("gated", id)
-        assert watch.stop() < 2, "the lease is 30 s"
+        assert watch.stop() < 10, "the lease is 30 s"
         book.release("gated", id)
         assert held.result().value["n"] == 1
     pair.says(rf"w-1 \(pid {victim}\) died: SIGKILL; starting it anew")
@@ -110,7 +111,7 @@ def test_children_without_their_supervisor_drain_and_end(
     pair.kill()
     kit.eventually(lambda: cluster.client.members() == ())
     book.release("gated", id)
-    assert job.latest_result(timeout=4)
+    assert kit.ended(job) == JobStatus.FINISHED
     kit.eventually(lambda: not any(_alive(pid) for pid in pids), what="the children's end")
 
 
@@ -122,13 +123,13 @@ def test_a_child_that_dies_again_and_again_does_not_delay_the_report_of_another(
         os.kill(pid, signal.SIGKILL)
         kit.eventually(lambda: _pids(cluster).get(name) != pid)
 
-    for _ in range(4):  # pauses of 0.1, 0.2, 0.4, 0.8 s
+    for _ in range(5):  # pauses of 0.1, 0.2, 0.4, 0.8 s; the last, of 1.6 s, goes on below
         kill("w-1")
     other = _pids(cluster)["w-2"]
     watch = Watch()
     os.kill(other, signal.SIGKILL)
     kit.eventually(lambda: _pids(cluster).get("w-2") != other)
-    assert watch.stop() < 0.4
+    assert watch.stop() < 1.2
 
 
 def test_a_child_whose_name_is_still_taken_waits_for_it(cluster: Cluster) -> None:
