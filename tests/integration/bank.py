@@ -85,7 +85,7 @@ class Account(Base):
     """It stays until its node has to let it go."""
 
 
-@app.stateful(idle=1.5, timeout=0.5)
+@app.stateful(idle=2.5, timeout=1.5)
 class Brief(Base):
     """It is closed soon, and may not take long."""
 
@@ -100,7 +100,7 @@ class Picky(Base):
         super().__init__(id, state)
 
 
-@app.stateful(idle=1.5, timeout=0.5)
+@app.stateful(idle=2.5, timeout=1.5)
 class Counter:
     """With coroutines, it lives on the event loop."""
 

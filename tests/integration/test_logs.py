@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -52,8 +53,11 @@ def test_a_request_that_was_given_up_is_found_at_its_node(
 ) -> None:
     (node,) = cluster.start("a", options=("--log-level", "debug", *JSON))
     (id,) = ids(1)
-    with pytest.raises(RequestTimeout) as raised:
-        cluster.client.request(id, "gated", timeout=0.5)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cluster.client.request, id, "gated", timeout=2.0)
+        book.started("gated", id)  # a request that is given up before that is never run
+        with pytest.raises(RequestTimeout) as raised:
+            waiting.result()
     book.release("gated", id)
     found = kit.eventually(lambda: [e for e in _events(node, "answered") if e["id"] == id])
     assert [(line["request"], line["source"]) for line in found] == [(raised.value.request, "miss")]

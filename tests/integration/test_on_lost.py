@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from integration.kit import Book, Line
 from watch import Watch
 
 from rqproc import App, AsyncClient, Client, Reply, current
+from rqproc.calls.multiplexer import Multiplexer
 from rqproc.calls.retry import OUTAGE_S
 from rqproc.errors import (
     ConfigError,
@@ -30,6 +30,7 @@ from rqproc.errors import (
     RequestTimeout,
     UnknownResource,
 )
+from rqproc.local import fallback
 
 NOWHERE = "redis://127.0.0.1:1"
 HERE = f"{socket.gethostname()}:{os.getpid()}"
@@ -153,8 +154,7 @@ def test_fifty_callers_of_one_id_are_one_computation(cluster: Cluster, ids: Fres
 
     with app.client, ThreadPoolExecutor(50) as threads:
         waiting = [threads.submit(slow.reply, id) for _ in range(50)]
-        kit.eventually(lambda: runs)
-        time.sleep(0.5)  # for the others to come
+        kit.eventually(lambda: fallback._PROCESS.worker.survey().held == 50, what="all of them")
         go.set()
         replies = [caller.result(10) for caller in waiting]
     assert {(reply.value, reply.source) for reply in replies} == {(1, "local")}
@@ -261,8 +261,24 @@ def test_nor_is_a_resource_that_the_nodes_do_not_know(shop: str, ids: Fresh) -> 
         unheard_of.request(ids(1)[0])
 
 
-def test_a_slow_node_that_beats_is_waited_for(shop: str, book: Book, ids: Fresh) -> None:
+def _seen_withdrawals(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What servers have said of calls of this process that were to be taken back."""
+    said: list[object] = []
+    take_in = Multiplexer._withdrawn
+
+    def withdrawn(core: Multiplexer, reply: Any, places: Any) -> None:
+        take_in(core, reply, places)
+        said.append(reply)
+
+    monkeypatch.setattr(Multiplexer, "_withdrawn", withdrawn)
+    return said
+
+
+def test_a_slow_node_that_beats_is_waited_for(
+    shop: str, book: Book, ids: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (id,) = ids(1)
+    tried = _seen_withdrawals(monkeypatch)
     app = App(shop, namespace="shop")
 
     @app.resource(ttl=0, on_lost="local")
@@ -270,9 +286,9 @@ def test_a_slow_node_that_beats_is_waited_for(shop: str, book: Book, ids: Fresh)
         raise AssertionError("it ran")
 
     with app.client, ThreadPoolExecutor() as threads:
-        waiting = threads.submit(gated.with_options(timeout=3.0).reply, id)
+        waiting = threads.submit(gated.with_options(timeout=8.0).reply, id)
         book.started("gated", id)
-        time.sleep(2.4)  # past half of its timeout, and a nudge more
+        kit.eventually(lambda: tried, what="half of its timeout, where it is taken back if lost")
         book.release("gated", id)
         reply = waiting.result(5)
         assert (reply.source, reply.value["n"]) == ("miss", 1)
@@ -297,7 +313,7 @@ def test_a_request_decides_before_its_resource_before_the_client(away: Here) -> 
 
     def answers(client: Client, resource: str, on_lost: Any = None) -> bool:
         try:
-            return bool(client.request(1, resource, timeout=0.5, on_lost=on_lost))
+            return bool(client.request(1, resource, timeout=1.5, on_lost=on_lost))
         except RedisUnavailable:
             return False
 
@@ -309,9 +325,9 @@ def test_a_request_decides_before_its_resource_before_the_client(away: Here) -> 
     with Client(NOWHERE, on_lost="local", app={"plain": plain}) as client:
         assert answers(client, "plain")
     with app.client:
-        assert mild.with_options(timeout=0.5).request(1) == 1
+        assert mild.with_options(timeout=1.5).request(1) == 1
         with pytest.raises(RedisUnavailable):
-            mild.with_options(timeout=0.5, on_lost="error").request(1)
+            mild.with_options(timeout=1.5, on_lost="error").request(1)
 
 
 def test_without_the_handler_local_is_a_mistake_at_once(shop: str, away: Here) -> None:
@@ -360,7 +376,7 @@ def typed(capsys: pytest.CaptureFixture[str]) -> Line:
     return Line(capsys)
 
 
-SOON = ("-t", "0.5")
+SOON = ("-t", "2")
 
 
 def test_the_command_runs_the_apps_handler(typed: Line, prices: str) -> None:

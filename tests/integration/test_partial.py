@@ -30,8 +30,8 @@ def test_what_came_by_the_deadline_is_told_from_what_did_not(
     book.release("slow_price", quick)
     client.request(quick, "slow_price")
     asked = [late, str(quick), later]
-    found = client.request_many(asked, "slow_price", timeout=0.7, partial=True)
-    replies = client.reply_many(asked, "slow_price", timeout=0.2)
+    found = client.request_many(asked, "slow_price", timeout=1.4, partial=True)
+    replies = client.reply_many(asked, "slow_price", timeout=1.4)
     for id in (late, later):
         book.release("slow_price", id)
     assert isinstance(found, Partial)

@@ -17,7 +17,8 @@ from rqproc.errors import HandlerFailed, HandlerTimeout, Overloaded, RateLimited
 from rqproc.model import Reply
 from rqproc.testing import Kit
 
-TTL_S = 1.0
+TTL_S = 2.0
+"""Enough, on a busy machine, to read what was made from where it is kept."""
 LATE_S = 30.0
 
 app = App()
@@ -109,7 +110,7 @@ def rare(id: Any) -> int:
     return nth(id)
 
 
-@app.resource(ttl=0, rate_per_id=1)
+@app.resource(ttl=0, rate_per_id=0.5)
 def steady(id: Any) -> int:
     return nth(id)
 
@@ -244,7 +245,7 @@ def test_a_hit_late_in_its_life_has_the_next_value_made(cluster: Kit) -> None:
     cluster.advance(TTL_S)
     reply = cluster.reply(ahead, 1)
     assert (reply.value, reply.source) == (1, "hit")
-    assert 90 < reply.expires_in_s <= 99 * TTL_S
+    assert 90 * TTL_S < reply.expires_in_s <= 99 * TTL_S
     while (value := cluster.request(ahead, 1)) == 1:
         cluster.advance(0.01)
     assert value == 2
@@ -402,8 +403,8 @@ def test_who_would_wait_beyond_its_time_for_a_run_is_refused_at_once(alone: Kit)
 def test_who_has_time_waits_for_its_run(alone: Kit) -> None:
     begun_s = alone.now_s
     assert [alone.request(steady, 1, timeout=20) for _ in range(3)] == [1, 2, 3]
-    assert alone.now_s - begun_s >= 2.0
-    assert alone.request(steady, 2, timeout=0.9) == 1, "each id has its own"
+    assert alone.now_s - begun_s >= 4.0
+    assert alone.request(steady, 2, timeout=1.9) == 1, "each id has its own"
 
 
 def test_a_node_that_leaves_ends_what_waits_for_its_rate(cluster: Kit) -> None:
@@ -411,7 +412,9 @@ def test_a_node_that_leaves_ends_what_waits_for_its_rate(cluster: Kit) -> None:
     assert owner
     assert cluster.request(steady, 1) == 1
     call = cluster.start(steady, 1)
-    kit.eventually(lambda: sum(node.held for node in app.client.membership().nodes) == 1)
+    kit.eventually(
+        lambda: call.done or sum(node.held for node in app.client.membership().nodes) == 1
+    )
     cluster.leave(owner)
     assert call.result() == 2, "it has run where it was asked"
     cluster.assert_serial()

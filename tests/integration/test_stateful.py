@@ -195,7 +195,7 @@ def test_an_id_whose_close_hangs_is_refused_until_it_ends(
     stuck, other = ids(2)
     bank.call(stuck, "deposit", 5, of="Brief")
     bank.call(stuck, "close_like", "hangs", of="Brief")
-    bank.cluster.nodes["a"].says("is stuck: it runs for more than 0.5 s")
+    bank.cluster.nodes["a"].says("is stuck: it runs for more than 1.5 s")
     with pytest.raises(HandlerTimeout) as caught:
         bank.call(stuck, "deposit", 1, of="Brief")
     assert caught.value.stuck
