@@ -237,7 +237,7 @@ def test_a_test_that_fails_in_a_hold_leaves_nothing_behind() -> None:
     threads = threading.active_count()
     with pytest.raises(ZeroDivisionError):
         fail_in_a_hold()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads, "fewer, where one of another test has ended"
     with LocalCluster(app) as cluster:
         assert cluster.request(price, 42) == {"id": 42}
 

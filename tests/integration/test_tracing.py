@@ -64,7 +64,8 @@ def written(path: Path, *names: str) -> list[Found]:
 
     def look() -> list[Found]:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        found = {span["name"]: span for span in map(json.loads, lines)}
+        whole = [line for line in lines if line.endswith("\n")]  # the last may be half written
+        found = {span["name"]: span for span in map(json.loads, whole)}
         return [found[name] for name in names] if found.keys() >= set(names) else []
 
     return kit.eventually(look, what=f"spans {names}")
