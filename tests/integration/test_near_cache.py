@@ -25,7 +25,7 @@ from rqproc import App, AsyncClient, Client
 from rqproc.errors import HandlerFailed
 from rqproc.model import Reply
 
-TTL_S = 0.6  # of the resource `brief`
+TTL_S = 2.0  # of the resource `brief`
 PATIENT = ("--lease", "10", "--heartbeat", "0.3")
 
 

@@ -124,7 +124,8 @@ class _Judge:
 
     def __call__(self, way: Way, chunk: bytes) -> Fate:
         if way == "requests":
-            self._asked.extend(map(self._ask, _read(self._requests, chunk)))
+            commands = _read(self._requests, chunk)
+            self._asked.extend(self._ask(one) for one in commands if not _subscribes(one))
             return "passes"
         # Each of them counts, those too that come after one that is lost.
         lost = [self._is_lost(reply) for reply in _read(self._replies, chunk)]
@@ -150,6 +151,11 @@ class _Judge:
         elif asked is _Asked.DOOMED:
             self._port.doomed += 1  # it was not carried out: the next one is, in its place
         return asked is _Asked.DOOMED and not unknown
+
+
+def _subscribes(command: Sequence[bytes]) -> bool:
+    """Whether it is answered by a push for each channel, and by no reply."""
+    return b"SUBSCRIBE" in bytes(command[0]).upper()
 
 
 def _read(reader: hiredis.Reader, chunk: bytes) -> Iterator[Any]:
