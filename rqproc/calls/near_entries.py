@@ -148,9 +148,9 @@ class Near:
 
     def drop_all(self, resource: str | None) -> None:
         """All ids of a resource were dropped, or all there are."""
-        keys = [key for key in snapshot(self._places) if resource in (None, key[0])]
-        for key in keys:
-            self._places.pop(key, None)
+        for key in snapshot(self._places):
+            if resource in (None, key[0]):
+                self._places.pop(key, None)
 
     def discard(self, resource: str, id: Id, place: EntrySlot) -> None:
         """Take a place away in which nothing is kept, unless that has been done.

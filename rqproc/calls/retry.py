@@ -67,6 +67,11 @@ class Look(NamedTuple):
     again: bool = False
     withdraw: bool = False
 
+    @property
+    def connect_s(self) -> float:
+        """Seconds that an attempt to connect may take for it."""
+        return max(self.wait_s, self.grace_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:

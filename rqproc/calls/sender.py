@@ -171,7 +171,7 @@ class Sender:
     def _connect(self) -> OpenConnection:
         """Raises: ConnectionLost, Refused, RqprocError."""
         looks = snapshot(self.outbox.values())
-        within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
+        within_s = min((CONNECT_TIMEOUT_S, *(look.connect_s for look in looks)))
         self.patience_s = within_s
         connection = self._connector.connect(timeout_s=within_s, pushes=True)
         try:

@@ -178,7 +178,7 @@ class Tasks:
         """Whether an attempt to connect may take longer than one waits whose time is over; else it
         ends by itself, and tells why it has failed.
         """
-        return self._connects and self._connecting_s > max(look.wait_s, look.grace_s)
+        return self._connects and self._connecting_s > look.connect_s
 
     def _check_silence(self, grace_s: float) -> None:
         """Find the server silent for too long."""
@@ -269,7 +269,7 @@ class Tasks:
 
     async def _open(self) -> None:
         core, looks = self._core, self._outbox.values()
-        within_s = min((CONNECT_TIMEOUT_S, *(max(look.wait_s, look.grace_s) for look in looks)))
+        within_s = min((CONNECT_TIMEOUT_S, *(look.connect_s for look in looks)))
         self._connecting_s = within_s
         connection = AsyncConnection()
         try:
