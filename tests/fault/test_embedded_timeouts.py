@@ -113,8 +113,13 @@ def test_making_a_client_takes_no_time_of_its_own_for_a_stopped_server(
 
 
 def slow_program(tmp_path: Path, seconds: float) -> Path:
+    return program_after(tmp_path, f"sleep {seconds}")
+
+
+def program_after(tmp_path: Path, before: str) -> Path:
+    """Return a server's program that does something first."""
     program = tmp_path / "slow"
-    program.write_text(f'#!/bin/sh\nsleep {seconds}\nexec {find_binary()} "$@"\n')
+    program.write_text(f'#!/bin/sh\n{before}\nexec {find_binary()} "$@"\n')
     program.chmod(0o700)
     return program
 
@@ -134,12 +139,9 @@ def test_a_start_that_takes_longer_than_its_caller_has_goes_on_for_the_next(
 
 def test_the_loop_is_free_while_a_server_starts(places: Places, tmp_path: Path) -> None:
     """It does not become ready before the loop has turned so often."""
-    program, go = tmp_path / "waits", tmp_path / "go"
-    program.write_text(
-        f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nexec {find_binary()} "$@"\n'
-    )
-    program.chmod(0o700)
-    server = Embedded(places, program=program)
+    go = tmp_path / "go"
+    waits = f"while [ ! -e {go} ]; do sleep 0.05; done"
+    server = Embedded(places, program=program_after(tmp_path, waits))
 
     async def ask() -> int:
         async with AsyncClient(ServerBackend(way_to(server), Keys("late")), timeout=10) as client:
