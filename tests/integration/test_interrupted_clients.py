@@ -22,6 +22,7 @@ from watch import Watch
 from rqproc import App, Client
 from rqproc.calls.threads import CHECK_S
 
+SOON_S = 20.0
 PROMPT_S = 1.8
 """Sooner than anyone asks again for an answer that was lost."""
 
@@ -91,7 +92,7 @@ class Scene:
         self.begin()()
         self._threads = self._files = sys.maxsize
         self.check("the beginning")
-        self._threads, self._files = threading.active_count(), files()
+        self._threads, self._files = threads(), files()
 
     def check_others(self, at: str) -> None:
         """Who has waited meanwhile."""
@@ -101,10 +102,17 @@ class Scene:
         return sum(each["name"] == self._name for each in found)
 
     def _more_threads(self) -> int:
-        return threading.active_count() - self._threads
+        return threads() - self._threads
 
     def _more_files(self) -> int:
         return files() - self._files
+
+
+def threads() -> int:
+    """How many there are, without those that wait for the next handler: one more of them begins
+    where the others have not become idle yet.
+    """
+    return sum("rqproc-handler" not in thread.name for thread in threading.enumerate())
 
 
 def files() -> int:
@@ -249,8 +257,9 @@ SCENES = [
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
+    both = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: threading.Event().wait(0.01), range(2)))  # both threads are there
+        list(pool.map(lambda _: both.wait(SOON_S), range(2)))  # both threads are there
         yield pool
 
 
