@@ -159,8 +159,12 @@ class NodeSettings:
 
     @property
     def beat_timeout_s(self) -> float:
-        """Seconds for a heartbeat's answer: one that is lost leaves time for others."""
-        return min(self.heartbeat_s, (self.lease_s - self.heartbeat_s) / 3)
+        """Seconds for a heartbeat's answer: one that is lost leaves time for others.
+
+        A second at the least, where the lease has room for it: who beats often does not make a
+        server that is busy any faster.
+        """
+        return min(max(self.heartbeat_s, 1.0), (self.lease_s - self.heartbeat_s) / 3)
 
     @property
     def trust_s(self) -> float:

@@ -111,6 +111,16 @@ def test_a_node_stops_before_the_cluster_gives_its_ids_away() -> None:
         assert settings.heartbeat_s < settings.trust_s < lease_s
 
 
+@pytest.mark.parametrize(
+    ("lease_s", "heartbeat_s", "timeout_s"), [(5, 1, 1), (10, 0.2, 1), (60, 3, 3), (1, 0.4, 0.2)]
+)
+def test_a_heartbeat_may_take_a_second_where_the_lease_has_room_for_three(
+    lease_s: float, heartbeat_s: float, timeout_s: float
+) -> None:
+    settings = NodeSettings(lease_s=lease_s, heartbeat_s=heartbeat_s)
+    assert settings.beat_timeout_s == pytest.approx(timeout_s)
+
+
 def test_an_embedded_node_takes_every_setting_but_those_that_end_its_process() -> None:
     typed = get_type_hints(NodeOptions)
     known = get_type_hints(NodeSettings)
