@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import pytest
 from fault.load import Load
 from fault.proxy import CuttingProxy
-from fault.watched import free_ports
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Running
+from ports import free_ports
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
@@ -199,7 +199,9 @@ def test_a_server_that_is_full_is_told_at_once_and_its_nodes_keep_their_leases(
 
 
 def test_a_script_that_does_not_end_is_waited_for_and_named(shaken: Shaken, ids: Fresh) -> None:
-    with Trouble(shaken, ids(6)) as trouble, shaken.server.client() as client:
+    # It waits for as long as the script goes on: redis-py's own five seconds would end that.
+    patient = Redis.from_url(shaken.server.url, socket_timeout=None)
+    with Trouble(shaken, ids(6)) as trouble, patient as client:
         script = threading.Thread(target=_loop, args=(client,))
         script.start()
         time.sleep(LONGER_THAN_A_LEASE_S)  # the trouble itself
@@ -245,8 +247,10 @@ def test_a_server_that_is_flushed_again_and_again_is_served_again_afterwards(
 
 
 def test_a_server_that_is_still_reading_its_data_is_waited_for(shaken: Shaken, ids: Fresh) -> None:
-    for number in range(500):
-        shaken.admin.set(f"ballast:{number}", "x")
+    with shaken.admin.pipeline(transaction=False) as ballast:
+        for number in range(10_000):  # of 2 ms each: it is at it until it is told to hurry
+            ballast.set(f"ballast:{number}", "x")
+        ballast.execute()
     shaken.admin.bgrewriteaof()
     kit.eventually(lambda: _is_written(shaken.admin))
     with Trouble(shaken, ids(6)) as trouble:
@@ -254,6 +258,7 @@ def test_a_server_that_is_still_reading_its_data_is_waited_for(shaken: Shaken, i
         shaken.server.start(*READS_SLOWLY, wait=False)
         kit.eventually(lambda: _loading(shaken.admin) == 1)
         trouble.is_named("LOADING .* reading its data")
+        shaken.admin.config_set("key-load-delay", 0)
         kit.eventually(lambda: _loading(shaken.admin) == 0)
 
 

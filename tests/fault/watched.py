@@ -6,7 +6,6 @@ They know each other from the start, as they would after some seconds of running
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import ExitStack, suppress
@@ -17,6 +16,7 @@ from urllib.parse import urlencode
 
 import redis
 from integration import kit
+from ports import free_ports
 
 from rqproc.lab.servers import ServerProcess
 from rqproc.server.binary import find_binary
@@ -28,14 +28,6 @@ HUSH = "hu@sh"
 
 DOWN_AFTER_MS = 2000
 """A busy machine may keep a server that is well from answering for a good part of that."""
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        holders = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [holder.getsockname()[1] for holder in holders]
 
 
 class Watched:
@@ -65,9 +57,10 @@ class Watched:
             for sentinel in self.sentinels:
                 stack.enter_context(sentinel)
             for sentinel in self.sentinels:
-                sentinel.hurry()
+                sentinel.look_every(100)
             for sentinel in self.sentinels:
                 sentinel.settled()
+                sentinel.look_every(1000)  # who was heard five times as long ago is out of sight
             self._stack = stack.pop_all()
         return self
 
@@ -148,19 +141,19 @@ class Sentinel:
         with self.client() as client:
             kit.eventually(lambda: self._sees(client), what="a sentinel that sees them all")
 
-    def hurry(self) -> None:
-        """Look ten times a second, also for those that it has not found. Redis 7 and Valkey can."""
+    def look_every(self, ms: int) -> None:
+        """Look so often, also for those that it has not found. Redis 7 and Valkey can."""
         with self.client() as client, suppress(redis.ResponseError):
-            kit.eventually(lambda: self._hurries(client), every_s=0.005)
+            kit.eventually(lambda: self._looks_every(client, ms), every_s=0.005)
 
     def names(self) -> int:
         """The port of the server that it takes for the primary."""
         with self.client() as client:
             return int(client.sentinel_get_master_addr_by_name(NAME)[1])
 
-    def _hurries(self, client: redis.Redis) -> bool:
+    def _looks_every(self, client: redis.Redis, ms: int) -> bool:
         with suppress(redis.ConnectionError):
-            return bool(client.execute_command("SENTINEL", "DEBUG", "PING-PERIOD", 100))
+            return bool(client.execute_command("SENTINEL", "DEBUG", "PING-PERIOD", ms))
         return False
 
     def _sees(self, client: redis.Redis) -> bool:

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -76,11 +75,6 @@ def promptly(look: Callable[[], T], *, within_s: float, what: str = "") -> T:
         return found
     finally:
         watch.stop()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        return int(nobody.getsockname()[1])
 
 
 def get(port: int, path: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Line
+from ports import free_ports
 from rq.job import JobStatus
 
 from rqproc.cli.apps import load_app
@@ -173,11 +174,6 @@ def test_with_json_logs_every_line_is_json(cluster: Cluster) -> None:
     assert [line for line in node.lines if not line.startswith("{")] == []
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        return int(nobody.getsockname()[1])
-
-
 def _metrics(port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
@@ -189,7 +185,7 @@ def _metrics(port: int) -> dict[str, float]:
 
 def test_metrics_count_what_the_node_did(cluster: Cluster, ids: Fresh) -> None:
     pytest.importorskip("prometheus_client")
-    port = _free_port()
+    (port,) = free_ports(1)
     cluster.start("a", options=("--metrics-port", str(port)))
     kit.settle(cluster.client)
     one, other = ids(2)
@@ -207,7 +203,7 @@ def test_metrics_count_what_the_node_did(cluster: Cluster, ids: Fresh) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a second address of the machine's own")
 def test_metrics_are_served_at_one_path_and_at_the_addresses_asked_for(cluster: Cluster) -> None:
     pytest.importorskip("prometheus_client")
-    everywhere, here = _free_port(), _free_port()
+    everywhere, here = free_ports(2)
     cluster.start("a", options=("--metrics-port", str(everywhere)))
     cluster.start("b", options=("--metrics-port", str(here), "--metrics-host", "127.0.0.1"))
     for address in (f"127.0.0.1:{everywhere}", f"127.0.0.2:{everywhere}", f"127.0.0.1:{here}"):
@@ -225,7 +221,7 @@ def test_metrics_are_served_at_one_path_and_at_the_addresses_asked_for(cluster: 
 def test_a_metrics_host_that_is_not_this_machines_is_told(cluster: Cluster) -> None:
     pytest.importorskip("prometheus_client")
     for host in ("192.0.2.1", "no.such.host.invalid"):
-        options = ("--metrics-port", str(_free_port()), "--metrics-host", host)
+        options = ("--metrics-port", str(*free_ports(1)), "--metrics-host", host)
         with kit.node(cluster.url, cluster.namespace, "a", *options) as node:
             assert node.wait() == 2
         assert host in node.stderr

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from fault.watched import free_ports
 from integration import kit
+from ports import free_ports
 from rq import Queue
 from rq.job import JobStatus
 

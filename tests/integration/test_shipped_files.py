@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
+from ports import free_ports
 
 from rqproc.cli.docs import FILES, page
 from rqproc.cli.node import start
@@ -87,7 +88,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_a_node_serves(
     cluster: Cluster, ids: Fresh
 ) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
-    port = kit.free_port()
+    (port,) = free_ports(1)
     cluster.start("a", options=("--metrics-port", str(port)))
     cluster.client.request(ids(1)[0], "price")
     cluster.client.request_many(ids(1), "explode", return_exceptions=True)

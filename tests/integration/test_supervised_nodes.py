@@ -19,6 +19,7 @@ import pytest
 from integration import kit
 from integration.fixtures import Cluster, Fresh
 from integration.kit import Book, Running
+from ports import free_ports
 from rq.job import JobStatus
 from watch import Watch
 
@@ -151,28 +152,13 @@ def test_a_supervisor_whose_app_is_wrong_ends(cluster: Cluster) -> None:
     assert "cannot import" in supervisor.stderr
 
 
-def _two_free_ports() -> int:
-    """Return the first of two that are neighbours: below those that the kernel gives to whoever
-    asks for any, and apart from those of the other workers of this run.
-    """
-    first = 20000 + 2 * (os.getpid() % 5000)
-    for port in range(first, first + 2000, 2):
-        with (
-            suppress(OSError),
-            socket.create_server(("127.0.0.1", port)),
-            socket.create_server(("127.0.0.1", port + 1)),
-        ):
-            return port
-    raise AssertionError(f"no two free ports from {first} on")
-
-
 def test_each_child_has_a_metrics_port_of_its_own(cluster: Cluster) -> None:
     pytest.importorskip("prometheus_client")
-    port = _two_free_ports()
+    port, second = free_ports(2)
     options = ("--count", "2", "--metrics-port", str(port), "--metrics-host", "127.0.0.1")
     with kit.node(cluster.url, cluster.namespace, "w", *options) as supervisor:
         kit.eventually(lambda: cluster.client.members() == ("w-1", "w-2"))
-        for number in (port, port + 1):
+        for number in (port, second):
             socket.create_connection(("127.0.0.1", number), timeout=5).close()
             if sys.platform == "linux":  # where the machine has a second address of its own
                 with pytest.raises(ConnectionRefusedError):
@@ -199,10 +185,12 @@ def test_a_count_from_the_environment_is_the_supervisors_alone(cluster: Cluster)
     ) as supervisor:
         try:
             kit.eventually(lambda: cluster.client.members() or len(_marked(mark)) > 3)
-            names = kit.eventually(
-                lambda: cluster.client.members() if len(_marked(mark)) == 3 else ("too many",)
-            )
-            assert set(names) <= {"w-1", "w-2"}
+
+            def names() -> tuple[str, ...]:
+                running = len(_marked(mark))
+                return ("too many",) if running > 3 else cluster.client.members()[: running == 3]
+
+            assert set(kit.eventually(names)) <= {"w-1", "w-2"}
             assert supervisor.stop() == 0
         finally:
             _end_all(mark)
