@@ -13,6 +13,7 @@ from integration.kit import Book
 from watch import Watch
 
 from rqproc import Client
+from rqproc.calls import subscription
 from rqproc.calls.subscription import BEAT_S, TRUST_S
 from rqproc.errors import RqprocError
 from rqproc.lab.servers import ServerProcess
@@ -20,6 +21,7 @@ from rqproc.model import Reply
 
 WITHIN_S = 6.0
 STEADY = ("--lease", "10", "--heartbeat", "0.3")
+LONG_TRUST_S = 8.0
 SLACK_S = 0.2
 """Between our telling a process to stand still, or a proxy to be mute, and its doing so."""
 
@@ -66,6 +68,11 @@ def last_served(caller: Client, id: int, watch: Watch) -> float:
     return last
 
 
+def _ends_early(caller: Client, id: int) -> None:
+    """Wait until an id is not served from the caller's memory, long before any trust is over."""
+    kit.eventually(lambda: not _near(caller, id), within_s=LONG_TRUST_S - BEAT_S - 1.0)
+
+
 def test_a_server_that_stands_still_ends_it_when_its_last_word_is_too_old(
     own: tuple[ServerProcess, Cluster], ids: Fresh
 ) -> None:
@@ -99,8 +106,9 @@ def test_a_connection_that_leads_nowhere_any_more_ends_it_just_so(
 
 
 def test_a_subscription_that_is_cut_ends_it_at_once(
-    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy
+    cluster: Cluster, book: Book, ids: Fresh, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(subscription, "TRUST_S", LONG_TRUST_S)
     cluster.start("a", options=STEADY)
     one, other = ids(2)
     with Client(proxy.address, namespace=cluster.namespace, near=10) as caller:
@@ -111,8 +119,7 @@ def test_a_subscription_that_is_cut_ends_it_at_once(
         for found in book.redis.client_list():
             if found["sub"] == "1" and found["resp"] == "2":
                 book.redis.client_kill_filter(_id=found["id"])
-        watch = Watch()
-        assert last_served(caller, one, watch) < TRUST_S - BEAT_S, "before any trust is over"
+        _ends_early(caller, one)
         cluster.client.invalidate(one, "price")
         assert caller.reply(one, "price").value["n"] == 2
         proxy.swallow = lambda _: False
@@ -121,16 +128,16 @@ def test_a_subscription_that_is_cut_ends_it_at_once(
 
 
 def test_a_server_that_was_started_again_finds_it_empty(
-    own: tuple[ServerProcess, Cluster], ids: Fresh
+    own: tuple[ServerProcess, Cluster], ids: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(subscription, "TRUST_S", LONG_TRUST_S)
     server, cluster = own
     one, other = ids(2)
     with Client(server.url, namespace=cluster.namespace, near=10) as caller:
         kept(caller, one)
         kept(caller, other)
         server.kill()
-        watch = Watch()
-        assert last_served(caller, one, watch) < TRUST_S - BEAT_S, "before any trust is over"
+        _ends_early(caller, one)
         server.start()
         kept(caller, one)
         assert caller.reply(other, "price", timeout=5).source != "near"

@@ -49,7 +49,7 @@ def test_callers_of_a_killed_node_wait_a_lease_and_lose_nothing(
 def test_many_that_a_killed_node_had_are_answered_by_the_others(
     cluster: Cluster, book: Book, ids: Fresh
 ) -> None:
-    cluster.start("a", "b", "c", options=kit.BRISK)
+    cluster.start("a", "b", "c", options=OPTIONS)
     asked = ids(90)
     busy = next(id for id in asked if cluster.owner(id) is cluster.nodes["b"])
     for id in asked:

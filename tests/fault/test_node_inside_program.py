@@ -90,7 +90,7 @@ def test_a_program_that_was_stopped_past_its_lease_does_not_answer_itself(
     env = kit.environ(shop_server.url, "stopped")
     with (
         closing(house),
-        house.app.node(name="b", lease_s=LEASE_S, heartbeat_s=BEAT_S),
+        house.app.node(name="b", lease_s=10.0, heartbeat_s=BEAT_S),
         kit.Running((sys.executable, "-W", "error", "-c", PROGRAM), env=env) as program,
     ):
         kit.eventually(lambda: "stops\n" in program.out)

@@ -47,7 +47,8 @@ def test_it_joins_anew_and_answers_with_no_value_from_before(cluster: Cluster, i
 
 
 def test_its_late_finish_changes_nothing(cluster: Cluster, book: Book, ids: Fresh) -> None:
-    cluster.start("a", "b", options=kit.BRISK)
+    cluster.start("a", options=kit.BRISK)
+    cluster.start("b")
     (id,) = ids(1, of=0, modulo=2)
     job = cluster.client.enqueue(id, "gated", args=("tag",))
     book.started("gated", id)
@@ -67,7 +68,8 @@ def test_its_late_finish_changes_nothing(cluster: Cluster, book: Book, ids: Fres
 
 
 def test_its_late_value_is_not_kept(cluster: Cluster, book: Book, ids: Fresh) -> None:
-    cluster.start("a", "b", options=kit.BRISK)
+    cluster.start("a", options=kit.BRISK)
+    cluster.start("b")
     (id,) = ids(1, of=0, modulo=2)
     cluster.client.enqueue(id, "slow_price")
     book.started("slow_price", id)

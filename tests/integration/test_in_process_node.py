@@ -334,7 +334,7 @@ def test_it_may_be_entered_again_and_knows_nothing_of_before(house: House) -> No
 
 def test_it_is_entered_in_any_thread(house: House) -> None:
     def live() -> str:
-        with house.app.node(**BRISK):
+        with house.app.node(**STEADY):
             return house.price.reply(1).source + house.price.reply(1).source
 
     with ThreadPoolExecutor(1) as pool:

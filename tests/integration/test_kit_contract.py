@@ -27,7 +27,7 @@ from rqproc.errors import (
 )
 from rqproc.testing import Kit
 
-LEASE_S = 1.0
+LEASE_S = 2.5
 TTL_S = 2.0
 LONG_S = 20.0
 
@@ -257,7 +257,9 @@ def test_members_come_and_go(cluster: Kit) -> None:
 def test_who_leaves_finishes_what_it_holds(cluster: Kit) -> None:
     owner = cluster.owner(1)
     assert owner
-    call = cluster.start(slow, 1, 0.3)
+    with cluster.hold(slow, 1) as held:
+        call = cluster.start(slow, 1, 0.3)
+        held.wait()
     cluster.leave(owner)
     assert call.result() == owner
     assert cluster.request(slow, 1, 0) != owner

@@ -22,11 +22,18 @@ from integration.kit import Book
 from watch import Watch
 
 from rqproc import App, AsyncClient, Client
+from rqproc.calls import subscription
 from rqproc.errors import HandlerFailed
 from rqproc.model import Reply
 
 TTL_S = 2.0  # of the resource `brief`
 PATIENT = ("--lease", "10", "--heartbeat", "0.3")
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here nothing is to end it: a busy machine may be late for two seconds."""
+    monkeypatch.setattr(subscription, "TRUST_S", 10.0)
 
 
 @pytest.fixture

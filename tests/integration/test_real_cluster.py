@@ -74,7 +74,7 @@ def crash(id: int) -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[RealCluster]:
-    with RealCluster(app, nodes=2, **BRISK) as running:
+    with RealCluster(app, nodes=2, lease_s=2.5, heartbeat_s=0.2) as running:
         yield running
     running.assert_serial()
 

@@ -98,7 +98,8 @@ def test_a_result_is_kept_as_long_as_its_job_says(
     (claim,) = taken(stage, node)
     stage.world.run(stage.commands.answer(node.inc, [node.ending(claim)]))
     keys = (job_key(job.id), results_key(job.id))
-    assert [stage.world.run(("TTL", key)) for key in keys] == [left, left]
+    for found in (stage.world.run(("TTL", key)) for key in keys):
+        assert found == left or 0 < left - found < 10, "by the server's clock, which goes on"
 
 
 @pytest.mark.parametrize("ttl", ["1.5", "inf", "nan", "1e300", "-7", "soon", ""])
@@ -174,11 +175,12 @@ def test_one_node_looks_into_arrivals_at_a_time(stage: Callers) -> None:
     assert stage.world.run(stage.commands.arrivals("a#1", most=9))
     assert stage.world.run(stage.commands.arrivals("a#1", most=9)), "it looks again"
     key = f"{stage.world.keys.state}carrier"
-    stage.world.run(("PERSIST", key))
+    # Without an end of its own: that is by the server's clock, which goes on.
+    stage.world.run(("SET", key, f"a#1 {stage.world.now + 100}"))
     assert not stage.world.run(stage.commands.arrivals("b#2", most=9))
     stage.world.run(("DEL", key))
     assert stage.world.run(stage.commands.arrivals("b#2", most=9)), "where the other has gone"
-    stage.world.run(("PERSIST", key))
+    stage.world.run(("SET", key, f"b#2 {stage.world.now + 100}"))
     stage.world.advance(100)
     assert stage.world.run(stage.commands.arrivals("a#1", most=9)), "by the clock, too"
 

@@ -290,7 +290,10 @@ def test_of_many_those_that_are_not_done_by_the_deadline_are_late(here: Here, sh
 def test_of_many_those_that_have_no_slot_by_the_deadline_are_not_begun(
     here: Here, shop: Shop
 ) -> None:
-    here.place.runtime.suspend_proof = lambda: 1000.0  # all that have a slot begin, however late
+    # All that have a slot begin, however late.
+    now = here.place.runtime.monotonic()
+    here.place.runtime.monotonic = lambda: now
+    here.place.runtime.suspend_proof = lambda: 1000.0
     outcomes = here.ask_many(shop.price, *range(20), timeout=0.2)
     assert {type(outcome) for outcome in outcomes} == {RequestTimeout}
     shop.release(20)
@@ -539,10 +542,10 @@ def test_handlers_that_only_wait_for_others_take_no_slots(here: Here) -> None:
         if not id:
             return 0
         with requests.begin(requests.one(id, "plain", (), None, None, None)):  # as clients do
-            return 1 + int(value(here.ask(resource, id - 1)))
+            return 1 + int(value(here.ask(resource, id - 1, timeout=30.0)))
 
     resource = plain(ask_on)
-    assert value(here.ask(resource, 2 * MAX_RUNS)) == 2 * MAX_RUNS
+    assert value(here.ask(resource, 2 * MAX_RUNS, timeout=30.0)) == 2 * MAX_RUNS
 
 
 # --- threads and event loops ------------------------------------------------------------------
@@ -630,7 +633,9 @@ def test_what_a_cancelled_caller_has_not_begun_is_not_begun(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_coroutine_that_is_late_keeps_no_caller(here: Here, shop: Shop, is_async: bool) -> None:
+def test_a_coroutine_that_is_late_keeps_no_caller(
+    here: Here, shop: Shop, threads: ThreadPoolExecutor, is_async: bool
+) -> None:
     watch = Watch()
     if is_async:
         late = asyncio.run(here.aask(shop.aprice, 1, timeout=0.1))
@@ -638,8 +643,10 @@ def test_a_coroutine_that_is_late_keeps_no_caller(here: Here, shop: Shop, is_asy
         late = here.ask(shop.aprice, 1, timeout=0.1)
     assert isinstance(late, RequestTimeout)
     assert watch.stop() < 1.0
+    asked_next = threads.submit(here.ask, shop.aprice, 1)
+    here.holds(2)
     shop.release()
-    assert value(here.ask(shop.aprice, 1))["n"] == 1, "who asks next shares the run"
+    assert value(asked_next.result())["n"] == 1, "it shares the run"
 
 
 # --- processes, and what is left --------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_a_value_is_computed_once_and_then_found(shop: Shop) -> None:
     assert first.value == again.value
     assert first.token == again.token == first.value["token"]
     assert {first.node, again.node} == {"local"}
-    assert again.expires_in_s == pytest.approx(30, abs=1)
+    assert 20 < again.expires_in_s <= 30
 
 
 def test_each_caller_has_a_value_of_its_own(shop: Shop) -> None:
@@ -375,7 +375,7 @@ def test_a_thread_that_takes_too_long_is_stuck_and_keeps_its_id_alone() -> None:
     app = App(LOCAL)
     gate = threading.Event()
 
-    @app.resource(ttl=0, timeout=0.5)
+    @app.resource(ttl=0, timeout=1.0)
     def hang(id: Any) -> str:
         if id == 1:
             gate.wait(WITHIN_S)

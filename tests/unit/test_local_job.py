@@ -86,7 +86,7 @@ def test_a_job_joins_a_computation_and_finds_an_entry_as_a_request_does(shop: Sh
     shop.release()
     values = [job.latest_result(timeout=WITHIN_S).return_value for job in jobs]
     assert values == [{"n": 1}] * 3
-    assert shop.slow.enqueue(1).latest_result(timeout=1).return_value == {"n": 1}  # type: ignore[union-attr]
+    assert shop.slow.enqueue(1).latest_result(timeout=WITHIN_S).return_value == {"n": 1}  # type: ignore[union-attr]
 
 
 def test_many_jobs_come_in_the_order_of_their_ids(shop: Shop) -> None:

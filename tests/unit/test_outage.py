@@ -20,7 +20,7 @@ def test_what_goes_on_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_its_end_is_told_once_and_only_after_a_beginning(caplog: pytest.LogCaptureFixture) -> None:
-    outage = Outage(log, "heartbeat")
+    outage = Outage(log, "heartbeat", clock=lambda: 5.0)
     outage.is_over()
     assert not caplog.records
     outage.goes_on(OSError("refused"))

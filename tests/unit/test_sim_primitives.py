@@ -146,6 +146,9 @@ def test_what_a_coroutine_gives_to_a_thread_may_sleep(runtime: SimRuntime) -> No
 def test_a_loop_of_a_killed_node_leaves_no_word(
     simulation: Simulation, runtime: SimRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
+    gc.collect()  # what earlier tests have left to be told
+    caplog.clear()
+
     async def work() -> None:
         await asyncio.get_running_loop().create_future()
 

@@ -147,9 +147,12 @@ def test_a_closed_simulation_leaves_no_thread_behind(simulation: Simulation) -> 
     for _ in range(5):
         simulation.start(lambda: simulation.sleep(100.0), name="a")
     simulation.settle()
-    assert len(set(threading.enumerate()) - before) == 5
+    started = set(threading.enumerate()) - before
+    assert len(started) == 5
     simulation.close()
-    assert set(threading.enumerate()) <= before
+    for thread in started:
+        thread.join(5.0)
+    assert not any(thread.is_alive() for thread in started)
     with pytest.raises(RuntimeError, match="has ended"):
         simulation.sleep(1.0)
 
@@ -182,7 +185,7 @@ def test_time_waits_for_guests_that_are_at_work(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1. One waits for a minute. 2. Another is about to ask, and does so before time passes."""
-    monkeypatch.setattr(module, "GUESTS_S", 1.0)
+    monkeypatch.setattr(module, "GUESTS_S", 2.5)
     simulation.settle()
     asked_at: list[float] = []
     settled = threading.Event()

