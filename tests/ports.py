@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-import os
+import atexit
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from secrets import randbelow
 
 FIRST, END = 20_000, 32_000
 """Below those that the kernel gives to whoever asks for any, also between our look and our use."""
 
-_SPACE = 1000
-_numbers = itertools.count(os.getpid() * _SPACE)  # the other workers of a run have other numbers
+_taken = ExitStack()
+atexit.register(_taken.close)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return neighbours that nobody has, each time others."""
-    for _ in range(_SPACE):
-        ports = [FIRST + next(_numbers) % (END - FIRST) for _ in range(count)]
-        if ports[-1] - ports[0] == count - 1 and all(map(_is_free, ports)):
+    """Return neighbours that nobody has, and that no other process is given by this function."""
+    for _ in range(1000):
+        first = FIRST + randbelow(END - FIRST - count)
+        ports = list(range(first, first + count))
+        if all(map(_take, ports)):
             return ports
     raise AssertionError(f"no {count} free ports from {FIRST} to {END}")
 
 
-def _is_free(port: int) -> bool:
+def _take(port: int) -> bool:
+    """Take it, if it is free, by its namesake of UDP: for as long as this process lives."""
     with suppress(OSError), socket.create_server(("", port)):
+        mine = _taken.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        mine.bind(("127.0.0.1", port))
         return True
     return False
