@@ -63,16 +63,14 @@ class Client:
         return Asked(self.threads, self.pool, call)
 
     def ask(self, *ids: int, **how: Any) -> Asked:
-        """Ask in a thread, and return when the calls have been queued."""
-        before = len(self.server.queued)
+        """Ask in a thread, and return when this call has been queued, whatever else arrives."""
         asked = self.begin(*ids, **how)
-        self.server.routed(before + max(1, len(ids)))
+        self.server.until(lambda: set(asked.call.names) & set(self.server.queued))
         return asked
 
     def hit(self) -> None:
-        """Ask and be answered, also while the server takes in what was sent before."""
-        asked = self.begin()
-        self.server.until(lambda: set(asked.call.names) & set(self.server.queued))
+        """Ask and be answered."""
+        asked = self.ask()
         self.server.answer(asked.id)
         assert asked.value() == 7
 
@@ -149,7 +147,9 @@ def test_the_place_is_not_left_by_one_whose_time_is_over(
 def test_one_who_waits_for_many_answers_goes_on_reading(
     client: Client, server: ScriptedServer
 ) -> None:
-    many, one = client.ask(1, 2, 3), client.ask(4)
+    many = client.begin(1, 2, 3)
+    server.routed(3)
+    one = client.ask(4)
     (group,) = many.call.groups
     server.answer_group(group, 0, 2)
     server.answer(one.id)
@@ -234,7 +234,8 @@ def test_everyone_asks_again_after_a_cut_and_nothing_is_queued_twice(
     with server.changed:  # some may have asked again by themselves: a nudge
         server.log.clear()
         server.cut()
-    server.until(lambda: set(_asked_again(server)) == set(ids))
+    server.until(lambda: len(_asked_again(server)) >= 5)
+    assert sorted(_asked_again(server)) == sorted(ids)
     names = server.names()
     assert names.index("fence") < names.index("route")
     assert len(server.channels) == 2
