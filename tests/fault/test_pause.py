@@ -26,7 +26,7 @@ def _incarnations(cluster: Cluster) -> dict[str, str]:
 
 
 def test_it_joins_anew_and_answers_with_no_value_from_before(cluster: Cluster, ids: Fresh) -> None:
-    cluster.start("a", "b", "c", options=("--lease", "3", "--heartbeat", "0.2"))  # b, c live on
+    cluster.start("a", "b", "c", options=kit.SHORT)
     asked = ids(9)
     before = _incarnations(cluster)
     with Load(cluster.client, "price", asked) as load:

@@ -31,7 +31,7 @@ def _go_on(bank: Bank, name: str) -> None:
 
 
 def test_of_a_killed_node_all_is_lost_since_the_last_save(bank: Bank, ids: Fresh) -> None:
-    bank.start("a", "b", options=("--lease", "3", "--heartbeat", "0.2"))  # b, and a till then
+    bank.start("a", "b", options=kit.SHORT)
     saved, never = ids(2, of=0, modulo=2)
     bank.call(saved, "deposit_safely", 5)
     for id in (saved, never):

@@ -38,6 +38,8 @@ HERE = Path(__file__).parent
 RQPROC = (sys.executable, "-m", "rqproc")
 BRISK = ("--lease", "1", "--heartbeat", "0.2")
 """Where a lease has to end. A busy machine may keep a node from its heart for as long."""
+SHORT = ("--lease", "3", "--heartbeat", "0.2")
+"""Where one lease has to end, and those of the others must not."""
 PATIENT = ("--lease", "10", "--heartbeat", "0.2")
 
 T = TypeVar("T")

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,13 +51,15 @@ def test_verbose_says_who_answered_and_from_where(line: Line, ids: Fresh) -> Non
 
 def test_the_json_of_request(line: Line, ids: Fresh) -> None:
     (id,) = ids(1)
+    began = time.monotonic()
     good, text = line.json("request", str(id), "ABC-1", "-r", "echo")
+    took_s = time.monotonic() - began
     fields = ["id", "resource", "ok", "value", "node", "source", "age_s", "expires_in_s"]
     assert list(good) == list(text) == fields
     assert (good["id"], text["id"]) == (id, "ABC-1")
     assert (good["resource"], good["ok"], good["value"]["id"]) == ("echo", True, id)
     assert (good["node"], good["source"]) == (f"n{id % 3 + 1}", "miss")
-    assert 0.0 <= good["age_s"] < 20.0
+    assert 0.0 <= good["age_s"] < took_s
     assert good["expires_in_s"] == 0.0
     line.json("request", str(id), "-r", "price")
     (hit,) = line.json("request", str(id), "-r", "price")

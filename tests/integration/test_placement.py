@@ -78,7 +78,7 @@ def test_one_that_is_killed_gives_its_ids_to_the_others_and_no_more(
     cluster: Cluster, ids: Fresh
 ) -> None:
     for name in ("a", "b", "c"):
-        cluster.start(name, options=("--lease", "3", "--heartbeat", "0.2", "--placement", "slots"))
+        cluster.start(name, options=(*kit.SHORT, "--placement", "slots"))
     asked = ids(600)
     before = owners(cluster.client, asked)
     replies(cluster.client, asked)
