@@ -206,7 +206,8 @@ def test_jobs_of_a_kept_value_are_answered_by_one_run_and_a_cancelled_one_is_not
 def test_a_job_enqueued_at_the_front_runs_before_those_that_wait(
     three: Cluster, book: Book, queue: Queue, ids: Fresh
 ) -> None:
-    (id,) = ids(1)
+    id, _, _, behind = ids(4)
+    assert three.client.owner(id) == three.client.owner(behind)
     jobs = [queue.enqueue("gated", id, tag) for tag in ("running", "last")]
     book.started("gated", id)
     kit.eventually(lambda: queue.count == 1)
@@ -216,6 +217,7 @@ def test_a_job_enqueued_at_the_front_runs_before_those_that_wait(
         lambda: sum(book.redis.zcard(key) for key in book.redis.keys(f"{held}*")) == 4,
         what="all are at their node",
     )
+    three.client.request(behind, "price")  # the node has taken in what was queued before
     assert [job.get_position() for job in jobs] == [None, 2, 1, 0]
     book.release("gated", id, times=4)
     assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}
