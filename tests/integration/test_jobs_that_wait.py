@@ -212,12 +212,7 @@ def test_a_job_enqueued_at_the_front_runs_before_those_that_wait(
     book.started("gated", id)
     kit.eventually(lambda: queue.count == 1)
     jobs += [queue.enqueue("gated", id, tag, at_front=True) for tag in ("second", "first")]
-    held = f"rqproc:{three.namespace}:2:open:"
-    kit.eventually(
-        lambda: sum(book.redis.zcard(key) for key in book.redis.keys(f"{held}*")) == 4,
-        what="all are at their node",
-    )
-    three.client.request(behind, "price")  # the node has taken in what was queued before
+    kit.until_taken(three.client, [behind], 4)
     assert [job.get_position() for job in jobs] == [None, 2, 1, 0]
     book.release("gated", id, times=4)
     assert {kit.ended(job) for job in jobs} == {JobStatus.FINISHED}

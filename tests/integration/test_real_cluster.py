@@ -455,7 +455,7 @@ def test_a_cluster_leaves_nothing_whatever_was_done_to_it() -> None:
             hold = cluster.hold(price, 1)
             hold.__enter__().wait(0)
             call = cluster.start(price, 1, timeout=0.5)
-            cluster.request(price, 2)
+            assert cluster.request(price, 2)["id"] == 2
             cluster.kill("node-1")
             cluster.pause("node-2")
             cluster.partition("node-3")
